@@ -1,0 +1,59 @@
+//! What the kernel tells the agent of single packets. Map `EVENTS`, a ring buffer.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::address::Address;
+
+/// One dropped packet (or one that observe mode would have dropped). Headers only, never payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Event {
+    /// Monotonic clock, nanoseconds, coarse.
+    pub time: u64,
+    /// Source of the packet; `::` where it was not understood.
+    pub source: Address,
+    /// Its target.
+    pub target: Address,
+    /// Interface index.
+    pub interface: u32,
+    /// Generation that judged it.
+    pub generation: u32,
+    /// Length of the frame.
+    pub length: u32,
+    /// Source port; 0 where there is none.
+    pub source_port: u16,
+    /// Target port, or ICMP type.
+    pub target_port: u16,
+    /// IP protocol.
+    pub protocol: u8,
+    /// A [`Direction`](crate::Direction).
+    pub direction: u8,
+    /// A [`DropReason`](crate::DropReason).
+    pub reason: u8,
+    /// A [`RuleIndex`](crate::tables::RuleIndex) of that generation.
+    pub rule: u8,
+    /// 1: dropped; 0: observe mode let it go.
+    pub enforced: u8,
+    /// Keeps the size a multiple of 8.
+    pub reserved: [u8; 3],
+}
+
+/// Events a CPU may send until its bucket is filled again.
+pub const EVENT_BURST: u32 = 64;
+/// The bucket is filled again each time this many bits of the jiffies have passed: 256 jiffies, which is
+/// 0.26 s at HZ=1000 and 1.02 s at HZ=250. `bpf_jiffies64` is inlined by the JIT, the clocks are not.
+pub const EVENT_REFILL_SHIFT: u32 = 8;
+
+/// Token bucket of a CPU. Map `EVENT_BUCKETS`, per CPU, one element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct EventBucket {
+    /// The jiffies, shifted, when it was last filled.
+    pub epoch: u64,
+    /// Events not sent.
+    pub suppressed: u64,
+    /// Events sent since then.
+    pub spent: u32,
+    /// Keeps the size a multiple of 8.
+    pub reserved: u32,
+}

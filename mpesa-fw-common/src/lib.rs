@@ -1,0 +1,30 @@
+//! What the kernel and the agent share: the bytes of a packet become a
+//! [`PacketMeta`](packet::PacketMeta), that becomes a [`Decision`](decide::Decision),
+//! and both sides agree on the lay-out of every table in between.
+//!
+//! The crate is `no_std`, allocates nothing and keeps no state. Memory, time and
+//! the socket behind a packet come in through four traits: [`packet::PacketBytes`],
+//! [`tables::Tables`], [`state::State`] and [`decide::SocketFacts`]. The eBPF programs
+//! implement them over maps, the host tests over vectors, so that both run the same code.
+#![no_std]
+
+pub mod address;
+pub mod counter;
+pub mod decide;
+pub mod event;
+pub mod limit;
+pub mod packet;
+mod pod;
+pub mod reason;
+pub mod settings;
+pub mod state;
+pub mod tables;
+
+pub use address::{Address, Family};
+pub use reason::{DropReason, PassReason, Reason};
+pub use settings::{Direction, Mode, Verdict};
+pub use tables::RuleSet;
+
+/// Version of every lay-out in this crate; part of the pin directory's name, so that an agent
+/// never adopts maps whose values it would misread. Raise it with any change of a shared type.
+pub const ABI_VERSION: u32 = 1;

@@ -1,0 +1,110 @@
+//! Limits of a service, by source or as a whole.
+//!
+//! The generic cell rate algorithm (ITU-T I.371): one number an entry, the time at which it will have
+//! recovered. A packet conforms while that time is no more than the tolerance ahead of now.
+//!
+//! Map `LIMITS` is an array of [`LIMIT_SETS`] sets of four entries, found by a keyed hash. It never grows. A new
+//! source takes the entry that recovers first and **inherits its recovery time**: where the victim had not
+//! recovered, neither has its successor, so evicting entries by a flood of sources gains nobody a fresh burst.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::{address::{Address, Family}, tables::RuleInfo};
+
+/// Sets of the table.
+pub const LIMIT_SETS: usize = 1 << 14;
+/// Entries a set.
+pub const LIMIT_WAYS: usize = 4;
+
+/// What a limit counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum LimitWhat {
+    /// TCP: SYNs without ACK. Other protocols: every packet.
+    NewConnections = 0,
+    /// Every packet.
+    Packets = 1,
+}
+
+/// Whom a limit counts apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum LimitPer {
+    /// Each IPv4 address, each IPv6 /64 (what one subscriber holds).
+    Source = 0,
+    /// All sources together.
+    Service = 1,
+}
+
+/// One entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct LimitEntry {
+    /// Keyed hash of the rule and source; 0: free.
+    pub tag: u64,
+    /// When it will have recovered: monotonic clock, nanoseconds.
+    pub recovered_at: u64,
+}
+
+/// Element of `LIMITS`.
+pub type LimitSet = [LimitEntry; LIMIT_WAYS];
+
+/// The entry a packet is charged to.
+#[inline(always)]
+#[must_use]
+pub fn limit_tag(seed: u64, rule: &RuleInfo, family: Family, source: &Address) -> u64 {
+    let (mut high, mut low) = source.halves();
+    if family as u8 == Family::V6 as u8 {
+        low = 0;
+    }
+    if rule.limit_per == LimitPer::Service as u32 {
+        high = 0;
+        low = 0;
+    }
+    let mut h = mix(seed ^ u64::from(rule.counter_slot));
+    h = mix(h ^ high);
+    h = mix(h ^ low);
+    h | 1 // never the tag of a free entry
+}
+
+/// Set of a tag.
+#[inline(always)]
+#[must_use]
+pub const fn limit_set_index(tag: u64) -> u32 {
+    (tag >> 40) as u32 & (LIMIT_SETS as u32 - 1)
+}
+
+/// Charges one packet. True: it conforms.
+#[inline(always)]
+pub fn conforms(set: &mut LimitSet, tag: u64, rule: &RuleInfo, now: u64) -> bool {
+    let mut victim = 0usize;
+    let mut earliest = u64::MAX;
+    let mut found = false;
+    for (way, entry) in set.iter().enumerate() {
+        if entry.tag == tag && !found {
+            victim = way;
+            found = true;
+        }
+        if !found && entry.recovered_at < earliest {
+            earliest = entry.recovered_at;
+            victim = way;
+        }
+    }
+    let entry = &mut set[victim & (LIMIT_WAYS - 1)];
+    entry.tag = tag;
+    let recovered_at = if entry.recovered_at > now { entry.recovered_at } else { now };
+    if recovered_at - now > rule.limit_tolerance {
+        return false;
+    }
+    entry.recovered_at = recovered_at + rule.limit_interval;
+    true
+}
+
+/// The finaliser of SplitMix64 (Steele, Lea, Flood 2014).
+#[inline(always)]
+const fn mix(mut z: u64) -> u64 {
+    z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

@@ -1,0 +1,1 @@
+//! Bytes of a frame to facts.

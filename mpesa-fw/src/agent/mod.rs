@@ -1,0 +1,1 @@
+//! Keeps the datapath as the policy says.

@@ -1,0 +1,1 @@
+//! Tables become a firewall: the only module that changes the kernel.

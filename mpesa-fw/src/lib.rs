@@ -1,0 +1,14 @@
+//! The agent of mpesa-fw and its command line.
+//!
+//! [`policy`] reads what the admin wrote, [`compile`] turns it into tables, [`datapath`] puts them into the
+//! kernel, [`agent`] keeps them there, [`control`] and [`metrics`] let others ask, [`cli`] is one who asks.
+//! Dependencies point that way only.
+
+pub mod agent;
+pub mod cli;
+pub mod compile;
+pub mod control;
+pub mod datapath;
+pub mod metrics;
+pub mod policy;
+pub mod sys;

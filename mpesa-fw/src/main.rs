@@ -1,0 +1,5 @@
+//! The `mpesa-fw` program.
+
+fn main() -> std::process::ExitCode {
+    mpesa_fw::cli::main()
+}

@@ -1,0 +1,3 @@
+//! What the admin wrote.
+
+pub mod model;

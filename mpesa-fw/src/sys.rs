@@ -1,0 +1,1 @@
+//! System calls that no crate wraps. The one file of the agent with `unsafe`.

@@ -1,0 +1,3 @@
+//! Set-up, demo, tests, benches and packaging of mpesa-fw.
+
+fn main() {}
