@@ -1,0 +1,4 @@
+//! t
+pub(crate) fn run() -> anyhow::Result<()> {
+    Ok(())
+}
