@@ -39,15 +39,17 @@ enum Verb {
 
 fn main() -> ExitCode {
     let ended = match Arguments::parse().verb {
-        Verb::Setup => setup::run(),
-        Verb::Demo => setup::run().and_then(|()| demo::run()),
-        Verb::Test(arguments) => setup::run().and_then(|()| test::run(&arguments)),
-        Verb::Lint => lint::run(),
-        Verb::Deb(arguments) => deb::run(&arguments),
+        Verb::Setup => setup::run().map(|()| true),
+        Verb::Demo => setup::run().and_then(|()| demo::run()).map(|()| true),
+        Verb::Test(arguments) => test::run(&arguments),
+        Verb::Lint => lint::run().map(|()| true),
+        Verb::Deb(arguments) => deb::run(&arguments).map(|()| true),
         Verb::Ci => ci::run(),
     };
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        // What failed has been said.
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
