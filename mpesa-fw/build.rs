@@ -15,7 +15,12 @@ use std::process::Command;
 #[path = "../xtask/src/toolchain.rs"]
 mod toolchain;
 
-use toolchain::{MEND, TARGET, TOOLCHAIN_VARIABLE, Toolchain};
+use toolchain::{TOOLCHAIN_VARIABLE, Toolchain};
+
+/// The command that mends whatever is missing.
+const MEND: &str = "cargo xtask setup";
+
+const TARGET: &str = "bpfel-unknown-none";
 
 const SKIP_VARIABLE: &str = "MPESA_FW_SKIP_EBPF";
 

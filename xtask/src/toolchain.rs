@@ -9,12 +9,6 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The command that mends whatever [`Missing`] names.
-pub(crate) const MEND: &str = "cargo xtask setup";
-
-/// The target of the object.
-pub(crate) const TARGET: &str = "bpfel-unknown-none";
-
 /// Names a rustup toolchain to use before all others.
 pub(crate) const TOOLCHAIN_VARIABLE: &str = "MPESA_FW_EBPF_TOOLCHAIN";
 
