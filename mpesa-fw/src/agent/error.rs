@@ -51,6 +51,9 @@ pub enum AgentError {
         /// Why not.
         why: String,
     },
+    /// Somebody detached the datapath, and the agent is about to end.
+    #[error("the datapath was detached, and the agent is about to end")]
+    Detached,
     /// A mistake of this program.
     #[error("{0}")]
     Internal(String),
@@ -84,7 +87,7 @@ impl AgentError {
                 | CompileError::TooManyRanges { .. }
                 | CompileError::LimitTooSlow { .. },
             ) => Kind::Invalid,
-            Self::WouldCut(_) => Kind::Refused,
+            Self::WouldCut(_) | Self::Detached => Kind::Refused,
             Self::Datapath(error) => match error.kind() {
                 ErrorKind::Internal => Kind::Internal,
                 ErrorKind::Permission
@@ -113,6 +116,7 @@ impl AgentError {
                 Some("run as root, and check that the directory exists and is writable".into())
             }
             Self::Netlink { .. } => Some("the agent needs CAP_NET_ADMIN in its network namespace: run it as root".into()),
+            Self::Detached => Some("start it again: `systemctl start mpesa-fw`".into()),
             Self::Internal(_) => Some("this is a defect of mpesa-fw: please report it".into()),
         }
     }

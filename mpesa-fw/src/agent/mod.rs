@@ -53,6 +53,7 @@ pub use options::Options;
 pub use reload::{ReloadRequest, Reloaded};
 pub use running::{Running, hex};
 pub use snapshot::Snapshot;
+pub use start::private_directory;
 
 
 pub use status::Status;
@@ -92,6 +93,8 @@ struct State {
     since: u64,
     /// What was said already.
     said: BTreeSet<String>,
+    /// Nothing is to be attached any more: the agent ends.
+    detached: bool,
 }
 
 /// What belongs to the generation in force.
@@ -139,6 +142,7 @@ impl Agent {
     /// The kernel refuses; what could be detached is.
     pub async fn detach(&self) -> Result<Vec<String>, AgentError> {
         let _one = self.change.lock().await;
+        self.state().detached = true;
         let bpffs = self.options.bpffs.clone();
         let removed = beside(move || crate::datapath::detach(&bpffs)).await?;
         tracing::warn!("detached on request: nothing is judged any more");

@@ -83,6 +83,9 @@ impl Agent {
     }
 
     async fn reload_now(&self, request: ReloadRequest) -> Result<Reloaded, AgentError> {
+        if self.state().detached {
+            return Err(AgentError::Detached);
+        }
         let old = self.state().current.running.clone();
         let rules = request.rules.unwrap_or_else(|| old.rules.clone());
         let mut attempt = 1;

@@ -6,6 +6,7 @@ use super::{
     Agent, NameStatus, Running,
     error::AgentError,
     interfaces::{Refused, Unprotected},
+    kernel::beside,
     network::Protection,
     seed::Denied,
 };
@@ -60,6 +61,15 @@ impl Snapshot {
 }
 
 impl Agent {
+    /// Takes one, beside the tasks.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub async fn snapshot_beside(self: &Arc<Self>) -> Result<Snapshot, AgentError> {
+        let agent = Arc::clone(self);
+        beside(move || agent.snapshot()).await
+    }
+
     /// Takes one. Blocks: for threads that may.
     ///
     /// # Errors

@@ -25,20 +25,29 @@ use super::{
     running::hex,
     store::Store,
 };
-use crate::datapath::{self, Datapath, ErrorKind};
+use crate::{
+    compile::RegistryRows,
+    datapath::{self, Datapath, ErrorKind},
+};
 
 /// An interface may go between the look and the attach.
 pub(super) const ATTEMPTS: usize = 3;
 
 impl Agent {
+    /// Reads the policy and nothing else: what can be refused without the kernel is.
+    ///
+    /// # Errors
+    /// The policy is not valid, or does not fit.
+    pub async fn check(options: &Options) -> Result<(), AgentError> {
+        let rules = options.rules.clone();
+        beside(move || Prepared::read(&rules, &RegistryRows::default()).map(drop)).await
+    }
+
     /// Puts the policy in force. Tasks, control socket and metrics are the caller's to start.
     ///
     /// # Errors
     /// See [`AgentError`]. Whatever judged packets before does so still.
     pub async fn start(options: Options, caller: Option<SshConnection>) -> Result<Arc<Self>, AgentError> {
-        // Everything that can be refused without the kernel is, before the kernel is asked for anything.
-        let rules = options.rules.clone();
-        beside(move || Prepared::read(&rules, &crate::compile::RegistryRows::default())).await?;
         private_directory(&options.state_dir, 0o700)?;
 
         let early_lock = options.bpffs.is_dir().then(|| Lock::directory(&options.bpffs)).transpose()?;
@@ -87,6 +96,7 @@ impl Agent {
             protection: Protection::Incomplete,
             since: clock::unix(),
             said: BTreeSet::new(),
+            detached: false,
         };
         let agent = Arc::new(Self {
             options,

@@ -68,6 +68,9 @@ impl Agent {
     }
 
     async fn resync_now(&self) -> Result<(), AgentError> {
+        if self.state().detached {
+            return Ok(());
+        }
         let running = self.state().current.running.clone();
         let surroundings = Surroundings::look_leniently(&running.policy).await?;
         let interim_ends = self.state().current.interim && !surroundings.view.default_routes.is_empty();
