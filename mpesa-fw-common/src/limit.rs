@@ -16,6 +16,10 @@ pub const LIMIT_SETS: usize = 1 << 14;
 /// Entries a set.
 pub const LIMIT_WAYS: usize = 4;
 
+/// Services with a limit that may claim the same port (or ICMP type, or protocol): compile refuses more, because the
+/// kernel tries no more.
+pub const LIMITED_PER_CLAIM: usize = 4;
+
 /// What a limit counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]

@@ -24,6 +24,8 @@ use mpesa_fw_common::{
     },
 };
 
+use crate::case::Case;
+
 macro_rules! tables {
     ($($name:ident: $t:ty;)+) => {$(
         #[map]
@@ -57,6 +59,9 @@ tables! {
     GENERATION: GenerationStamp;
 }
 
+/// One a direction; a scratch of the programs, not pinned.
+#[map]
+pub static CASES: PerCpuArray<Case> = PerCpuArray::with_max_entries(2, 0);
 #[map]
 pub static FLOWS: LruHashMap<FlowKey, FlowState> = LruHashMap::with_max_entries(FLOWS_CAPACITY, 0);
 #[map]

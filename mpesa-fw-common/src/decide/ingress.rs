@@ -7,18 +7,18 @@ use super::{
 };
 use crate::{
     address::{Address, Family},
-    limit::{LimitWhat, conforms, limit_set_index, limit_tag},
-    packet::{self, FragmentKind, PacketBytes, PacketMeta, Parsed, icmpv6},
-    reason::{DropReason, PassReason},
-    settings::{Direction, feature},
+    limit::{LIMITED_PER_CLAIM, LimitWhat, conforms, limit_set_index, limit_tag},
+    packet::{FragmentKind, PacketMeta, Parsed, icmpv6},
+    reason::{DropReason, PassReason, Reason},
+    settings::{Direction, Verdict, feature},
     state::{FRAGMENT_LIFETIME, FragmentState, State},
-    tables::{RULES, RuleIndex, RuleSet, Tables},
+    tables::{RuleIndex, RuleSet, Tables},
 };
 
-/// Judges a frame towards this host and fills `meta` as far as the frame can be understood.
+/// Judges a packet towards this host.
 #[inline(always)]
-pub fn ingress<T: Tables, S: State, B: PacketBytes>(tables: &T, state: &S, bytes: &B, meta: &mut PacketMeta) -> Decision {
-    match packet::parse(bytes, meta) {
+pub fn ingress<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta) -> Decision {
+    match meta.parsed {
         Parsed::LinkLayer => return Decision::pass(PassReason::LinkLayer), // 1
         Parsed::UnknownEthertype => return Decision::drop(DropReason::UnknownEthertype), // 1
         Parsed::Malformed => return Decision::drop(DropReason::Malformed), // 2
@@ -27,7 +27,7 @@ pub fn ingress<T: Tables, S: State, B: PacketBytes>(tables: &T, state: &S, bytes
     if is_impossible_source(state, meta) {
         return Decision::drop(DropReason::Spoofed); // 3
     }
-    if control::is_ingress_control(tables, state, bytes, meta) {
+    if control::is_ingress_control(tables, state, meta) {
         return Decision::pass(PassReason::Control); // 4
     }
     match meta.fragment {
@@ -65,7 +65,6 @@ pub(super) fn note_first_fragment<T: Tables, S: State>(
     direction: Direction,
     decision: &Decision,
 ) {
-    use crate::settings::Verdict;
     if matches!(decision.verdict(), Verdict::Pass) {
         let first = FragmentState { passed_at: state.now(), generation: tables.generation(), rule: u32::from(decision.rule.raw()) };
         state.note_fragment(&meta.fragment_key(direction), &first);
@@ -84,17 +83,13 @@ fn whole<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta) -> Decis
         Permission::Unclaimed if tables.default_passes(Direction::Ingress) => Decision::pass(PassReason::Default), // 8
         Permission::Unclaimed => Decision::drop(DropReason::NoService), // 8
     };
-    use crate::reason::Reason;
     match served.reason {
         Reason::Pass(PassReason::Service) => return served,
         Reason::Pass(_) | Reason::Drop(_) => {}
     }
     // 7, and "never lost to rule 6"
-    if flow::can_be_reply(meta) {
-        match flow::find(tables, state, meta, Direction::Ingress) {
-            Found::Live(_) | Found::Marked(..) => return Decision::pass(PassReason::Flow),
-            Found::None => {}
-        }
+    if flow::can_be_reply(meta) && flow::find(tables, state, meta, Direction::Ingress) != Found::NONE {
+        return Decision::pass(PassReason::Flow);
     }
     served
 }
@@ -107,7 +102,8 @@ fn within_limit<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta, r
         return Decision::pass_by(PassReason::Service, first);
     }
     let mut rest = rules;
-    for _ in 0..RULES {
+    // The limited ones, and one without a limit behind them.
+    for _ in 0..=LIMITED_PER_CLAIM {
         if rest.is_empty() {
             break;
         }
@@ -131,8 +127,10 @@ fn keeps_limit<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta, ru
         return true;
     }
     let tag = limit_tag(tables.limit_seed(), &info, meta.family, &meta.source);
-    let now = state.now();
-    state.with_limit_set(limit_set_index(tag), |set| conforms(set, tag, &info, now)) == Some(true)
+    match state.limit_set(limit_set_index(tag)) {
+        Some(mut set) => conforms(&mut set, tag, &info, state.now()),
+        None => false,
+    }
 }
 
 /// 3: whether no honest packet can come from there.
