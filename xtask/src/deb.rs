@@ -62,6 +62,10 @@ fn build() -> Result<PathBuf> {
         let path = written.join(name);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
+    // Debian Policy 12.1. Without a time stamp, so that the same page makes the same file.
+    run_command(
+        Command::new("gzip").args(["--force", "--best", "--no-name"]).arg(written.join(WRITTEN[0].1)),
+    )?;
 
     let printed = capture(process::cargo().args(["deb", "--no-build", "--package", "mpesa-fw"]))?;
     let path = printed.lines().last().map(PathBuf::from).unwrap_or_default();

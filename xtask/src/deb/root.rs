@@ -42,10 +42,16 @@ pub(crate) fn try_out(package: &Path) -> Result<()> {
     // Namespaces of its own: nothing is attached to an interface of this machine or pinned in its bpffs, and the mounts
     // go when the last process does.
     println!("trying the package in a {SUITE} root");
-    run(Command::new("unshare")
+    let status = Command::new("unshare")
         .args(["--mount", "--propagation", "private", "--net", "--pid", "--fork", "--kill-child"])
         .args(["sh", "-euc", ENTER, "enter"])
-        .arg(root.path()))
+        .arg(root.path())
+        .status()
+        .context("cannot run `unshare`")?;
+    if !status.success() {
+        bail!("the package does not behave; the failed check is above");
+    }
+    Ok(())
 }
 
 /// In the namespaces, outside the root.
