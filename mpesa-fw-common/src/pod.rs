@@ -1,6 +1,6 @@
 //! The bridge to aya: which types may be copied between the kernel and the agent byte by byte.
 //! The one file of this crate with `unsafe`.
-#![expect(unsafe_code, reason = "aya::Pod is an unsafe trait")]
+#![cfg_attr(feature = "user", expect(unsafe_code, reason = "aya::Pod is an unsafe trait"))]
 
 #[cfg(feature = "user")]
 mod bridge {

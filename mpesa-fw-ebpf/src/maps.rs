@@ -1,0 +1,92 @@
+//! Every map, by the name under which the agent finds it.
+//!
+//! Tables of a generation are declared with one element: the agent creates them in the size that the policy
+//! needs, fills them through a mapping (hence `BPF_F_MMAPABLE`) and freezes them before a program is loaded.
+//! State maps are pinned and shared by all generations.
+
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+};
+use mpesa_fw_common::{
+    Address, RuleSet,
+    counter::{COUNTER_BLOCKS, COUNTER_SLOTS, CounterBlock, INTERFACES},
+    event::EventBucket,
+    limit::{LIMIT_SETS, LimitSet},
+    state::{
+        BITMAP_WORDS, FLOWS_CAPACITY, FRAGMENTS_CAPACITY, FlowKey, FlowState, FragmentKey,
+        FragmentState, InterfaceSlot, NameSlot, OWN_ADDRESSES_CAPACITY, RESOLVED_CAPACITY,
+    },
+    tables::{
+        AddressClass, Block4, Bucket, GenerationStamp, Ids6, NAMES, ResolvedNames, RuleInfo,
+        Start6, WATCHED_SETS,
+    },
+};
+
+macro_rules! tables {
+    ($($name:ident: $t:ty;)+) => {$(
+        #[map]
+        pub static $name: Array<$t> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+    )+};
+}
+
+tables! {
+    SOURCE4_INDEX: Bucket;
+    SOURCE4_RANGES: Block4;
+    SOURCE6_INDEX: Bucket;
+    SOURCE6_STARTS: Start6;
+    SOURCE6_IDS: Ids6;
+    SOURCE_CLASSES: AddressClass;
+    LOCAL4_INDEX: Bucket;
+    LOCAL4_RANGES: Block4;
+    LOCAL6_INDEX: Bucket;
+    LOCAL6_STARTS: Start6;
+    LOCAL6_IDS: Ids6;
+    LOCAL_CLASSES: AddressClass;
+    DESTINATION4_INDEX: Bucket;
+    DESTINATION4_RANGES: Block4;
+    DESTINATION6_INDEX: Bucket;
+    DESTINATION6_STARTS: Start6;
+    DESTINATION6_IDS: Ids6;
+    DESTINATION_CLASSES: AddressClass;
+    INGRESS_CLAIMS: RuleSet;
+    EGRESS_CLAIMS: RuleSet;
+    RULE_INFO: RuleInfo;
+    NAME_RULES: RuleSet;
+    GENERATION: GenerationStamp;
+}
+
+#[map]
+pub static FLOWS: LruHashMap<FlowKey, FlowState> = LruHashMap::with_max_entries(FLOWS_CAPACITY, 0);
+#[map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentState> =
+    LruHashMap::with_max_entries(FRAGMENTS_CAPACITY, 0);
+#[map]
+pub static LIMITS: Array<LimitSet> = Array::with_max_entries(LIMIT_SETS as u32, 0);
+#[map]
+pub static COUNTERS: PerCpuArray<CounterBlock> = PerCpuArray::with_max_entries(COUNTER_BLOCKS as u32, 0);
+#[map]
+pub static NEAR_MISSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(WATCHED_SETS as u32, 0);
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+#[map]
+pub static EVENT_BUCKETS: PerCpuArray<EventBucket> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub static FLOW_PORTS: Array<u64> = Array::with_max_entries(BITMAP_WORDS as u32, 0);
+#[map]
+pub static OWN_HINTS: Array<u64> = Array::with_max_entries(BITMAP_WORDS as u32, 0);
+#[map]
+pub static OWN_ADDRESSES: HashMap<Address, u8> = HashMap::with_max_entries(OWN_ADDRESSES_CAPACITY, 0);
+#[map]
+pub static RESOLVED: HashMap<Address, ResolvedNames> = HashMap::with_max_entries(RESOLVED_CAPACITY, 0);
+#[map]
+pub static INTERFACE_SLOTS: Array<InterfaceSlot> = Array::with_max_entries(INTERFACES as u32, 0);
+
+// Registries: only the agent reads them, here so that they are pinned with the state that they explain.
+#[map]
+pub static COUNTER_NAMES: Array<NameSlot> = Array::with_max_entries(COUNTER_SLOTS as u32, 0);
+#[map]
+pub static SET_NAMES: Array<NameSlot> = Array::with_max_entries(WATCHED_SETS as u32, 0);
+#[map]
+pub static DNS_NAMES: Array<NameSlot> = Array::with_max_entries(NAMES as u32, 0);
