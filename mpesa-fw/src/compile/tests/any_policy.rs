@@ -4,15 +4,17 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mpesa_fw_common::{
-    RuleSet,
-    tables::{AddressClass, AddressTable},
+    Family, RuleSet,
+    tables::{
+        AddressClass, AddressTable, Bucket, IDS_PER_BLOCK, INDEX_LEN, RANGES_PER_BLOCK, Tables,
+    },
 };
 use proptest::{collection::vec, prelude::*};
 
 use super::class;
 use crate::{
     compile::{
-        Slots, compile,
+        AddressTables, Compiled, Slots, compile,
         testing::{destination, policy, service, set, slots},
     },
     policy::model::{Addresses, Policy},
@@ -176,9 +178,73 @@ fn all_prefixes(policy: &Policy) -> impl Iterator<Item = &IpNet> {
         .chain(policy.egress.allow.iter().flat_map(|d| &d.to.prefixes))
 }
 
+/// The lay-out that [`Bucket`] and [`AddressTables`] promise, beyond what a look-up notices.
+fn well_formed(compiled: &Compiled, table: AddressTable) -> Result<(), TestCaseError> {
+    let AddressTables {
+        index4,
+        ranges4,
+        index6,
+        starts6,
+        ids6,
+        classes,
+    } = &compiled.tables.address[table as usize];
+    let shift = compiled.window(table).shift
+        + if compiled.window(table).low == 0 {
+            64
+        } else {
+            0
+        };
+    let ranges4 = ranges4.as_flattened();
+    let starts4: Vec<u128> = ranges4
+        .iter()
+        .map(|range| u128::from(range.0 >> 16))
+        .collect();
+    let ids4: Vec<u16> = ranges4.iter().map(|range| range.class()).collect();
+    let starts6: Vec<u128> = starts6
+        .iter()
+        .map(|[high, low]| (u128::from(*high) << 64) | u128::from(*low))
+        .collect();
+    let all_index = [
+        (index4, &starts4, ids4.as_slice(), 16, Family::V4),
+        (index6, &starts6, ids6.as_flattened(), shift, Family::V6),
+    ];
+    for (index, starts, ids, shift, family) in all_index {
+        if compiled.features() & table.feature(family) == 0 {
+            prop_assert_eq!(
+                (index.len(), starts.len().div_ceil(RANGES_PER_BLOCK)),
+                (1, 1)
+            );
+            continue;
+        }
+        prop_assert_eq!(index.len(), INDEX_LEN);
+        let mut next = 0;
+        for Bucket { begin, count } in index.iter().filter(|bucket| bucket.count != 0) {
+            prop_assert_eq!(*begin, next, "buckets are packed");
+            next += count;
+            let span = *begin as usize..next as usize;
+            prop_assert_eq!(
+                starts[span.start] & ((1 << shift) - 1),
+                0,
+                "starts where the bucket does"
+            );
+            prop_assert!(starts[span.clone()].is_sorted_by(|a, b| a < b));
+            prop_assert!(
+                ids[span.clone()].is_sorted_by(|a, b| a != b),
+                "neighbours differ"
+            );
+            prop_assert!(ids[span].iter().all(|id| usize::from(*id) < classes.len()));
+        }
+        prop_assert!((next as usize) <= starts.len() && ids.len() <= next as usize + IDS_PER_BLOCK);
+    }
+    Ok(())
+}
+
 fn agree(policy: &Policy, probes: impl Iterator<Item = IpAddr>) -> Result<(), TestCaseError> {
     let slots = slots(policy);
     let compiled = compile(policy, &slots).expect("it fits");
+    for table in AddressTable::ALL {
+        well_formed(&compiled, table)?;
+    }
     for address in probes {
         for table in AddressTable::ALL {
             prop_assert_eq!(

@@ -203,28 +203,85 @@ fn the_same_name_in_both_directions_is_two_rules() {
 
 #[test]
 fn who_has_been_gone_for_longest_gives_way() {
-    let numbers = |from: u32| (from..from + 60).collect::<Vec<_>>();
-    let first = assign(&Registry::new(), &numbers(0));
-    let second = assign(&first.registry, &numbers(100));
-    // 38 of the 158 rows are left: the rest must come from the first policy, not from the second, which still runs.
-    let third = assign(&second.registry, &numbers(200));
-    let left: BTreeSet<String> = third
+    let numbers = |from: u32, count: u32| (from..from + count).collect::<Vec<_>>();
+    let (a, b, c, d) = (
+        numbers(0, 40),
+        numbers(100, 40),
+        numbers(200, 40),
+        numbers(300, 60),
+    );
+    let mut assignment = assign(&Registry::new(), &[a.clone(), b.clone()].concat());
+    for services in [a.clone(), c.clone(), [c.clone(), d].concat()] {
+        assignment = assign(&assignment.registry, &services);
+    }
+    // 38 of the 158 rows were free: 22 of the last 60 rules need one of `b`, gone for longer than `a`.
+    let left: BTreeSet<String> = assignment
         .registry
         .rules()
         .map(|owner| owner.name.to_owned())
         .collect();
-    assert!(
-        numbers(100)
-            .iter()
-            .all(|n| left.contains(&format!("rule-{n}")))
-    );
-    assert_eq!(
-        numbers(0)
+    let count = |rules: &[u32]| {
+        rules
             .iter()
             .filter(|n| left.contains(&format!("rule-{n}")))
-            .count(),
-        38
+            .count()
+    };
+    assert_eq!((count(&a), count(&b), count(&c)), (40, 40 - 22, 40));
+}
+
+#[test]
+fn what_still_runs_gives_way_last() {
+    let (a, b) = ((0..64).collect::<Vec<_>>(), (100..164).collect::<Vec<_>>());
+    let first = assign(&Registry::new(), &a[..50]);
+    let second = assign(&first.registry, &b);
+    let third = assign(
+        &second.registry,
+        &a[50..].iter().copied().chain(200..250).collect::<Vec<_>>(),
     );
+    let rows_of_b: BTreeSet<u32> = second.slots.rules.values().copied().collect();
+    assert!(
+        third
+            .fresh
+            .counter_rows
+            .iter()
+            .all(|row| !rows_of_b.contains(row))
+    );
+}
+
+#[test]
+fn damaged_rows_are_free() {
+    let row = |name: &[u8], direction, status| {
+        let mut row = NameSlot {
+            direction,
+            status,
+            ..NameSlot::default()
+        };
+        row.name[..name.len()].copy_from_slice(name);
+        row
+    };
+    let damaged = [
+        row(b"", 0, 0),
+        row(b"", 1, 1),
+        row(b"", 0, 1),
+        row(b"free", 0, 0),
+        row(b"unknown-status", 0, 3),
+        row(b"unknown-direction", 2, 1),
+        row(b"not-utf8-\xff", 0, 1),
+        row(b"padding\0not-zero", 0, 1),
+        row(b"good", 1, 2),
+        row(b"good", 1, 1),
+        row(&[b'a'; 254], 0, 1),
+    ];
+    let registry = Registry::from_rows(&RegistryRows {
+        rules: damaged.to_vec(),
+        ..RegistryRows::default()
+    });
+    let read: Vec<_> = registry
+        .rules()
+        .skip(2)
+        .map(|owner| (owner.row, owner.name.len(), owner.in_use))
+        .collect();
+    assert_eq!(read, [(8, 4, false), (10, 254, true)]);
 }
 
 #[test]
