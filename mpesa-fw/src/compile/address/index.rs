@@ -70,14 +70,9 @@ pub(super) fn index<B: Bits>(
 
 /// What is left behind a bucket: the last segment goes on unless the next one starts right behind the bucket.
 fn behind<B: Bits>(rest: &[Segment<B>], within: usize, last: B) -> &[Segment<B>] {
-    let next_starts = rest
-        .get(within)
-        .is_some_and(|next| Some(next.start) == last.next());
-    &rest[if next_starts {
-        within
-    } else {
-        within.saturating_sub(1)
-    }..]
+    let starts_behind = |next: &Segment<B>| Some(next.start) == last.next();
+    let goes_on = !rest.get(within).is_some_and(starts_behind);
+    &rest[within.saturating_sub(usize::from(goes_on))..]
 }
 
 /// First and last address that is not outside all prefixes; the whole space if there is none.
