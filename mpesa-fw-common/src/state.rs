@@ -48,7 +48,14 @@ impl FlowKey {
     /// The key of a flow.
     #[inline(always)]
     #[must_use]
-    pub const fn new(family: Family, protocol: u8, local: Address, local_port: u16, remote: Address, remote_port: u16) -> Self {
+    pub const fn new(
+        family: Family,
+        protocol: u8,
+        local: Address,
+        local_port: u16,
+        remote: Address,
+        remote_port: u16,
+    ) -> Self {
         Self { local, remote, local_port, remote_port, protocol, family: family as u8, reserved: [0; 2] }
     }
 }

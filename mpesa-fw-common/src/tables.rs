@@ -230,7 +230,13 @@ impl Window {
     #[must_use]
     pub const fn behind(high: u64, low: u64, groups: u32) -> Self {
         let bits = groups * 16;
-        let mask_high = if bits == 0 { 0 } else if bits >= 64 { u64::MAX } else { u64::MAX << (64 - bits) };
+        let mask_high = if bits == 0 {
+            0
+        } else if bits >= 64 {
+            u64::MAX
+        } else {
+            u64::MAX << (64 - bits)
+        };
         let mask_low = if bits <= 64 { 0 } else { u64::MAX << (128 - bits) };
         Self {
             prefix: [high & mask_high, low & mask_low],
@@ -405,7 +411,12 @@ pub trait Tables {
 
 /// The class of an address. None only where a table is not what compile makes: the caller fails closed.
 #[inline(always)]
-pub fn look_up<T: Tables>(tables: &T, table: AddressTable, family: Family, address: &Address) -> Option<AddressClass> {
+pub fn look_up<T: Tables>(
+    tables: &T,
+    table: AddressTable,
+    family: Family,
+    address: &Address,
+) -> Option<AddressClass> {
     let used = tables.features() & table.feature(family) != 0;
     let id = match family {
         Family::V4 if used => tables.class4(table, address.v4_bits())?,

@@ -15,12 +15,12 @@ use mpesa_fw_common::{
     event::EventBucket,
     limit::{LIMIT_SETS, LimitSet},
     state::{
-        BITMAP_WORDS, FLOWS_CAPACITY, FRAGMENTS_CAPACITY, FlowKey, FlowState, FragmentKey,
-        FragmentState, InterfaceSlot, NameSlot, OWN_ADDRESSES_CAPACITY, RESOLVED_CAPACITY,
+        BITMAP_WORDS, FLOWS_CAPACITY, FRAGMENTS_CAPACITY, FlowKey, FlowState, FragmentKey, FragmentState,
+        InterfaceSlot, NameSlot, OWN_ADDRESSES_CAPACITY, RESOLVED_CAPACITY,
     },
     tables::{
-        AddressClass, Block4, Bucket, GenerationStamp, Ids6, NAMES, ResolvedNames, RuleInfo,
-        Start6, WATCHED_SETS,
+        AddressClass, Block4, Bucket, GenerationStamp, Ids6, NAMES, ResolvedNames, RuleInfo, Start6,
+        WATCHED_SETS,
     },
 };
 

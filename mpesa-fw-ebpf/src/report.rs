@@ -16,7 +16,8 @@ use crate::{access, case::Case, kernel::Kernel, maps};
 pub fn report(case: &Case) -> Verdict {
     let Case { decision, direction, interface, length, .. } = case;
     let (direction, interface, length) = (*direction, *interface, *length);
-    let slot = Kernel.rule_info(direction, decision.rule).map_or(no_rule(direction), |info| info.counter_slot);
+    let slot =
+        Kernel.rule_info(direction, decision.rule).map_or(no_rule(direction), |info| info.counter_slot);
     let block = maps::COUNTERS.get_ptr_mut(counter_index(interface_place(interface), slot));
     match decision.reason {
         Reason::Pass(reason) => {

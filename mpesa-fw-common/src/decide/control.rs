@@ -28,7 +28,9 @@ pub(super) fn is_ingress_control<T: Tables, S: State>(tables: &T, state: &S, met
         return match meta.family {
             Family::V4 => meta.source_port == DHCP_SERVER && meta.target_port == DHCP_CLIENT,
             Family::V6 => {
-                meta.source_port == DHCPV6_SERVER && meta.target_port == DHCPV6_CLIENT && is_link_local(&meta.source)
+                meta.source_port == DHCPV6_SERVER
+                    && meta.target_port == DHCPV6_CLIENT
+                    && is_link_local(&meta.source)
             }
         };
     }
@@ -37,10 +39,15 @@ pub(super) fn is_ingress_control<T: Tables, S: State>(tables: &T, state: &S, met
     }
     if matches!(meta.family, Family::V6) {
         match meta.icmp_type {
-            icmpv6::ROUTER_ADVERTISEMENT => return meta.hop_limit == ND_HOP_LIMIT && is_link_local(&meta.source),
-            icmpv6::NEIGHBOUR_SOLICITATION | icmpv6::NEIGHBOUR_ADVERTISEMENT => return meta.hop_limit == ND_HOP_LIMIT,
+            icmpv6::ROUTER_ADVERTISEMENT => {
+                return meta.hop_limit == ND_HOP_LIMIT && is_link_local(&meta.source);
+            }
+            icmpv6::NEIGHBOUR_SOLICITATION | icmpv6::NEIGHBOUR_ADVERTISEMENT => {
+                return meta.hop_limit == ND_HOP_LIMIT;
+            }
             icmpv6::MLD_QUERY | icmpv6::MLD_REPORT | icmpv6::MLD_DONE | icmpv6::MLD2_REPORT => {
-                return meta.hop_limit == MLD_HOP_LIMIT && (is_link_local(&meta.source) || meta.source == Address::UNSPECIFIED);
+                return meta.hop_limit == MLD_HOP_LIMIT
+                    && (is_link_local(&meta.source) || meta.source == Address::UNSPECIFIED);
             }
             _ => {}
         }
@@ -65,10 +72,14 @@ pub(super) fn is_egress_control<T: Tables, S: State>(tables: &T, state: &S, meta
     }
     if matches!(meta.family, Family::V6) {
         match meta.icmp_type {
-            icmpv6::ROUTER_SOLICITATION | icmpv6::NEIGHBOUR_SOLICITATION | icmpv6::NEIGHBOUR_ADVERTISEMENT => {
+            icmpv6::ROUTER_SOLICITATION
+            | icmpv6::NEIGHBOUR_SOLICITATION
+            | icmpv6::NEIGHBOUR_ADVERTISEMENT => {
                 return meta.hop_limit == ND_HOP_LIMIT;
             }
-            icmpv6::MLD_REPORT | icmpv6::MLD_DONE | icmpv6::MLD2_REPORT => return meta.hop_limit == MLD_HOP_LIMIT,
+            icmpv6::MLD_REPORT | icmpv6::MLD_DONE | icmpv6::MLD2_REPORT => {
+                return meta.hop_limit == MLD_HOP_LIMIT;
+            }
             _ => {}
         }
     }
@@ -85,7 +96,12 @@ pub(super) const fn is_link_local(address: &Address) -> bool {
 /// live flow or a service permits. The error must go to the sender of what it quotes,
 /// which [`Quoted`](crate::packet::Quoted) has made sure of.
 #[inline(always)]
-fn quotes_permitted<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta, direction: Direction) -> bool {
+fn quotes_permitted<T: Tables, S: State>(
+    tables: &T,
+    state: &S,
+    meta: &PacketMeta,
+    direction: Direction,
+) -> bool {
     let quoted = &meta.quoted;
     if !quoted.is_readable {
         return false;

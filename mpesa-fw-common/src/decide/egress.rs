@@ -50,7 +50,7 @@ fn whole<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta, sender: 
         if found != Found::NONE {
             return match found.would_drop() {
                 None => Decision::pass_by(PassReason::Flow, found.rule()), // E7
-                Some(reason) => Decision::drop_by(reason, found.rule()), // E7, observe mode
+                Some(reason) => Decision::drop_by(reason, found.rule()),   // E7, observe mode
             };
         }
     }
@@ -87,13 +87,19 @@ fn is_service_reply<T: Tables>(tables: &T, meta: &PacketMeta, sender: &Sender) -
         return false;
     }
     let served = claim(meta.family, meta.protocol, meta.source_port, question);
-    let allowed = matches!(service(tables, meta.family, served, &meta.source, &meta.target), Permission::Allowed(_));
+    let allowed =
+        matches!(service(tables, meta.family, served, &meta.source, &meta.target), Permission::Allowed(_));
     allowed && (!meta.is_udp() || sender.bound_port == meta.source_port)
 }
 
 /// E3: what the kernel sends for a socket that is gone, to a peer that the policy permits.
 #[inline(always)]
-fn speaks_for_the_gone<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta, sender: &Sender) -> bool {
+fn speaks_for_the_gone<T: Tables, S: State>(
+    tables: &T,
+    state: &S,
+    meta: &PacketMeta,
+    sender: &Sender,
+) -> bool {
     matches!(meta.fragment, FragmentKind::Whole)
         && meta.is_bare_tcp()
         && !sender.is_full

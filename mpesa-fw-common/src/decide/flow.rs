@@ -2,10 +2,10 @@
 
 use super::permission::{Permission, flow_permission};
 use crate::{
-    packet::{PacketMeta, icmp, icmpv6},
     address::Family,
-    settings::Direction,
+    packet::{PacketMeta, icmp, icmpv6},
     reason::DropReason,
+    settings::Direction,
     state::{FlowKey, FlowPhase, FlowState, State},
     tables::{RuleIndex, RuleSet, Tables},
 };
@@ -46,7 +46,12 @@ impl Found {
 
 /// Looks for the live flow of a packet and moves it on. A flow that another generation judged is judged again first.
 #[inline(always)]
-pub(super) fn find<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta, direction: Direction) -> Found {
+pub(super) fn find<T: Tables, S: State>(
+    tables: &T,
+    state: &S,
+    meta: &PacketMeta,
+    direction: Direction,
+) -> Found {
     let key = meta.flow_key(direction);
     if matches!(direction, Direction::Ingress) && !state.may_have_flow(key.local_port) {
         return Found::NONE;
@@ -68,7 +73,14 @@ pub(super) fn find<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta
 
 /// Records the flow that a packet of egress opens. False: there is no room.
 #[inline(always)]
-pub(super) fn open<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta, cookie: u64, rule: RuleIndex, would_drop: Option<DropReason>) -> bool {
+pub(super) fn open<T: Tables, S: State>(
+    tables: &T,
+    state: &S,
+    meta: &PacketMeta,
+    cookie: u64,
+    rule: RuleIndex,
+    would_drop: Option<DropReason>,
+) -> bool {
     if !opens_flow(meta) {
         return true;
     }

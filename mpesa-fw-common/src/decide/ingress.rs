@@ -44,7 +44,12 @@ pub fn ingress<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta) ->
 
 /// 5: passes if the first fragment did, charged to the same rule.
 #[inline(always)]
-pub(super) fn later_fragment<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta, direction: Direction) -> Decision {
+pub(super) fn later_fragment<T: Tables, S: State>(
+    tables: &T,
+    state: &S,
+    meta: &PacketMeta,
+    direction: Direction,
+) -> Decision {
     let Some(first) = state.fragment(&meta.fragment_key(direction)) else {
         return Decision::drop(DropReason::Fragment);
     };
@@ -66,7 +71,11 @@ pub(super) fn note_first_fragment<T: Tables, S: State>(
     decision: &Decision,
 ) {
     if matches!(decision.verdict(), Verdict::Pass) {
-        let first = FragmentState { passed_at: state.now(), generation: tables.generation(), rule: u32::from(decision.rule.raw()) };
+        let first = FragmentState {
+            passed_at: state.now(),
+            generation: tables.generation(),
+            rule: u32::from(decision.rule.raw()),
+        };
         state.note_fragment(&meta.fragment_key(direction), &first);
     }
 }
@@ -79,9 +88,13 @@ fn whole<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta) -> Decis
             Decision::drop(DropReason::Fragment) // 5: TCP never needs to fragment
         }
         Permission::Allowed(rules) => within_limit(tables, state, meta, rules), // 6
-        Permission::Denied(reason, rule, near_miss) => Decision { near_miss, ..Decision::drop_by(reason, rule) }, // 6
-        Permission::Unclaimed if tables.default_passes(Direction::Ingress) => Decision::pass(PassReason::Default), // 8
-        Permission::Unclaimed => Decision::drop(DropReason::NoService), // 8
+        Permission::Denied(reason, rule, near_miss) => {
+            Decision { near_miss, ..Decision::drop_by(reason, rule) }
+        } // 6
+        Permission::Unclaimed if tables.default_passes(Direction::Ingress) => {
+            Decision::pass(PassReason::Default)
+        } // 8
+        Permission::Unclaimed => Decision::drop(DropReason::NoService),         // 8
     };
     match served.reason {
         Reason::Pass(PassReason::Service) => return served,
@@ -150,7 +163,12 @@ fn is_impossible_v4(meta: &PacketMeta) -> bool {
     let bits = meta.source.v4_bits();
     match bits >> 24 {
         // 0/8, RFC 1122 3.2.1.3: "this host", which says so to a DHCP server
-        0 => !(bits == 0 && meta.is_udp() && meta.source_port == DHCP_CLIENT && meta.target_port == DHCP_SERVER),
+        0 => {
+            !(bits == 0
+                && meta.is_udp()
+                && meta.source_port == DHCP_CLIENT
+                && meta.target_port == DHCP_SERVER)
+        }
         127 | 224..=239 => true,
         _ => bits == u32::MAX,
     }
@@ -164,7 +182,11 @@ fn is_impossible_v6(meta: &PacketMeta) -> bool {
         return !(meta.is_icmp()
             && matches!(
                 meta.icmp_type,
-                icmpv6::NEIGHBOUR_SOLICITATION | icmpv6::ROUTER_SOLICITATION | icmpv6::MLD_REPORT | icmpv6::MLD_DONE | icmpv6::MLD2_REPORT
+                icmpv6::NEIGHBOUR_SOLICITATION
+                    | icmpv6::ROUTER_SOLICITATION
+                    | icmpv6::MLD_REPORT
+                    | icmpv6::MLD_DONE
+                    | icmpv6::MLD2_REPORT
             ));
     }
     // An IPv4 address in mapped form is for sockets, never for the wire (RFC 4038 4.2).

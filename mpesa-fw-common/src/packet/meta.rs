@@ -3,8 +3,8 @@
 use super::{Parsed, Quoted, icmp, icmpv6, protocol};
 use crate::{
     address::{Address, Family},
-    state::{FlowKey, FragmentKey},
     settings::Direction,
+    state::{FlowKey, FragmentKey},
     tables::ClaimIndex,
 };
 
@@ -121,8 +121,13 @@ impl PacketMeta {
     pub const fn is_icmp_error(&self) -> bool {
         self.is_icmp()
             && match self.family {
-                Family::V4 => matches!(self.icmp_type, icmp::UNREACHABLE | icmp::TIME_EXCEEDED | icmp::PARAMETER_PROBLEM),
-                Family::V6 => self.icmp_type >= icmpv6::UNREACHABLE && self.icmp_type <= icmpv6::PARAMETER_PROBLEM,
+                Family::V4 => matches!(
+                    self.icmp_type,
+                    icmp::UNREACHABLE | icmp::TIME_EXCEEDED | icmp::PARAMETER_PROBLEM
+                ),
+                Family::V6 => {
+                    self.icmp_type >= icmpv6::UNREACHABLE && self.icmp_type <= icmpv6::PARAMETER_PROBLEM
+                }
             }
     }
 
@@ -174,8 +179,12 @@ impl PacketMeta {
             Direction::Egress => (self.icmp_id, 0),
         };
         match direction {
-            Direction::Ingress => FlowKey::new(self.family, self.protocol, self.target, target_port, self.source, source_port),
-            Direction::Egress => FlowKey::new(self.family, self.protocol, self.source, source_port, self.target, target_port),
+            Direction::Ingress => {
+                FlowKey::new(self.family, self.protocol, self.target, target_port, self.source, source_port)
+            }
+            Direction::Egress => {
+                FlowKey::new(self.family, self.protocol, self.source, source_port, self.target, target_port)
+            }
         }
     }
 

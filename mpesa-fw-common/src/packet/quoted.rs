@@ -40,12 +40,26 @@ impl Quoted {
 
     /// Reads what an ICMP error quotes; its header is at `error`, its end at `end`.
     #[inline(always)]
-    pub(super) fn read<B: PacketBytes>(&mut self, bytes: &B, family: Family, error: u32, end: u32, sender: &Address) {
+    pub(super) fn read<B: PacketBytes>(
+        &mut self,
+        bytes: &B,
+        family: Family,
+        error: u32,
+        end: u32,
+        sender: &Address,
+    ) {
         self.is_readable = self.fill(bytes, family, error + ERROR_HEADER, end, sender).is_some();
     }
 
     #[inline(always)]
-    fn fill<B: PacketBytes>(&mut self, bytes: &B, family: Family, start: u32, end: u32, sender: &Address) -> Option<()> {
+    fn fill<B: PacketBytes>(
+        &mut self,
+        bytes: &B,
+        family: Family,
+        start: u32,
+        end: u32,
+        sender: &Address,
+    ) -> Option<()> {
         let offset = match family {
             Family::V4 => self.network4(bytes, start, sender)?,
             Family::V6 => self.network6(bytes, start, sender)?,

@@ -32,16 +32,11 @@ pub(super) fn index<B: Bits>(
     let mut index = Vec::with_capacity(INDEX_LEN);
     let mut pushed = 0usize;
     // The segments that are not wholly before the bucket.
-    let mut rest = &segments[segments
-        .partition_point(|segment| segment.start <= base)
-        .saturating_sub(1)..];
+    let mut rest = &segments[segments.partition_point(|segment| segment.start <= base).saturating_sub(1)..];
     for bucket in 0..=u16::MAX {
         let first = B::bucket_first(base, bucket, shift);
         let last = first.bucket_last(shift);
-        let within = rest
-            .iter()
-            .take_while(|segment| segment.start <= last)
-            .count();
+        let within = rest.iter().take_while(|segment| segment.start <= last).count();
         let (here, _) = rest.split_at(within);
         if let [only] = here {
             index.push(Bucket::uniform(class(only.mask)));
@@ -78,10 +73,7 @@ fn behind<B: Bits>(rest: &[Segment<B>], within: usize, last: B) -> &[Segment<B>]
 /// First and last address that is not outside all prefixes; the whole space if there is none.
 pub(super) fn extent<B: Bits>(segments: &[Segment<B>]) -> (B, B) {
     let inside = |segment: &Segment<B>| segment.mask != OUTSIDE;
-    let first = segments
-        .iter()
-        .find(|segment| inside(segment))
-        .map_or(B::LOWEST, |segment| segment.start);
+    let first = segments.iter().find(|segment| inside(segment)).map_or(B::LOWEST, |segment| segment.start);
     // Behind the last segment inside there is at most one, since neighbours differ.
     let last = match segments {
         [.., end] if !inside(end) => end.start.previous().unwrap_or(B::LOWEST),

@@ -5,9 +5,7 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mpesa_fw_common::{
     Family, RuleSet,
-    tables::{
-        AddressClass, AddressTable, Bucket, IDS_PER_BLOCK, INDEX_LEN, RANGES_PER_BLOCK, Tables,
-    },
+    tables::{AddressClass, AddressTable, Bucket, IDS_PER_BLOCK, INDEX_LEN, RANGES_PER_BLOCK, Tables},
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -22,15 +20,7 @@ use crate::{
 
 /// Few values, so that prefixes nest, touch and repeat.
 fn group() -> impl Strategy<Value = u16> {
-    prop_oneof![
-        Just(0),
-        Just(1),
-        Just(0x7fff),
-        Just(0x8000),
-        Just(0xfffe),
-        Just(0xffff),
-        any::<u16>()
-    ]
+    prop_oneof![Just(0), Just(1), Just(0x7fff), Just(0x8000), Just(0xfffe), Just(0xffff), any::<u16>()]
 }
 
 fn prefix4() -> impl Strategy<Value = IpNet> {
@@ -42,16 +32,10 @@ fn prefix4() -> impl Strategy<Value = IpNet> {
 
 /// Prefixes that share their first `shared` groups.
 fn prefix6(shared: usize) -> impl Strategy<Value = IpNet> {
-    (prop::array::uniform8(group()), (shared * 16) as u8..=128).prop_map(
-        move |(mut groups, length)| {
-            groups[..shared].copy_from_slice(&[0x2c0f, 0xfe38, 1, 0, 0xffff, 2, 3][..shared]);
-            IpNet::V6(
-                Ipv6Net::new(groups.into(), length)
-                    .expect("a length")
-                    .trunc(),
-            )
-        },
-    )
+    (prop::array::uniform8(group()), (shared * 16) as u8..=128).prop_map(move |(mut groups, length)| {
+        groups[..shared].copy_from_slice(&[0x2c0f, 0xfe38, 1, 0, 0xffff, 2, 3][..shared]);
+        IpNet::V6(Ipv6Net::new(groups.into(), length).expect("a length").trunc())
+    })
 }
 
 fn list(shared: usize, most: usize) -> impl Strategy<Value = Vec<IpNet>> {
@@ -64,11 +48,7 @@ fn addresses(shared: usize, sets: usize) -> impl Strategy<Value = Addresses> {
         list(shared, 6),
         prop::sample::subsequence((0..sets).collect::<Vec<_>>(), 0..=sets),
     )
-        .prop_map(|(any, prefixes, sets)| Addresses {
-            any,
-            prefixes,
-            sets,
-        })
+        .prop_map(|(any, prefixes, sets)| Addresses { any, prefixes, sets })
 }
 
 /// A policy of small lists.
@@ -84,17 +64,11 @@ fn any_policy() -> impl Strategy<Value = Policy> {
                 policy.sets[n].watch = watch;
             }
             for (n, (from, to)) in services.into_iter().enumerate() {
-                policy
-                    .ingress
-                    .services
-                    .push(service(&format!("service-{n}"), from));
+                policy.ingress.services.push(service(&format!("service-{n}"), from));
                 policy.ingress.services[n].to = to;
             }
             for (n, to) in destinations.into_iter().enumerate() {
-                policy
-                    .egress
-                    .allow
-                    .push(destination(&format!("destination-{n}"), to));
+                policy.egress.allow.push(destination(&format!("destination-{n}"), to));
             }
             policy
         })
@@ -107,43 +81,18 @@ fn walk(policy: &Policy, slots: &Slots, table: AddressTable, address: IpAddr) ->
     let satisfied = |addresses: &Addresses| {
         addresses.any
             || listed(&addresses.prefixes)
-            || addresses
-                .sets
-                .iter()
-                .any(|n| listed(&policy.sets[*n].prefixes))
+            || addresses.sets.iter().any(|n| listed(&policy.sets[*n].prefixes))
     };
     let rules: Vec<bool> = match table {
-        AddressTable::Source => policy
-            .ingress
-            .services
-            .iter()
-            .map(|s| satisfied(&s.from))
-            .collect(),
-        AddressTable::Local => policy
-            .ingress
-            .services
-            .iter()
-            .map(|s| s.to.is_empty() || listed(&s.to))
-            .collect(),
-        AddressTable::Destination => policy
-            .egress
-            .allow
-            .iter()
-            .map(|d| satisfied(&d.to))
-            .collect(),
+        AddressTable::Source => policy.ingress.services.iter().map(|s| satisfied(&s.from)).collect(),
+        AddressTable::Local => {
+            policy.ingress.services.iter().map(|s| s.to.is_empty() || listed(&s.to)).collect()
+        }
+        AddressTable::Destination => policy.egress.allow.iter().map(|d| satisfied(&d.to)).collect(),
     };
-    let watching = policy
-        .sets
-        .iter()
-        .filter(|set| table == AddressTable::Source && listed(&set.watch));
+    let watching = policy.sets.iter().filter(|set| table == AddressTable::Source && listed(&set.watch));
     AddressClass {
-        rules: RuleSet(
-            rules
-                .iter()
-                .enumerate()
-                .map(|(n, yes)| u64::from(*yes) << n)
-                .sum(),
-        ),
+        rules: RuleSet(rules.iter().enumerate().map(|(n, yes)| u64::from(*yes) << n).sum()),
         watch: watching.map(|set| 1 << slots.sets[&set.name]).sum(),
     }
 }
@@ -153,67 +102,38 @@ fn borders(prefix: &IpNet) -> [IpAddr; 4] {
     match prefix {
         IpNet::V4(net) => {
             let (first, last) = (net.network().to_bits(), net.broadcast().to_bits());
-            [first.wrapping_sub(1), first, last, last.wrapping_add(1)]
-                .map(|bits| IpAddr::V4(bits.into()))
+            [first.wrapping_sub(1), first, last, last.wrapping_add(1)].map(|bits| IpAddr::V4(bits.into()))
         }
         IpNet::V6(net) => {
             let (first, last) = (net.network().to_bits(), net.broadcast().to_bits());
-            [first.wrapping_sub(1), first, last, last.wrapping_add(1)]
-                .map(|bits| IpAddr::V6(bits.into()))
+            [first.wrapping_sub(1), first, last, last.wrapping_add(1)].map(|bits| IpAddr::V6(bits.into()))
         }
     }
 }
 
 fn all_prefixes(policy: &Policy) -> impl Iterator<Item = &IpNet> {
-    let sets = policy
-        .sets
-        .iter()
-        .flat_map(|set| set.prefixes.iter().chain(&set.watch));
-    let services = policy
-        .ingress
-        .services
-        .iter()
-        .flat_map(|s| s.from.prefixes.iter().chain(&s.to));
-    sets.chain(services)
-        .chain(policy.egress.allow.iter().flat_map(|d| &d.to.prefixes))
+    let sets = policy.sets.iter().flat_map(|set| set.prefixes.iter().chain(&set.watch));
+    let services = policy.ingress.services.iter().flat_map(|s| s.from.prefixes.iter().chain(&s.to));
+    sets.chain(services).chain(policy.egress.allow.iter().flat_map(|d| &d.to.prefixes))
 }
 
 /// The lay-out that [`Bucket`] and [`AddressTables`] promise, beyond what a look-up notices.
 fn well_formed(compiled: &Compiled, table: AddressTable) -> Result<(), TestCaseError> {
-    let AddressTables {
-        index4,
-        ranges4,
-        index6,
-        starts6,
-        ids6,
-        classes,
-    } = &compiled.tables.address[table as usize];
-    let shift = compiled.window(table).shift
-        + if compiled.window(table).low == 0 {
-            64
-        } else {
-            0
-        };
+    let AddressTables { index4, ranges4, index6, starts6, ids6, classes } =
+        &compiled.tables.address[table as usize];
+    let shift = compiled.window(table).shift + if compiled.window(table).low == 0 { 64 } else { 0 };
     let ranges4 = ranges4.as_flattened();
-    let starts4: Vec<u128> = ranges4
-        .iter()
-        .map(|range| u128::from(range.0 >> 16))
-        .collect();
+    let starts4: Vec<u128> = ranges4.iter().map(|range| u128::from(range.0 >> 16)).collect();
     let ids4: Vec<u16> = ranges4.iter().map(|range| range.class()).collect();
-    let starts6: Vec<u128> = starts6
-        .iter()
-        .map(|[high, low]| (u128::from(*high) << 64) | u128::from(*low))
-        .collect();
+    let starts6: Vec<u128> =
+        starts6.iter().map(|[high, low]| (u128::from(*high) << 64) | u128::from(*low)).collect();
     let all_index = [
         (index4, &starts4, ids4.as_slice(), 16, Family::V4),
         (index6, &starts6, ids6.as_flattened(), shift, Family::V6),
     ];
     for (index, starts, ids, shift, family) in all_index {
         if compiled.features() & table.feature(family) == 0 {
-            prop_assert_eq!(
-                (index.len(), starts.len().div_ceil(RANGES_PER_BLOCK)),
-                (1, 1)
-            );
+            prop_assert_eq!((index.len(), starts.len().div_ceil(RANGES_PER_BLOCK)), (1, 1));
             continue;
         }
         prop_assert_eq!(index.len(), INDEX_LEN);
@@ -222,16 +142,9 @@ fn well_formed(compiled: &Compiled, table: AddressTable) -> Result<(), TestCaseE
             prop_assert_eq!(*begin, next, "buckets are packed");
             next += count;
             let span = *begin as usize..next as usize;
-            prop_assert_eq!(
-                starts[span.start] & ((1 << shift) - 1),
-                0,
-                "starts where the bucket does"
-            );
+            prop_assert_eq!(starts[span.start] & ((1 << shift) - 1), 0, "starts where the bucket does");
             prop_assert!(starts[span.clone()].is_sorted_by(|a, b| a < b));
-            prop_assert!(
-                ids[span.clone()].is_sorted_by(|a, b| a != b),
-                "neighbours differ"
-            );
+            prop_assert!(ids[span.clone()].is_sorted_by(|a, b| a != b), "neighbours differ");
             prop_assert!(ids[span].iter().all(|id| usize::from(*id) < classes.len()));
         }
         prop_assert!((next as usize) <= starts.len() && ids.len() <= next as usize + IDS_PER_BLOCK);

@@ -32,10 +32,7 @@ fn claim() -> impl Strategy<Value = Claim> {
 /// Whether a claim covers an element, each kind asked for itself.
 fn covers(claim: &Claim, index: ClaimIndex) -> bool {
     let in_ports = |ports: &[RangeInclusive<u16>], first: ClaimIndex| {
-        let port = index
-            .0
-            .checked_sub(first.0)
-            .and_then(|port| u16::try_from(port).ok());
+        let port = index.0.checked_sub(first.0).and_then(|port| u16::try_from(port).ok());
         port.is_some_and(|port| ports.iter().any(|range| range.contains(&port)))
     };
     let in_types = |types: &[u8], of: fn(u8) -> ClaimIndex| {
@@ -53,10 +50,7 @@ fn covers(claim: &Claim, index: ClaimIndex) -> bool {
 fn interesting() -> impl Iterator<Item = u32> {
     let ports = [0, 1, 2, 442, 443, 444, 32768, 65534, 65535];
     let behind = 2 * 65536..CLAIMS_LEN as u32;
-    ports
-        .into_iter()
-        .flat_map(|port| [port, 65536 + port])
-        .chain(behind)
+    ports.into_iter().flat_map(|port| [port, 65536 + port]).chain(behind)
 }
 
 proptest! {
@@ -86,10 +80,7 @@ fn all_ports_are_without_port_0() {
     policy.egress.allow[0].claims = vec![Claim::Udp(vec![ALL_PORTS])];
     let claims = &compiled(&policy).tables.claims[1];
     assert_eq!(claims.len(), CLAIMS_LEN);
-    assert_eq!(
-        claims.iter().filter(|rules| !rules.is_empty()).count(),
-        65535
-    );
+    assert_eq!(claims.iter().filter(|rules| !rules.is_empty()).count(), 65535);
     assert!(claims[ClaimIndex::udp(0).0 as usize].is_empty());
     assert!(!claims[ClaimIndex::udp(65535).0 as usize].is_empty());
 }

@@ -9,8 +9,7 @@ use mpesa_fw_common::{
     limit::{LimitPer, LimitWhat},
     settings::feature,
     tables::{
-        AddressTable, CLAIMS_LEN, NAMES, RULE_INFO_LEN, RULES, RuleIndex, RuleInfo, Tables,
-        WATCHED_SETS,
+        AddressTable, CLAIMS_LEN, NAMES, RULE_INFO_LEN, RULES, RuleIndex, RuleInfo, Tables, WATCHED_SETS,
     },
 };
 
@@ -18,19 +17,13 @@ use super::class;
 use crate::{
     compile::{
         CompileError, Slots, compile,
-        testing::{
-            any, compiled, destination, inline, policy, prefixes, service, set, sets, slots,
-        },
+        testing::{any, compiled, destination, inline, policy, prefixes, service, set, sets, slots},
     },
     policy::model::{Addresses, Limit, Policy},
 };
 
 fn nowhere() -> Addresses {
-    Addresses {
-        any: false,
-        prefixes: Vec::new(),
-        sets: Vec::new(),
-    }
+    Addresses { any: false, prefixes: Vec::new(), sets: Vec::new() }
 }
 
 /// Something of everything.
@@ -50,14 +43,10 @@ fn rich() -> Policy {
         period: Duration::from_secs(1),
         burst: NonZeroU64::new(40).expect("not zero"),
     });
-    policy.egress.allow = vec![
-        destination("daraja", nowhere()),
-        destination("dns", inline(&["10.0.0.2/32"])),
-    ];
-    policy.egress.allow[0].names = vec![
-        "sandbox.safaricom.co.ke".to_owned(),
-        "api.safaricom.co.ke".to_owned(),
-    ];
+    policy.egress.allow =
+        vec![destination("daraja", nowhere()), destination("dns", inline(&["10.0.0.2/32"]))];
+    policy.egress.allow[0].names =
+        vec!["sandbox.safaricom.co.ke".to_owned(), "api.safaricom.co.ke".to_owned()];
     policy.egress.allow[1].names = vec!["api.safaricom.co.ke".to_owned()];
     policy
 }
@@ -73,11 +62,7 @@ fn other_slots() -> Slots {
         ]
         .into(),
         sets: [("partners".to_owned(), 63), ("safaricom".to_owned(), 0)].into(),
-        names: [
-            ("sandbox.safaricom.co.ke".to_owned(), 0),
-            ("api.safaricom.co.ke".to_owned(), 255),
-        ]
-        .into(),
+        names: [("sandbox.safaricom.co.ke".to_owned(), 0), ("api.safaricom.co.ke".to_owned(), 255)].into(),
     }
 }
 
@@ -93,14 +78,7 @@ fn settings_say_what_the_policy_uses() {
     assert!(!compiled.default_passes(Direction::Ingress));
     assert!(compiled.default_passes(Direction::Egress));
     assert_eq!(compiled.names_only(), RuleSet(0b01));
-    assert_eq!(
-        (
-            compiled.generation(),
-            compiled.limit_seed(),
-            compiled.settings.trace
-        ),
-        (0, 0, 0)
-    );
+    assert_eq!((compiled.generation(), compiled.limit_seed(), compiled.settings.trace), (0, 0, 0));
 }
 
 #[test]
@@ -110,28 +88,17 @@ fn tables_have_the_sizes_of_their_maps() {
     assert_eq!(tables.rule_info.len(), RULE_INFO_LEN);
     assert_eq!(tables.name_rules.len(), NAMES);
     let local = &tables.address[AddressTable::Local as usize];
-    assert_eq!(
-        (local.index4.len(), local.ranges4.len(), local.classes.len()),
-        (1, 1, 2)
-    );
-    assert_eq!(
-        (local.index6.len(), local.starts6.len(), local.ids6.len()),
-        (1, 1, 1)
-    );
+    assert_eq!((local.index4.len(), local.ranges4.len(), local.classes.len()), (1, 1, 2));
+    assert_eq!((local.index6.len(), local.starts6.len(), local.ids6.len()), (1, 1, 1));
 }
 
 #[test]
 fn rule_info_has_slots_and_limits() {
     let compiled = compile(&rich(), &other_slots()).expect("it fits");
     let info = |direction, n| {
-        compiled
-            .rule_info(direction, RuleIndex::new(n).unwrap_or(RuleIndex::NONE))
-            .expect("a rule")
+        compiled.rule_info(direction, RuleIndex::new(n).unwrap_or(RuleIndex::NONE)).expect("a rule")
     };
-    let unlimited = |counter_slot| RuleInfo {
-        counter_slot,
-        ..RuleInfo::default()
-    };
+    let unlimited = |counter_slot| RuleInfo { counter_slot, ..RuleInfo::default() };
     assert_eq!(info(Direction::Ingress, 0), unlimited(90));
     assert_eq!(
         info(Direction::Ingress, 1),
@@ -157,14 +124,8 @@ fn names_and_watch_bits_are_where_the_slots_say() {
     assert_eq!(compiled.name_rules(255), Some(RuleSet(0b11)));
     assert_eq!(compiled.name_rules(1), Some(RuleSet::NONE));
     assert_eq!(compiled.name_rules(256), None);
-    let watch = |address: &str| {
-        class(
-            &compiled,
-            AddressTable::Source,
-            address.parse().expect("an address"),
-        )
-        .watch
-    };
+    let watch =
+        |address: &str| class(&compiled, AddressTable::Source, address.parse().expect("an address")).watch;
     assert_eq!(watch("192.0.3.1"), 1 << 63);
     assert_eq!(watch("196.201.209.1"), 1);
     assert_eq!(watch("196.201.224.0"), 0);
@@ -172,10 +133,7 @@ fn names_and_watch_bits_are_where_the_slots_say() {
 
 #[test]
 fn the_digest_does_not_depend_on_slots() {
-    let (a, b) = (
-        compiled(&rich()),
-        compile(&rich(), &other_slots()).expect("it fits"),
-    );
+    let (a, b) = (compiled(&rich()), compile(&rich(), &other_slots()).expect("it fits"));
     assert_ne!(a.tables, b.tables);
     assert_eq!(a.digest, b.digest);
 }
@@ -202,10 +160,7 @@ fn the_digest_changes_with_what_decides() {
         compiled(&policy).digest
     });
     for (n, digest) in digests.iter().enumerate() {
-        assert!(
-            !digests[..n].contains(digest),
-            "change {n} has the digest of another"
-        );
+        assert!(!digests[..n].contains(digest), "change {n} has the digest of another");
     }
 }
 
@@ -213,57 +168,27 @@ fn the_digest_changes_with_what_decides() {
 fn sixty_four_rules_fit() {
     let mut policy = policy();
     for n in 0..RULES {
-        policy
-            .ingress
-            .services
-            .push(service(&format!("service-{n}"), inline(&["10.0.0.0/8"])));
-        policy
-            .egress
-            .allow
-            .push(destination(&format!("destination-{n}"), any()));
+        policy.ingress.services.push(service(&format!("service-{n}"), inline(&["10.0.0.0/8"])));
+        policy.egress.allow.push(destination(&format!("destination-{n}"), any()));
     }
     let last = compiled(&policy);
     let rules = class(&last, AddressTable::Source, [10, 0, 0, 1].into()).rules;
     assert_eq!(rules, RuleSet::ALL);
     policy.ingress.services.push(service("one-too-many", any()));
     let error = compile(&policy, &Slots::default()).expect_err("it does not fit");
-    assert_eq!(
-        error,
-        CompileError::TooManyRules {
-            direction: Direction::Ingress,
-            count: 65
-        }
-    );
+    assert_eq!(error, CompileError::TooManyRules { direction: Direction::Ingress, count: 65 });
 }
 
 #[test]
 fn slots_of_another_policy_are_refused() {
     let error = compile(&rich(), &Slots::default()).expect_err("no slots");
-    assert_eq!(
-        error,
-        CompileError::NoSlot {
-            what: "rule",
-            name: "callbacks".to_owned()
-        }
-    );
+    assert_eq!(error, CompileError::NoSlot { what: "rule", name: "callbacks".to_owned() });
     type Change = fn(&mut Slots);
     let changes: [(Change, &str); 4] = [
-        (
-            |slots| slots.names.retain(|name, _| name != "api.safaricom.co.ke"),
-            "DNS name",
-        ),
-        (
-            |slots| slots.names.values_mut().for_each(|slot| *slot = 256),
-            "DNS name",
-        ),
-        (
-            |slots| slots.sets.retain(|name, _| name != "partners"),
-            "watched set",
-        ),
-        (
-            |slots| slots.sets.values_mut().for_each(|slot| *slot = 64),
-            "watched set",
-        ),
+        (|slots| slots.names.retain(|name, _| name != "api.safaricom.co.ke"), "DNS name"),
+        (|slots| slots.names.values_mut().for_each(|slot| *slot = 256), "DNS name"),
+        (|slots| slots.sets.retain(|name, _| name != "partners"), "watched set"),
+        (|slots| slots.sets.values_mut().for_each(|slot| *slot = 64), "watched set"),
     ];
     for (change, missing) in changes {
         let mut slots = slots(&rich());
@@ -289,12 +214,9 @@ fn too_many_watched_sets_are_refused() {
 /// A policy in which each of `count` addresses has a set of four rules of its own.
 fn with_combinations(count: usize) -> Policy {
     let mut policy = policy();
-    policy.ingress.services = (0..RULES)
-        .map(|n| service(&format!("service-{n}"), nowhere()))
-        .collect();
-    let fours = (0..RULES).flat_map(|a| {
-        (0..a).flat_map(move |b| (0..b).flat_map(move |c| (0..c).map(move |d| [a, b, c, d])))
-    });
+    policy.ingress.services = (0..RULES).map(|n| service(&format!("service-{n}"), nowhere())).collect();
+    let fours = (0..RULES)
+        .flat_map(|a| (0..a).flat_map(move |b| (0..b).flat_map(move |c| (0..c).map(move |d| [a, b, c, d]))));
     for (bits, four) in (0u32..).zip(fours.take(count)) {
         let prefix = IpNet::V4(Ipv4Net::new((bits * 2).into(), 32).expect("a length"));
         for rule in four {
@@ -309,17 +231,9 @@ fn all_class_ids_can_be_used() {
     let most = with_combinations(65_536 - 2);
     let compiled = compiled(&most);
     assert_eq!(compiled.tables.address[0].classes.len(), 65_536);
-    let last = class(
-        &compiled,
-        AddressTable::Source,
-        std::net::Ipv4Addr::from(2 * (65_534 - 1)).into(),
-    );
+    let last = class(&compiled, AddressTable::Source, std::net::Ipv4Addr::from(2 * (65_534 - 1)).into());
     assert_eq!(last.rules.0.count_ones(), 4);
 
-    let error =
-        compile(&with_combinations(65_536 - 1), &slots(&most)).expect_err("it does not fit");
-    assert!(
-        matches!(error, CompileError::TooManyClasses { count: 65_537, .. }),
-        "{error}"
-    );
+    let error = compile(&with_combinations(65_536 - 1), &slots(&most)).expect_err("it does not fit");
+    assert!(matches!(error, CompileError::TooManyClasses { count: 65_537, .. }), "{error}");
 }

@@ -28,34 +28,20 @@ enum Shape {
 }
 
 impl Shape {
-    const ALL: [Self; 4] = [
-        Self::Random4,
-        Self::Clustered4,
-        Self::Random6,
-        Self::Clustered6,
-    ];
+    const ALL: [Self; 4] = [Self::Random4, Self::Clustered4, Self::Random6, Self::Clustered6];
 
     fn prefix(self, random: &mut StdRng) -> IpNet {
-        let v4 = |bits: u32, length| {
-            IpNet::V4(Ipv4Net::new(bits.into(), length).expect("a length").trunc())
-        };
-        let v6 = |bits: u128, length| {
-            IpNet::V6(Ipv6Net::new(bits.into(), length).expect("a length").trunc())
-        };
+        let v4 = |bits: u32, length| IpNet::V4(Ipv4Net::new(bits.into(), length).expect("a length").trunc());
+        let v6 = |bits: u128, length| IpNet::V6(Ipv6Net::new(bits.into(), length).expect("a length").trunc());
         match self {
             Self::Random4 => v4(random.random(), random.random_range(20..=32)),
-            Self::Clustered4 => v4(
-                (196 << 24) | random.random_range(0..1 << 24),
-                random.random_range(26..=32),
-            ),
-            Self::Random6 => v6(
-                (1 << 125) | (random.random::<u128>() >> 3),
-                random.random_range(32..=64),
-            ),
-            Self::Clustered6 => v6(
-                (0x2c0f << 112) | (random.random::<u128>() >> 16),
-                random.random_range(32..=128),
-            ),
+            Self::Clustered4 => {
+                v4((196 << 24) | random.random_range(0..1 << 24), random.random_range(26..=32))
+            }
+            Self::Random6 => v6((1 << 125) | (random.random::<u128>() >> 3), random.random_range(32..=64)),
+            Self::Clustered6 => {
+                v6((0x2c0f << 112) | (random.random::<u128>() >> 16), random.random_range(32..=128))
+            }
         }
     }
 
@@ -77,10 +63,7 @@ impl Shape {
 fn of_sets(first: Vec<IpNet>, second: Vec<IpNet>) -> Policy {
     let mut policy = policy();
     policy.sets = vec![set("first", first), set("second", second)];
-    policy.ingress.services = vec![
-        service("both", sets(&[0, 1])),
-        service("second", sets(&[1])),
-    ];
+    policy.ingress.services = vec![service("both", sets(&[0, 1])), service("second", sets(&[1]))];
     policy
 }
 
@@ -100,28 +83,15 @@ impl ByLength {
 
     fn rules(&self, address: IpAddr) -> RuleSet {
         let longest = if address.is_ipv4() { 32 } else { 128 };
-        let prefixes =
-            (0..=longest).filter_map(|length| Some(IpNet::new(address, length).ok()?.trunc()));
-        RuleSet(
-            prefixes
-                .filter_map(|prefix| self.0.get(&prefix))
-                .fold(0, |all, bits| all | bits),
-        )
+        let prefixes = (0..=longest).filter_map(|length| Some(IpNet::new(address, length).ok()?.trunc()));
+        RuleSet(prefixes.filter_map(|prefix| self.0.get(&prefix)).fold(0, |all, bits| all | bits))
     }
 }
 
 fn around(prefix: &IpNet) -> [IpAddr; 4] {
     let beside = |address: IpAddr, up: bool| match address {
-        IpAddr::V4(v4) => IpAddr::V4(
-            v4.to_bits()
-                .wrapping_add_signed(if up { 1 } else { -1 })
-                .into(),
-        ),
-        IpAddr::V6(v6) => IpAddr::V6(
-            v6.to_bits()
-                .wrapping_add_signed(if up { 1 } else { -1 })
-                .into(),
-        ),
+        IpAddr::V4(v4) => IpAddr::V4(v4.to_bits().wrapping_add_signed(if up { 1 } else { -1 }).into()),
+        IpAddr::V6(v6) => IpAddr::V6(v6.to_bits().wrapping_add_signed(if up { 1 } else { -1 }).into()),
     };
     let (first, last) = (prefix.network(), prefix.broadcast());
     [beside(first, false), first, last, beside(last, true)]
@@ -149,10 +119,7 @@ fn a_prefix_costs_few_bytes() {
         let index = INDEX_LEN * size_of::<Bucket>();
         let each = (tables.size() - index) as f64 / COUNT as f64;
         println!("{shape:?}: {each:.1} bytes a prefix");
-        assert!(
-            each <= shape.most() as f64,
-            "{shape:?}: {each:.1} bytes a prefix"
-        );
+        assert!(each <= shape.most() as f64, "{shape:?}: {each:.1} bytes a prefix");
     }
 }
 
@@ -162,10 +129,7 @@ fn order_and_repetition_do_not_matter() {
         let prefixes = shape.prefixes(5_000, 4);
         let mut other = [prefixes.as_slice(), &prefixes[1_000..]].concat();
         other.reverse();
-        let (a, b) = (
-            compiled(&of_sets(prefixes, Vec::new())),
-            compiled(&of_sets(other, Vec::new())),
-        );
+        let (a, b) = (compiled(&of_sets(prefixes, Vec::new())), compiled(&of_sets(other, Vec::new())));
         assert_eq!(a, b, "{shape:?}");
     }
 }
@@ -183,16 +147,8 @@ fn build_times_of_a_million() {
         for (what, first, second) in [
             ("one set", shape.prefixes(COUNT, 5), Vec::new()),
             ("one sorted set", sorted, Vec::new()),
-            (
-                "two sets",
-                shape.prefixes(COUNT / 2, 5),
-                shape.prefixes(COUNT / 2, 6),
-            ),
-            (
-                "the same set twice",
-                shape.prefixes(COUNT / 2, 5),
-                shape.prefixes(COUNT / 2, 5),
-            ),
+            ("two sets", shape.prefixes(COUNT / 2, 5), shape.prefixes(COUNT / 2, 6)),
+            ("the same set twice", shape.prefixes(COUNT / 2, 5), shape.prefixes(COUNT / 2, 5)),
         ] {
             let policy = of_sets(first, second);
             let begin = Instant::now();

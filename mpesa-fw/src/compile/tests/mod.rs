@@ -17,10 +17,6 @@ use super::Compiled;
 
 /// The class of an address, as the datapath finds it.
 fn class(compiled: &Compiled, table: AddressTable, address: IpAddr) -> AddressClass {
-    let family = if address.is_ipv4() {
-        Family::V4
-    } else {
-        Family::V6
-    };
+    let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
     look_up(compiled, table, family, &Address::from(address)).expect("the tables are whole")
 }
