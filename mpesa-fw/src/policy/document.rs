@@ -142,9 +142,18 @@ impl Builder<'_> {
     fn syntax(&mut self, error: &ScanError) {
         let at = error.marker();
         let span = Span { file: self.file, line: at.line(), column: at.col() + 1, width: 1 };
-        self.report
-            .error(span, format!("this is not valid YAML: {}", error.info()))
-            .hint("look at the indentation, brackets and quotes of this line and the one before it");
+        let open = self.stack.iter().rev().find_map(|frame| {
+            let (Frame::List(span, _) | Frame::Map(span, _, _)) = frame;
+            let bracket = self.report.first_char(*span).filter(|c| ['[', '{'].contains(c))?;
+            Some((bracket, span.line))
+        });
+        let hint = match open {
+            Some((bracket, line)) => format!("is the `{bracket}` on line {line} closed?"),
+            None => {
+                "look at the indentation, brackets and quotes of this line and the one before it".to_owned()
+            }
+        };
+        self.report.error(span, format!("this is not valid YAML: {}", error.info())).hint(hint);
     }
 
     /// Reports an anchor or a tag.
@@ -219,7 +228,7 @@ fn key(node: Node, entries: &[Entry], report: &mut Report) -> Key {
         let line = first.key_span.line;
         report
             .error(node.span, format!("`{key}` is written twice here, first on line {line}"))
-            .hint("keep one of them; YAML would silently take the last");
+            .hint("keep one of them; many programs would silently take the last");
         return Key::Bad;
     }
     Key::Good(key, node.span)

@@ -200,7 +200,11 @@ fn target(
         }
         addresses.prefixes.push(prefix);
     } else if !text.contains('.') {
-        return Err((format!("the set `{text}` does not exist"), Some(sets.suggest(text))));
+        let mut hint = sets.suggest(text);
+        if side == Side::Destination {
+            hint.push_str("; a DNS name has a dot");
+        }
+        return Err((format!("the set `{text}` does not exist"), Some(hint)));
     } else if side == Side::Destination {
         let name = names::host(text).map_err(|(message, hint)| (message, Some(hint)))?;
         if targets.names.contains(&name) {
@@ -210,7 +214,10 @@ fn target(
     } else {
         return refuse(
             format!("`{text}` is a DNS name; only `to` of a destination takes names"),
-            "a packet does not prove the name of its sender: write addresses, or a set",
+            match side {
+                Side::Source => "a packet does not prove the name of its sender: write addresses, or a set",
+                Side::Local | Side::Destination => "write the local addresses that receive the service",
+            },
         );
     }
     Ok(())
