@@ -78,6 +78,25 @@ pub(super) fn entries<'n>(node: &'n Node, what: &str, example: &str, report: &mu
     entries
 }
 
+/// A list of any length.
+pub(super) fn list_or_empty<'n>(
+    node: &'n Node,
+    what: &str,
+    example: &str,
+    report: &mut Report,
+) -> &'n [Node] {
+    match &node.value {
+        Value::List(nodes) if nodes.is_empty() => &[],
+        Value::Null
+        | Value::Bool(_)
+        | Value::Number { .. }
+        | Value::Text(_)
+        | Value::List(_)
+        | Value::Map(_)
+        | Value::Bad => list(node, what, example, report),
+    }
+}
+
 /// A list with at least one element.
 pub(super) fn list<'n>(node: &'n Node, what: &str, example: &str, report: &mut Report) -> &'n [Node] {
     let hint = match &node.value {

@@ -21,8 +21,12 @@ const DESTINATION: [&str; 6] = ["name", "to", "protocol", "ports", "types", "by"
 
 /// `ingress.services`.
 pub(super) fn services(node: &Node, sets: &mut Sets, report: &mut Report) -> Vec<Service> {
-    let nodes =
-        fields::list(node, "`services`", "services: [{ name: ssh, ports: [22], from: [admins] }]", report);
+    let nodes = fields::list_or_empty(
+        node,
+        "`services`",
+        "services: [{ name: ssh, ports: [22], from: [admins] }]",
+        report,
+    );
     too_many(nodes, "services", report);
     let mut names = BTreeMap::new();
     let mut services = Vec::with_capacity(nodes.len());
@@ -44,7 +48,7 @@ pub(super) fn services(node: &Node, sets: &mut Sets, report: &mut Report) -> Vec
 
 /// `egress.allow`.
 pub(super) fn destinations(node: &Node, sets: &mut Sets, report: &mut Report) -> Vec<Destination> {
-    let nodes = fields::list(
+    let nodes = fields::list_or_empty(
         node,
         "`allow`",
         "allow: [{ name: dns, to: [10.0.0.2], protocol: udp, ports: [53] }]",
