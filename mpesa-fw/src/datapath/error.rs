@@ -81,17 +81,22 @@ impl DatapathError {
 
 fn classify(error: &io::Error) -> (ErrorKind, &'static str) {
     match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => {
-            (ErrorKind::Permission, "run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (mounting: CAP_SYS_ADMIN)")
+        Some(libc::EPERM | libc::EACCES) => (
+            ErrorKind::Permission,
+            "run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (mounting: CAP_SYS_ADMIN)",
+        ),
+        Some(libc::ENODEV | libc::ENXIO) => {
+            (ErrorKind::Interface, "the interface is gone; `ip link` shows what is there")
         }
-        Some(libc::ENODEV | libc::ENXIO) => (ErrorKind::Interface, "the interface is gone; `ip link` shows what is there"),
-        Some(libc::ENOMEM | libc::ENOSPC | libc::E2BIG) => {
-            (ErrorKind::Kernel, "not enough memory or room; see MemoryMax of the service and the size of the policy's sets")
-        }
+        Some(libc::ENOMEM | libc::ENOSPC | libc::E2BIG) => (
+            ErrorKind::Kernel,
+            "not enough memory or room; see MemoryMax of the service and the size of the policy's sets",
+        ),
         Some(libc::EMFILE | libc::ENFILE) => (ErrorKind::Kernel, "raise LimitNOFILE of the service"),
-        Some(libc::ENOSYS | libc::EOPNOTSUPP) => {
-            (ErrorKind::Kernel, "the kernel lacks this feature; Linux 5.10 is the oldest that can do what is needed")
-        }
+        Some(libc::ENOSYS | libc::EOPNOTSUPP) => (
+            ErrorKind::Kernel,
+            "the kernel lacks this feature; Linux 5.10 is the oldest that can do what is needed",
+        ),
         Some(libc::EINVAL) => (ErrorKind::Kernel, "the kernel may be too old for this; `dmesg` may say more"),
         _ => (ErrorKind::Kernel, "`dmesg` may say more"),
     }

@@ -84,8 +84,12 @@ pub(super) struct Netlink {
 
 impl Netlink {
     pub(super) fn open() -> io::Result<Self> {
-        let socket =
-            socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
+        let socket = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::NetlinkRoute,
+        )?;
         Ok(Self { socket })
     }
 
@@ -147,7 +151,9 @@ impl Netlink {
         match answer {
             Ok(()) => Ok(filters),
             // No clsact qdisc, or no such interface.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENODEV | libc::ENOENT)) => {
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENODEV | libc::ENOENT)) =>
+            {
                 Ok(Vec::new())
             }
             Err(error) => Err(error),
@@ -178,7 +184,12 @@ impl Netlink {
     }
 
     /// Removes a filter; it may be gone.
-    pub(super) fn remove_filter(&self, interface: u32, direction: Direction, place: (u16, u32)) -> io::Result<()> {
+    pub(super) fn remove_filter(
+        &self,
+        interface: u32,
+        direction: Direction,
+        place: (u16, u32),
+    ) -> io::Result<()> {
         let mut request = Request::new(RTM_DELTFILTER, NLM_F_ACK);
         request.tc_header(interface, place.1, parent(direction), tcm_info(place.0));
         match self.talk(request, |_, _| {}) {
@@ -243,11 +254,14 @@ fn filter(body: &[u8]) -> Option<Filter> {
         return None;
     }
     let mut filter = Filter { priority: (info >> 16) as u16, handle, program: 0, name: String::new() };
-    let options = attributes(body, 20).find(|(kind, _)| *kind == TCA_OPTIONS).map_or(&[][..], |(_, value)| value);
+    let options =
+        attributes(body, 20).find(|(kind, _)| *kind == TCA_OPTIONS).map_or(&[][..], |(_, value)| value);
     for (kind, value) in attributes(options, 0) {
         match kind {
             TCA_BPF_ID => filter.program = u32_of(value),
-            TCA_BPF_NAME => filter.name = String::from_utf8_lossy(value.strip_suffix(b"\0").unwrap_or(value)).into(),
+            TCA_BPF_NAME => {
+                filter.name = String::from_utf8_lossy(value.strip_suffix(b"\0").unwrap_or(value)).into()
+            }
             _ => {}
         }
     }

@@ -28,7 +28,10 @@ pub(super) struct Object {
 impl Object {
     pub(super) fn open() -> Result<Self> {
         let bytes = OBJECT.ok_or_else(|| {
-            internal("this program was built without the eBPF object (MPESA_FW_SKIP_EBPF=1)", "build it without that")
+            internal(
+                "this program was built without the eBPF object (MPESA_FW_SKIP_EBPF=1)",
+                "build it without that",
+            )
         })?;
         let mut loader = EbpfLoader::new();
         loader.btf(None);
@@ -58,7 +61,9 @@ impl Object {
 
 /// Where `.rodata` symbol `SETTINGS` lies in the file.
 fn find_settings(bytes: &[u8]) -> Result<Range<usize>> {
-    let broken = |why: &str| internal(&format!("the eBPF object {why}"), "build the agent and the object from one tree");
+    let broken = |why: &str| {
+        internal(&format!("the eBPF object {why}"), "build the agent and the object from one tree")
+    };
     let file = object::File::parse(bytes).map_err(|error| broken(&format!("is no ELF file: {error}")))?;
     let symbol = file
         .symbols()
@@ -71,7 +76,10 @@ fn find_settings(bytes: &[u8]) -> Result<Range<usize>> {
     let (start, length) = section.ok_or_else(|| broken("has constants SETTINGS without data"))?;
     let start = (start + symbol.address()) as usize;
     let end = start + size_of::<Settings>();
-    if symbol.size() as usize != size_of::<Settings>() || symbol.address() + symbol.size() > length || end > bytes.len() {
+    if symbol.size() as usize != size_of::<Settings>()
+        || symbol.address() + symbol.size() > length
+        || end > bytes.len()
+    {
         let mut why = String::from("was built for other constants: ");
         let _ = write!(why, "{} bytes, not {}", symbol.size(), size_of::<Settings>());
         return Err(broken(&why));

@@ -32,7 +32,9 @@ pub(super) fn adopt_state(object: &mut Object, pins: &Pins, flows_capacity: u32)
                 compare(name, &pin, &wanted, &found)?;
             }
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => missing.push((pin, map)),
-            Err(error) => return Err(DatapathError::system(format!("open the pinned map {}", pin.display()), &error)),
+            Err(error) => {
+                return Err(DatapathError::system(format!("open the pinned map {}", pin.display()), &error));
+            }
         }
     }
     for (pin, map) in missing {
@@ -110,7 +112,9 @@ fn compare(name: &str, pin: &Path, wanted: &MapInfo, found: &MapInfo) -> Result<
                 found.max_entries
             )
         } else {
-            String::from("another build of mpesa-fw made it: `mpesa-fw detach` removes it (protection ends until the next start)")
+            String::from(
+                "another build of mpesa-fw made it: `mpesa-fw detach` removes it (protection ends until the next start)",
+            )
         };
         return Err(DatapathError::new(ErrorKind::Shape, what, why, help));
     }

@@ -78,7 +78,8 @@ pub(super) fn all<'a>(tables: &'a GenerationTables, stamp: &'a GenerationStamp) 
 /// Fills the map of a table and freezes it: from now on not even root can change it in place.
 pub(super) fn fill(ebpf: &Ebpf, table: &Table<'_>) -> Result<()> {
     let map = array(ebpf, table.name)?;
-    sys::fill(map, table.bytes).context(|| format!("fill table {} ({} bytes)", table.name, table.bytes.len()))?;
+    sys::fill(map, table.bytes)
+        .context(|| format!("fill table {} ({} bytes)", table.name, table.bytes.len()))?;
     sys::freeze(map).context(|| format!("freeze table {}", table.name))
 }
 
