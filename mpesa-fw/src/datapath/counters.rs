@@ -43,7 +43,7 @@ pub(super) fn read(state: &State, registry: &RegistryRows) -> Result<Vec<RuleCou
                 interface: place.interface.name.clone(),
                 direction: *direction,
                 rule: rule.clone(),
-                block: blocks.iter().fold(CounterBlock::ZERO, |sum, block| add(sum, block)),
+                block: blocks.iter().fold(CounterBlock::ZERO, add),
             });
         }
     }

@@ -284,6 +284,14 @@ impl Datapath {
         })
     }
 
+    /// Ids of the programs that the hooks run, one a hook.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub fn hooked_programs(&self) -> Result<Vec<u32>> {
+        Ok(self.find()?.hooks.iter().map(|hook| hook.program).collect())
+    }
+
     /// All counts: rows in the registry, times interfaces that are or were protected.
     ///
     /// # Errors
