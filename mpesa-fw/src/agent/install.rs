@@ -147,12 +147,16 @@ pub(super) async fn install(
             let staged = datapath.stage(&prepared.compiled, prepared.policy.serial)?;
             let stamp = staged.stamp();
             let rows = prepared.assignment.registry.to_rows();
-            let reclaimed = prepared.assignment.fresh.counter_rows.clone();
             let mode = prepared.policy.mode;
             let judge = Judge::new(&prepared.compiled, own.iter().copied(), &table);
             let own_set = own.iter().copied().collect();
             let mut seeded = Ok(Seeded::default());
-            let committed = datapath.commit(staged, &rows, &reclaimed, &interfaces, &mut |datapath| {
+            let fresh = &prepared.assignment.fresh;
+            let committed = datapath.commit(staged, &rows, fresh, &interfaces, &mut |datapath| {
+                // Egress is the new generation's already: names first, or they are denied for a moment.
+                if let Err(error) = datapath.set_resolved(&table) {
+                    tracing::warn!("{error}");
+                }
                 seeded = seed(datapath, &judge, mode, stamp.number, &own_set);
             });
             let report = match committed {

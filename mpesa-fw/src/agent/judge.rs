@@ -7,9 +7,9 @@ use std::{
 
 use mpesa_fw_common::{
     Address, Direction, DropReason,
-    decide::{self, Decision, Permission, SocketFacts},
+    decide::{self, Decision, Permission, Sender},
     limit::{LIMIT_WAYS, LimitEntry, LimitSet},
-    packet::{PacketBytes, PacketMeta},
+    packet::{self, PacketBytes, PacketMeta},
     state::{FlowKey, FlowState, FragmentKey, FragmentState, State},
     tables::{NAMES_PER_ADDRESS, ResolvedNames, RuleIndex, Tables as _},
 };
@@ -56,13 +56,20 @@ impl<'c> Judge<'c> {
 
     /// Judges a frame towards this host.
     pub fn ingress(&self, frame: &[u8]) -> Decision {
-        decide::ingress(self.compiled, &self.state, &Frame(frame), &mut PacketMeta::EMPTY)
+        decide::ingress(self.compiled, &self.state, &parse(frame))
     }
 
     /// Judges a frame from this host that a socket bound to `port` sends.
     pub fn egress(&self, frame: &[u8], port: u16) -> Decision {
-        decide::egress(self.compiled, &self.state, &BoundTo(port), &Frame(frame), &mut PacketMeta::EMPTY)
+        let sender = Sender { cookie: 1, bound_port: port, is_full: true };
+        decide::egress(self.compiled, &self.state, &parse(frame), &sender)
     }
+}
+
+fn parse(frame: &[u8]) -> PacketMeta {
+    let mut meta = PacketMeta::EMPTY;
+    packet::parse(&Frame(frame), &mut meta);
+    meta
 }
 
 /// Slots as the map holds them: plus one, 0 is an empty place.
@@ -72,20 +79,6 @@ fn packed(slots: &[u16]) -> ResolvedNames {
         *place = slot + 1;
     }
     names
-}
-
-struct BoundTo(u16);
-
-impl SocketFacts for BoundTo {
-    fn is_full(&self) -> bool {
-        true
-    }
-    fn bound_port(&self) -> Option<u16> {
-        Some(self.0)
-    }
-    fn cookie(&self) -> u64 {
-        1
-    }
 }
 
 struct Frame<'b>(&'b [u8]);
@@ -110,6 +103,9 @@ impl PacketBytes for Frame<'_> {
 }
 
 impl State for HostState {
+    type Flow<'a> = Box<FlowState>;
+    type Limits<'a> = Box<LimitSet>;
+
     fn now(&self) -> u64 {
         clock::monotonic()
     }
@@ -119,7 +115,7 @@ impl State for HostState {
     fn resolved(&self, address: &Address) -> Option<ResolvedNames> {
         self.resolved.get(address).copied()
     }
-    fn with_flow<R>(&self, _: &FlowKey, _: impl FnOnce(&mut FlowState) -> R) -> Option<R> {
+    fn flow(&self, _: &FlowKey) -> Option<Self::Flow<'_>> {
         None
     }
     fn open_flow(&self, _: &FlowKey, _: &FlowState) -> bool {
@@ -132,7 +128,7 @@ impl State for HostState {
         None
     }
     fn note_fragment(&self, _: &FragmentKey, _: &FragmentState) {}
-    fn with_limit_set<R>(&self, _: u32, f: impl FnOnce(&mut LimitSet) -> R) -> Option<R> {
-        Some(f(&mut [LimitEntry::default(); LIMIT_WAYS]))
+    fn limit_set(&self, _: u32) -> Option<Self::Limits<'_>> {
+        Some(Box::new([LimitEntry::default(); LIMIT_WAYS]))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use aya::maps::{MapData, RingBuf};
 use tokio::{io::unix::AsyncFd, task::JoinSet, time::sleep};
 
 use super::{Agent, clock, flows, install::take, kernel::beside};
@@ -83,7 +84,7 @@ impl Agent {
 
     async fn drain_events(self: Arc<Self>) {
         let ring = self.kernel.with(|datapath| datapath.events()).await;
-        let ring = ring.map_err(|e| e.to_string()).and_then(|ring| AsyncFd::new(ring).map_err(|e| e.to_string()));
+        let ring = ring.map_err(|e| e.to_string()).and_then(|ring| pollable(ring).map_err(|e| e.to_string()));
         let mut ring = match ring {
             Ok(ring) => ring,
             Err(error) => {
@@ -105,4 +106,10 @@ impl Agent {
             ready.clear_ready();
         }
     }
+}
+
+/// The ring buffer keeps its descriptor open for as long as it lives, which is what the newer constructor is about.
+#[expect(deprecated, reason = "its successor is unsafe, to promise what is true of a RingBuf")]
+fn pollable(ring: RingBuf<MapData>) -> std::io::Result<AsyncFd<RingBuf<MapData>>> {
+    AsyncFd::new(ring)
 }
