@@ -55,7 +55,6 @@ pub use running::{Running, hex};
 pub use snapshot::Snapshot;
 pub use start::private_directory;
 
-
 pub use status::Status;
 
 use events::EventLog;

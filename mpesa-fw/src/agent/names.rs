@@ -88,7 +88,13 @@ impl Names {
     }
 
     /// An answer came.
-    pub(super) fn answered(&mut self, name: &str, answer: impl IntoIterator<Item = IpAddr>, ttl: u64, now: u64) {
+    pub(super) fn answered(
+        &mut self,
+        name: &str,
+        answer: impl IntoIterator<Item = IpAddr>,
+        ttl: u64,
+        now: u64,
+    ) {
         let Some(entry) = self.entries.get_mut(name) else { return };
         entry.addresses.retain(|_, seen| now.saturating_sub(*seen) < GRACE);
         entry.addresses.extend(answer.into_iter().filter(is_host).map(|address| (address, now)));

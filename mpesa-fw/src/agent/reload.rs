@@ -67,7 +67,9 @@ impl Agent {
         };
         match &result {
             Ok(done) => tracing::info!(generation = done.generation, digest = &done.digest[..12], "reloaded"),
-            Err(error) => tracing::error!(result = label, "nothing was reloaded, the policy in force stays: {error}"),
+            Err(error) => {
+                tracing::error!(result = label, "nothing was reloaded, the policy in force stays: {error}")
+            }
         }
         let reloads = {
             let mut state = self.state();

@@ -153,7 +153,8 @@ pub fn private_directory(path: &Path, mode: u32) -> Result<(), AgentError> {
     DirBuilder::new().recursive(true).mode(mode).create(path).map_err(AgentError::file("create", path))?;
     let meta = fs::metadata(path).map_err(AgentError::file("read", path))?;
     if meta.mode() & 0o022 != 0 {
-        let why = std::io::Error::other("group or others can write it; use a directory of its own, mode 0750");
+        let why =
+            std::io::Error::other("group or others can write it; use a directory of its own, mode 0750");
         return Err(AgentError::file("use", path)(why));
     }
     Ok(())

@@ -30,7 +30,9 @@ impl Agent {
         loop {
             match Changes::subscribe() {
                 Ok(changes) => self.follow(changes).await,
-                Err(error) => tracing::error!(%error, "changes of interfaces can't be watched; they are looked at every second"),
+                Err(error) => {
+                    tracing::error!(%error, "changes of interfaces can't be watched; they are looked at every second")
+                }
             }
             self.resync().await;
             sleep(REOPEN).await;
@@ -125,7 +127,9 @@ impl Agent {
                     }
                     match seeded {
                         Ok(seeded) => seeded.log(running.mode()),
-                        Err(error) => tracing::warn!(%error, "connections that were open may lose their replies"),
+                        Err(error) => {
+                            tracing::warn!(%error, "connections that were open may lose their replies")
+                        }
                     }
                 }
                 Ok((datapath.attachments()?, failed))
