@@ -107,7 +107,7 @@ fn interfaces(node: &Node, report: &mut Report) -> Vec<InterfacePattern> {
 
 /// `include`: files that hold sets only.
 fn include(node: &Node, rules: &Named, sets: &mut Sets, sources: &mut Sources, report: &mut Report) {
-    let mut seen = vec![rules.path()];
+    let mut seen = Vec::new();
     for node in fields::list(node, "`include`", "include: [safaricom.yaml]", report) {
         let Some(name) = fields::text(node, "a file to include", report) else {
             continue;
@@ -119,6 +119,10 @@ fn include(node: &Node, rules: &Named, sets: &mut Sets, sources: &mut Sources, r
             continue;
         }
         let named = Named::by_file(&rules.path(), name);
+        if named == *rules {
+            report.error(node.span, "a file can't include itself").hint("remove this entry");
+            continue;
+        }
         if seen.contains(&named.path()) {
             report.error(node.span, format!("`{name}` is included already")).hint("remove this entry");
             continue;
