@@ -46,7 +46,7 @@ fn whole<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta, sender: 
         return Decision::pass(PassReason::ServiceReply); // E5
     }
     if !meta.opens_connection() {
-        let found = flow::find(tables, state, meta, Direction::Egress);
+        let found = state.find_flow(tables, meta, Direction::Egress);
         if found != Found::NONE {
             return match found.would_drop() {
                 None => Decision::pass_by(PassReason::Flow, found.rule()), // E7
