@@ -3,16 +3,18 @@
 use aya_ebpf::maps::Array;
 use mpesa_fw_common::{
     Address, Direction, Mode, RuleSet, Verdict,
+    decide::{self, Found},
     limit::LimitSet,
+    packet::PacketMeta,
     settings::Settings,
-    state::{BITMAP_WORDS, FlowKey, FlowState, FragmentKey, FragmentState, State},
+    state::{self, BITMAP_WORDS, FlowKey, FlowState, FragmentKey, FragmentState, State},
     tables::{
         AddressClass, AddressTable, Bucket, ClaimIndex, ClassId, IDS_PER_BLOCK, RANGES_PER_BLOCK, Range4,
         ResolvedNames, RuleIndex, RuleInfo, Start6, Tables, Window, rule_info_index,
     },
 };
 
-use crate::{access, maps};
+use crate::{access, case, maps, search};
 
 /// Written by the agent before the programs are loaded, and frozen with `.rodata`.
 #[unsafe(no_mangle)]
@@ -81,7 +83,14 @@ impl Tables for Kernel {
 
     #[inline(always)]
     fn window(&self, table: AddressTable) -> Window {
-        setting!(windows[table as usize])
+        // Field by field: as a whole it lies on the stack.
+        let i = table as usize;
+        Window {
+            prefix: [setting!(windows[i].prefix[0]), setting!(windows[i].prefix[1])],
+            mask: [setting!(windows[i].mask[0]), setting!(windows[i].mask[1])],
+            low: setting!(windows[i].low),
+            shift: setting!(windows[i].shift),
+        }
     }
 
     #[inline(always)]
@@ -136,9 +145,22 @@ impl Tables for Kernel {
     fn name_rules(&self, slot: u16) -> Option<RuleSet> {
         element(&maps::NAME_RULES, u32::from(slot))
     }
+
+    #[inline(always)]
+    fn class4(&self, table: AddressTable, bits: u32) -> Option<ClassId> {
+        search::class4(table, bits)
+    }
+
+    #[inline(always)]
+    fn class6(&self, table: AddressTable, high: u64, low: u64) -> Option<ClassId> {
+        search::class6(table, high, low)
+    }
 }
 
 impl State for Kernel {
+    type Flow<'a> = &'a mut FlowState;
+    type Limits<'a> = &'a mut LimitSet;
+
     #[inline(always)]
     fn now(&self) -> u64 {
         access::now()
@@ -156,8 +178,8 @@ impl State for Kernel {
     }
 
     #[inline(always)]
-    fn with_flow<R>(&self, key: &FlowKey, f: impl FnOnce(&mut FlowState) -> R) -> Option<R> {
-        access::with_value(maps::FLOWS.get_ptr_mut(key), f)
+    fn flow(&self, key: &FlowKey) -> Option<&mut FlowState> {
+        access::value(maps::FLOWS.get_ptr_mut(key))
     }
 
     #[inline(always)]
@@ -184,9 +206,40 @@ impl State for Kernel {
     }
 
     #[inline(always)]
-    fn with_limit_set<R>(&self, index: u32, f: impl FnOnce(&mut LimitSet) -> R) -> Option<R> {
-        access::with_value(maps::LIMITS.get_ptr_mut(index), f)
+    fn limit_set(&self, index: u32) -> Option<&mut LimitSet> {
+        access::value(maps::LIMITS.get_ptr_mut(index))
     }
+
+    #[inline(always)]
+    fn find_flow<T: Tables>(&self, _: &T, _: &PacketMeta, direction: Direction) -> Found {
+        Found::from_code(find_flow_of_case(direction as u32))
+    }
+
+    #[inline(always)]
+    fn charge(&self, tag: u64, interval: u64, tolerance: u64) -> bool {
+        charge_limit(tag, interval, tolerance) == CONFORMS
+    }
+}
+
+/// A global function, see [`case`]: the flow of the case that is being judged.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn find_flow_of_case(direction: u32) -> u32 {
+    let direction =
+        if direction == Direction::Ingress as u32 { Direction::Ingress } else { Direction::Egress };
+    match case::current(direction) {
+        Some(case) => decide::find_flow(&Kernel, &Kernel, &case.meta, direction).code(),
+        None => Found::NONE.code(),
+    }
+}
+
+const CONFORMS: u32 = 1;
+
+/// Likewise; called for each of the limited services of a port.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn charge_limit(tag: u64, interval: u64, tolerance: u64) -> u32 {
+    if state::charge(&Kernel, tag, interval, tolerance) { CONFORMS } else { 0 }
 }
 
 #[inline(always)]
