@@ -230,7 +230,9 @@ pub(crate) fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd")
         .expect("/proc")
         .filter_map(|entry| std::fs::read_link(entry.expect("an entry").path()).ok())
-        .filter(|target| ["anon_inode:", "socket:"].iter().any(|kind| target.to_string_lossy().starts_with(kind)))
+        .filter(|target| {
+            ["anon_inode:", "socket:"].iter().any(|kind| target.to_string_lossy().starts_with(kind))
+        })
         .count()
 }
 
