@@ -100,16 +100,23 @@ impl Network {
         let [s0, s1, s2, s3, ..] = v6.segments();
         let gateway4 = Ipv4Addr::new(a, b, c, 1);
         let gateway6 = Ipv6Addr::new(s0, s1, s2, s3, 0, 0, 0, 1);
+        // Where both ends have the same index, the kernel takes up to a second to notice the carrier
+        // (linkwatch_urgent_event), in which packets are lost. The first link inside a place has index 2.
+        let index = 1000 + u32::from(s3);
         let (host_mac, router_mac) = (host.mac(), host.router_mac());
         self.router.sh(&format!(
-            "ip link add {name} address {router_mac} type veth peer name {interface} address {host_mac} netns {}
+            "ip link add {name} index {index} address {router_mac} type veth peer name {interface} address {host_mac} netns {}
              ip address add {gateway4}/24 dev {name}
+             ip link set {name} addrgenmode none
+             ip address add fe80::1/64 dev {name} nodad
              ip address add {gateway6}/64 dev {name} nodad
              ip link set {name} up",
             host.namespace.name()
         ))?;
         host.namespace.sh(&format!(
             "ip address add {v4}/24 dev {interface}
+             ip link set {interface} addrgenmode none
+             ip address add fe80::2/64 dev {interface} nodad
              ip address add {v6}/64 dev {interface} nodad
              ip link set {interface} up
              ip route add default via {gateway4}

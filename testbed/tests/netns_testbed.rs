@@ -25,7 +25,7 @@ fn places_reach_each_other_in_both_families() -> anyhow::Result<()> {
             .trusting(&certificate.certificate)
             .at(address)
             .from(&sender.namespace);
-        assert_eq!(answer, Answer::Status { code: 200, body: "accepted".into() });
+        assert_eq!(answer, Answer::Status { code: 200, body: "accepted".into() }, "at {address}");
         assert!(Curl::http(address, 8080).from(&sender.namespace).is_ok());
         assert_eq!(Curl::http(address, 81).from(&sender.namespace), Answer::Refused);
     }
