@@ -197,8 +197,6 @@ pub trait State {
     fn with_flow<R>(&self, key: &FlowKey, f: impl FnOnce(&mut FlowState) -> R) -> Option<R>;
     /// Records a flow and its local port. False: there is no room.
     fn open_flow(&self, key: &FlowKey, flow: &FlowState) -> bool;
-    /// Forgets a flow.
-    fn close_flow(&self, key: &FlowKey);
     /// Whether any flow may have this local port. False is certain: ports are marked before flows are
     /// recorded and never unmarked, so a denied packet to a port that only serves costs no hash look-up.
     fn may_have_flow(&self, local_port: u16) -> bool;

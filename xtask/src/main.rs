@@ -1,3 +1,58 @@
-//! Set-up, demo, tests, benches and packaging of mpesa-fw.
+//! Set-up, demo, tests, benches and packaging of mpesa-fw: one module a verb.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod ci;
+mod deb;
+mod demo;
+mod lint;
+mod process;
+mod setup;
+mod test;
+mod toolchain;
+
+/// Everything around the build of mpesa-fw.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask", version)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Install what is missing for building, testing and showing mpesa-fw
+    Setup,
+    /// Show the firewall at work between network namespaces
+    Demo,
+    /// Run every test that can run here, and say which could not
+    Test(test::Arguments),
+    /// Check formatting, clippy and docs, warnings being errors
+    Lint,
+    /// Make the Debian package
+    Deb(deb::Arguments),
+    /// What continuous integration runs: set-up, lint, tests, demo, package
+    Ci,
+}
+
+fn main() -> ExitCode {
+    let ended = match Arguments::parse().verb {
+        Verb::Setup => setup::run().map(|()| true),
+        Verb::Demo => setup::run().and_then(|()| demo::run()).map(|()| true),
+        Verb::Test(arguments) => test::run(&arguments),
+        Verb::Lint => lint::run().map(|()| true),
+        Verb::Deb(arguments) => deb::run(&arguments).map(|()| true),
+        Verb::Ci => ci::run(),
+    };
+    match ended {
+        Ok(true) => ExitCode::SUCCESS,
+        // What failed has been said.
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! The one file of the programs that reads and writes through pointers: packets, map values, sockets.
+
+use core::{arch::asm, ptr};
+
+use aya_ebpf::{
+    bindings::{__sk_buff, bpf_sock, xdp_md},
+    helpers::generated::{
+        bpf_get_socket_cookie, bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_sk_fullsock, bpf_skb_pull_data,
+        bpf_xdp_get_buff_len,
+    },
+};
+use mpesa_fw_common::{
+    decide::SocketFacts,
+    packet::{PacketBytes, PacketMeta},
+};
+
+/// Verifier: an offset into a packet must have an upper bound before it is added (MAX_PACKET_OFF is 0xffff). No header
+/// that counts lies further in than this.
+const MAX_OFFSET: u32 = 0x3fff;
+/// Bytes of headers that are made linear at TC: Ethernet, two tags, IPv6 and six extension headers of usual size.
+const LINEAR_HEADERS: u32 = 256;
+
+/// What a program asks of a frame besides its bytes.
+pub trait Frame: PacketBytes {
+    /// Index of the interface it comes in by, or leaves by.
+    fn interface(&self) -> u32;
+    /// Bytes to count for a frame of which `meta` is known.
+    fn counted_length(&self, meta: &PacketMeta) -> u32;
+}
+
+/// A frame at XDP. The kernel sets both pointers of the context, and they stay valid while the program runs.
+pub struct XdpFrame {
+    context: *mut xdp_md,
+    start: usize,
+    end: usize,
+}
+
+impl XdpFrame {
+    #[inline(always)]
+    pub fn new(context: *mut xdp_md) -> Self {
+        // SAFETY: the kernel passes a valid context to the program.
+        let (start, end) = unsafe { ((*context).data as usize, (*context).data_end as usize) };
+        Self { context, start, end }
+    }
+
+    #[inline(always)]
+    fn linear(&self) -> u32 {
+        (self.end - self.start) as u32
+    }
+}
+
+impl Frame for XdpFrame {
+    #[inline(always)]
+    fn interface(&self) -> u32 {
+        // SAFETY: the context is valid.
+        unsafe { (*self.context).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    fn counted_length(&self, meta: &PacketMeta) -> u32 {
+        // The helper is not inlined by the JIT; a frame of one buffer does without.
+        if meta.end <= self.linear() { self.linear() } else { self.length() }
+    }
+}
+
+impl PacketBytes for XdpFrame {
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        // SAFETY: the context is valid.
+        unsafe { bpf_xdp_get_buff_len(self.context) as u32 }
+    }
+
+    #[inline(always)]
+    fn holds(&self, length: u32) -> bool {
+        // Only a frame of several buffers (a large MTU) is longer than its linear part.
+        length <= self.linear() || length <= self.length()
+    }
+
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        read(self.start, self.end, offset)
+    }
+
+    #[inline(always)]
+    fn stripped_tags(&self) -> u32 {
+        0 // a tag that the NIC took off (rx-vlan offload) can't be seen at XDP; `doctor` warns of the offload
+    }
+
+    #[inline(always)]
+    fn is_segmented(&self) -> bool {
+        false
+    }
+}
+
+/// A frame at TC, its headers made linear.
+pub struct SkbFrame {
+    context: *mut __sk_buff,
+    start: usize,
+    end: usize,
+    length: u32,
+    segmented: bool,
+    stripped_tags: u32,
+}
+
+impl SkbFrame {
+    #[inline(always)]
+    pub fn new(context: *mut __sk_buff) -> Self {
+        // SAFETY: the kernel passes a valid context to the program; pulling may move the data, so that the pointers are
+        // read after it.
+        unsafe {
+            let length = (*context).len;
+            let linear = ((*context).data_end - (*context).data) as u32;
+            if linear < LINEAR_HEADERS && linear < length {
+                let wanted = if length < LINEAR_HEADERS { length } else { LINEAR_HEADERS };
+                // Where it fails, the headers can't be read and the frame is malformed.
+                let _pulled = bpf_skb_pull_data(context, wanted);
+            }
+            Self {
+                context,
+                start: (*context).data as usize,
+                end: (*context).data_end as usize,
+                length,
+                segmented: (*context).gso_size != 0,
+                stripped_tags: ((*context).vlan_present != 0) as u32,
+            }
+        }
+    }
+}
+
+impl Frame for SkbFrame {
+    #[inline(always)]
+    fn interface(&self) -> u32 {
+        // SAFETY: the context is valid.
+        unsafe { (*self.context).ifindex }
+    }
+
+    #[inline(always)]
+    fn counted_length(&self, _: &PacketMeta) -> u32 {
+        self.length
+    }
+}
+
+impl PacketBytes for SkbFrame {
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        self.length
+    }
+
+    #[inline(always)]
+    fn holds(&self, length: u32) -> bool {
+        length <= self.length
+    }
+
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        read(self.start, self.end, offset)
+    }
+
+    #[inline(always)]
+    fn stripped_tags(&self) -> u32 {
+        self.stripped_tags
+    }
+
+    #[inline(always)]
+    fn is_segmented(&self) -> bool {
+        self.segmented
+    }
+}
+
+impl SocketFacts for SkbFrame {
+    #[inline(always)]
+    fn is_full(&self) -> bool {
+        full_socket(self.context).is_some()
+    }
+
+    #[inline(always)]
+    fn bound_port(&self) -> Option<u16> {
+        // SAFETY: the helper returned a socket that is held by the packet; `src_port` is in host byte order (bpf.h).
+        full_socket(self.context).map(|socket| unsafe { (*socket).src_port as u16 })
+    }
+
+    #[inline(always)]
+    fn cookie(&self) -> u64 {
+        // SAFETY: the context is valid; 0 where there is no socket.
+        unsafe { bpf_get_socket_cookie(self.context.cast()) }
+    }
+}
+
+#[inline(always)]
+fn full_socket(context: *mut __sk_buff) -> Option<*mut bpf_sock> {
+    // SAFETY: the context is valid, and `sk` is null or a socket held by the packet.
+    unsafe {
+        let socket = (*context).__bindgen_anon_2.sk;
+        if socket.is_null() {
+            return None;
+        }
+        let full = bpf_sk_fullsock(socket);
+        if full.is_null() { None } else { Some(full) }
+    }
+}
+
+#[inline(always)]
+fn read<const N: usize>(start: usize, end: usize, offset: u32) -> Option<[u8; N]> {
+    if offset > MAX_OFFSET {
+        return None;
+    }
+    let mut from = start + offset as usize;
+    // Verifier: the pointer that is checked must be the one that is read; without this the compiler checks
+    // `offset` against a length and then adds it anew ("offset is outside of the packet").
+    // SAFETY: the statement has no effect.
+    unsafe { asm!("{0} = {0}", inout(reg) from) };
+    if from + N > end {
+        return None;
+    }
+    // SAFETY: from .. from + N lies within the packet, checked above; any bytes are a [u8; N].
+    Some(unsafe { ptr::read_unaligned(from as *const [u8; N]) })
+}
+
+/// Runs `f` on a map value.
+#[inline(always)]
+pub fn with_value<T, R>(value: Option<*mut T>, f: impl FnOnce(&mut T) -> R) -> Option<R> {
+    // SAFETY: the map look-up returned it, so it points to a value that stays allocated while the program runs.
+    // Programs on other CPUs and the agent may write to it at the same time, as with every BPF map: values are
+    // plain integers, and a lost update costs one count or one refresh, never a bound.
+    value.map(|value| f(unsafe { &mut *value }))
+}
+
+/// Copies a map value.
+#[inline(always)]
+pub fn copied<T: Copy>(value: Option<*const T>) -> Option<T> {
+    // SAFETY: as in `with_value`.
+    value.map(|value| unsafe { *value })
+}
+
+/// Sets bits in a word that others may set bits in at the same time.
+#[inline(always)]
+pub fn set_bits(word: Option<*mut u64>, bits: u64) {
+    if let Some(word) = word {
+        // SAFETY: as in `with_value`; an array's values are aligned to 8 bytes. An instruction of its own
+        // (BPF_ATOMIC | BPF_OR, any kernel), because `core` has no atomics that write for this target.
+        unsafe {
+            if ptr::read_volatile(word) & bits != bits {
+                asm!("lock *(u64 *)({0} + 0) |= {1}", in(reg) word, in(reg) bits);
+            }
+        }
+    }
+}
+
+/// Reads a constant that the agent wrote into `.rodata` before the program was loaded.
+#[inline(always)]
+pub fn constant<T: Copy>(field: *const T) -> T {
+    // SAFETY: `field` points into a static. Volatile, so that the compiler does not take the initial value for the one.
+    unsafe { ptr::read_volatile(field) }
+}
+
+/// Monotonic clock, nanoseconds, as of the last tick (Linux 5.11).
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: takes no arguments.
+    unsafe { bpf_ktime_get_coarse_ns() }
+}
+
+/// Ticks since boot. The JIT inlines it.
+#[inline(always)]
+pub fn jiffies() -> u64 {
+    // SAFETY: takes no arguments.
+    unsafe { bpf_jiffies64() }
+}

@@ -1,0 +1,197 @@
+//! The tables and the state of the decision, as maps.
+
+use aya_ebpf::maps::Array;
+use mpesa_fw_common::{
+    Address, Direction, Mode, RuleSet, Verdict,
+    limit::LimitSet,
+    settings::Settings,
+    state::{BITMAP_WORDS, FlowKey, FlowState, FragmentKey, FragmentState, State},
+    tables::{
+        AddressClass, AddressTable, Bucket, ClaimIndex, ClassId, IDS_PER_BLOCK, RANGES_PER_BLOCK, Range4,
+        ResolvedNames, RuleIndex, RuleInfo, Start6, Tables, Window, rule_info_index,
+    },
+};
+
+use crate::{access, maps};
+
+/// Written by the agent before the programs are loaded, and frozen with `.rodata`.
+#[unsafe(no_mangle)]
+static SETTINGS: Settings = Settings::INERT;
+
+/// Reads one field of the settings by itself, so that the verifier sees a constant.
+macro_rules! setting {
+    ($($field:tt)+) => { access::constant(&raw const SETTINGS.$($field)+) };
+}
+
+/// Whether the agent asked for a log line a packet.
+#[inline(always)]
+pub fn traces() -> bool {
+    setting!(trace) != 0
+}
+
+/// The maps of this generation, and those that all share.
+pub struct Kernel;
+
+/// The map of one dimension among three.
+macro_rules! by_table {
+    ($table:expr, $source:ident, $local:ident, $destination:ident) => {
+        match $table {
+            AddressTable::Source => &maps::$source,
+            AddressTable::Local => &maps::$local,
+            AddressTable::Destination => &maps::$destination,
+        }
+    };
+}
+
+#[inline(always)]
+fn element<T: Copy>(map: &Array<T>, i: u32) -> Option<T> {
+    access::copied(map.get_ptr(i))
+}
+
+impl Tables for Kernel {
+    #[inline(always)]
+    fn features(&self) -> u32 {
+        setting!(features)
+    }
+
+    #[inline(always)]
+    fn generation(&self) -> u32 {
+        setting!(generation)
+    }
+
+    #[inline(always)]
+    fn default_passes(&self, direction: Direction) -> bool {
+        setting!(defaults[direction as usize]) == Verdict::Pass as u32
+    }
+
+    #[inline(always)]
+    fn observes(&self) -> bool {
+        setting!(mode) == Mode::Observe as u32
+    }
+
+    #[inline(always)]
+    fn names_only(&self) -> RuleSet {
+        RuleSet(setting!(names_only))
+    }
+
+    #[inline(always)]
+    fn limit_seed(&self) -> u64 {
+        setting!(limit_seed)
+    }
+
+    #[inline(always)]
+    fn window(&self, table: AddressTable) -> Window {
+        setting!(windows[table as usize])
+    }
+
+    #[inline(always)]
+    fn index4(&self, table: AddressTable, i: u32) -> Option<Bucket> {
+        element(by_table!(table, SOURCE4_INDEX, LOCAL4_INDEX, DESTINATION4_INDEX), i)
+    }
+
+    #[inline(always)]
+    fn range4(&self, table: AddressTable, i: u32) -> Option<Range4> {
+        let map = by_table!(table, SOURCE4_RANGES, LOCAL4_RANGES, DESTINATION4_RANGES);
+        let block = map.get(i / RANGES_PER_BLOCK as u32)?;
+        Some(block[i as usize % RANGES_PER_BLOCK])
+    }
+
+    #[inline(always)]
+    fn index6(&self, table: AddressTable, i: u32) -> Option<Bucket> {
+        element(by_table!(table, SOURCE6_INDEX, LOCAL6_INDEX, DESTINATION6_INDEX), i)
+    }
+
+    #[inline(always)]
+    fn start6(&self, table: AddressTable, i: u32) -> Option<Start6> {
+        element(by_table!(table, SOURCE6_STARTS, LOCAL6_STARTS, DESTINATION6_STARTS), i)
+    }
+
+    #[inline(always)]
+    fn id6(&self, table: AddressTable, i: u32) -> Option<ClassId> {
+        let map = by_table!(table, SOURCE6_IDS, LOCAL6_IDS, DESTINATION6_IDS);
+        let block = map.get(i / IDS_PER_BLOCK as u32)?;
+        Some(block[i as usize % IDS_PER_BLOCK])
+    }
+
+    #[inline(always)]
+    fn class(&self, table: AddressTable, id: ClassId) -> Option<AddressClass> {
+        element(by_table!(table, SOURCE_CLASSES, LOCAL_CLASSES, DESTINATION_CLASSES), u32::from(id))
+    }
+
+    #[inline(always)]
+    fn claims(&self, direction: Direction, claim: ClaimIndex) -> Option<RuleSet> {
+        let map = match direction {
+            Direction::Ingress => &maps::INGRESS_CLAIMS,
+            Direction::Egress => &maps::EGRESS_CLAIMS,
+        };
+        element(map, claim.0)
+    }
+
+    #[inline(always)]
+    fn rule_info(&self, direction: Direction, rule: RuleIndex) -> Option<RuleInfo> {
+        element(&maps::RULE_INFO, rule_info_index(direction, rule))
+    }
+
+    #[inline(always)]
+    fn name_rules(&self, slot: u16) -> Option<RuleSet> {
+        element(&maps::NAME_RULES, u32::from(slot))
+    }
+}
+
+impl State for Kernel {
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        access::now()
+    }
+
+    #[inline(always)]
+    fn is_own(&self, address: &Address) -> bool {
+        // The hash look-up is a call that the JIT does not inline: asked only where the hint does not rule it out.
+        has_bit(&maps::OWN_HINTS, address.hint()) && maps::OWN_ADDRESSES.get_ptr(address).is_some()
+    }
+
+    #[inline(always)]
+    fn resolved(&self, address: &Address) -> Option<ResolvedNames> {
+        access::copied(maps::RESOLVED.get_ptr(address))
+    }
+
+    #[inline(always)]
+    fn with_flow<R>(&self, key: &FlowKey, f: impl FnOnce(&mut FlowState) -> R) -> Option<R> {
+        access::with_value(maps::FLOWS.get_ptr_mut(key), f)
+    }
+
+    #[inline(always)]
+    fn open_flow(&self, key: &FlowKey, flow: &FlowState) -> bool {
+        let port = u32::from(key.local_port);
+        access::set_bits(maps::FLOW_PORTS.get_ptr_mut(port / 64), 1 << (port % 64));
+        maps::FLOWS.insert(key, flow, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn may_have_flow(&self, local_port: u16) -> bool {
+        has_bit(&maps::FLOW_PORTS, local_port)
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentState> {
+        access::copied(maps::FRAGMENTS.get_ptr(key))
+    }
+
+    #[inline(always)]
+    fn note_fragment(&self, key: &FragmentKey, state: &FragmentState) {
+        // Where it fails, the later fragments are dropped: closed.
+        let _noted = maps::FRAGMENTS.insert(key, state, 0);
+    }
+
+    #[inline(always)]
+    fn with_limit_set<R>(&self, index: u32, f: impl FnOnce(&mut LimitSet) -> R) -> Option<R> {
+        access::with_value(maps::LIMITS.get_ptr_mut(index), f)
+    }
+}
+
+#[inline(always)]
+fn has_bit(bitmap: &Array<u64>, bit: u16) -> bool {
+    let bit = u32::from(bit);
+    const { assert!(BITMAP_WORDS * 64 == 1 << 16) };
+    element(bitmap, bit / 64).is_some_and(|word| word & (1 << (bit % 64)) != 0)
+}

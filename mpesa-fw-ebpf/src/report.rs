@@ -1,0 +1,137 @@
+//! What is left of a packet: counts, and for some drops an event.
+
+use mpesa_fw_common::{
+    DropReason, PassReason, Reason, Verdict,
+    counter::{Counter, CounterBlock, INTERFACES, SLOT_EGRESS_NONE, SLOT_INGRESS_NONE, counter_index},
+    decide::Decision,
+    event::{EVENT_BURST, EVENT_REFILL_SHIFT, Event},
+    packet::PacketMeta,
+    reason::DROP_REASONS,
+    settings::Direction,
+    tables::Tables,
+};
+
+use crate::{access, kernel::Kernel, maps};
+
+/// Counts a decision, and says what becomes of the packet in this generation's mode.
+#[inline(always)]
+pub fn report(direction: Direction, interface: u32, length: u32, meta: &PacketMeta, decision: &Decision) -> Verdict {
+    let slot = Kernel.rule_info(direction, decision.rule).map_or(no_rule(direction), |info| info.counter_slot);
+    let block = maps::COUNTERS.get_ptr_mut(counter_index(interface_place(interface), slot));
+    match decision.reason {
+        Reason::Pass(reason) => {
+            access::with_value(block, |block| count_pass(block, length, reason));
+            Verdict::Pass
+        }
+        Reason::Drop(reason) => {
+            let enforced = !Kernel.observes();
+            access::with_value(block, |block| {
+                let counts = if enforced { &mut block.dropped } else { &mut block.would_drop };
+                count(&mut counts[reason as usize & (DROP_REASONS - 1)], length);
+            });
+            count_near_misses(decision.near_miss);
+            send_event(direction, interface, length, meta, reason, decision, enforced);
+            if enforced { Verdict::Drop } else { Verdict::Pass }
+        }
+    }
+}
+
+const fn no_rule(direction: Direction) -> u32 {
+    match direction {
+        Direction::Ingress => SLOT_INGRESS_NONE,
+        Direction::Egress => SLOT_EGRESS_NONE,
+    }
+}
+
+#[inline(always)]
+fn count(counter: &mut Counter, length: u32) {
+    counter.packets += 1;
+    counter.bytes += u64::from(length);
+}
+
+#[inline(always)]
+fn count_pass(block: &mut CounterBlock, length: u32, reason: PassReason) {
+    count(&mut block.passed, length);
+    if matches!(reason, PassReason::Service) {
+        block.last_passed = access::now();
+    }
+}
+
+/// The interface's place in the counters. The agent writes it before it attaches; an interface that is in none (it was
+/// given a new index this very moment) is counted in the first.
+#[inline(always)]
+fn interface_place(interface: u32) -> u32 {
+    for place in 0..INTERFACES as u32 {
+        if maps::INTERFACE_SLOTS.get(place).is_some_and(|slot| slot.index == interface) {
+            return place;
+        }
+    }
+    0
+}
+
+#[inline(always)]
+fn count_near_misses(sets: u64) {
+    if sets == 0 {
+        return;
+    }
+    for set in 0..u64::BITS {
+        if sets & (1 << set) != 0 {
+            access::with_value(maps::NEAR_MISSES.get_ptr_mut(set), |count| *count += 1);
+        }
+    }
+}
+
+#[inline(always)]
+fn send_event(
+    direction: Direction,
+    interface: u32,
+    length: u32,
+    meta: &PacketMeta,
+    reason: DropReason,
+    decision: &Decision,
+    enforced: bool,
+) {
+    if !take_token() {
+        return;
+    }
+    let Some(mut entry) = maps::EVENTS.reserve::<Event>(0) else {
+        access::with_value(maps::EVENT_BUCKETS.get_ptr_mut(0), |bucket| bucket.suppressed += 1);
+        return;
+    };
+    entry.write(Event {
+        time: access::now(),
+        source: meta.source,
+        target: meta.target,
+        interface,
+        generation: Kernel.generation(),
+        length,
+        source_port: meta.source_port,
+        target_port: if meta.is_icmp() { u16::from(meta.icmp_type) } else { meta.target_port },
+        protocol: meta.protocol,
+        direction: direction as u8,
+        reason: reason as u8,
+        rule: decision.rule.raw(),
+        enforced: enforced as u8,
+        reserved: [0; 3],
+    });
+    entry.submit(0);
+}
+
+/// Whether this CPU may still send an event in this epoch; counts the ones that it may not.
+#[inline(always)]
+fn take_token() -> bool {
+    let epoch = access::jiffies() >> EVENT_REFILL_SHIFT;
+    let may = access::with_value(maps::EVENT_BUCKETS.get_ptr_mut(0), |bucket| {
+        if bucket.epoch != epoch {
+            bucket.epoch = epoch;
+            bucket.spent = 0;
+        }
+        if bucket.spent >= EVENT_BURST {
+            bucket.suppressed += 1;
+            return false;
+        }
+        bucket.spent += 1;
+        true
+    });
+    may == Some(true)
+}

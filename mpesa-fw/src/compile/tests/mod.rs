@@ -1,0 +1,3 @@
+//! Tests of whole compilations. Those of one part stand next to it.
+
+mod addresses;

@@ -1,0 +1,130 @@
+//! Adds up what several runs of libtest print.
+
+use std::fmt;
+
+/// Tests passed, failed and skipped.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    passed: usize,
+    failures: Vec<String>,
+    /// Name and reason.
+    ignored: Vec<(String, String)>,
+    /// Failures that a `test result` line counts beyond those named so far.
+    named: usize,
+}
+
+impl Tally {
+    /// Takes in one line of output.
+    pub(crate) fn read(&mut self, line: &str) {
+        if let Some(rest) = line.strip_prefix("test result: ") {
+            let failed = count(rest, " failed");
+            self.passed += count(rest, " passed");
+            for nameless in self.named..failed {
+                self.failures.push(format!("a test without a name ({})", nameless + 1));
+            }
+            self.named = 0;
+        } else if let Some(rest) = line.strip_prefix("test ") {
+            if let Some(name) = rest.strip_suffix(" ... FAILED") {
+                self.failures.push(name.to_owned());
+                self.named += 1;
+            } else if let Some((name, reason)) = rest.split_once(" ... ignored") {
+                let reason = reason.trim_start_matches(", ");
+                self.ignored.push((name.to_owned(), reason.to_owned()));
+            }
+        }
+    }
+
+    /// Counts something that failed as a whole.
+    pub(crate) fn fail(&mut self, what: String) {
+        self.failures.push(what);
+    }
+
+    /// Counts something that passed as a whole.
+    pub(crate) fn pass(&mut self) {
+        self.passed += 1;
+    }
+
+    /// Forgets the ignored tests: they are about to be run.
+    pub(crate) fn take_ignored(&mut self) {
+        self.ignored.clear();
+    }
+
+    /// Says by name what failed and what was skipped.
+    pub(crate) fn report(&self) {
+        if !self.ignored.is_empty() {
+            println!("\nskipped:");
+            for (name, reason) in &self.ignored {
+                println!("  {name}: {}", if reason.is_empty() { "no reason given" } else { reason });
+            }
+        }
+        if !self.failures.is_empty() {
+            println!("\nfailed:");
+            for failure in &self.failures {
+                println!("  {failure}");
+            }
+        }
+    }
+
+    /// How many failed.
+    pub(crate) fn failed(&self) -> usize {
+        self.failures.len()
+    }
+}
+
+/// The closing line.
+impl fmt::Display for Tally {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { passed, failures, ignored, named: _ } = self;
+        write!(formatter, "{passed} passed, {} failed, {} skipped", failures.len(), ignored.len())
+    }
+}
+
+/// The number before `label` in "ok. 4 passed; 0 failed; 1 ignored; ...".
+fn count(line: &str, label: &str) -> usize {
+    line.split(';')
+        .find_map(|part| part.trim_end().strip_suffix(label)?.rsplit(' ').next()?.parse().ok())
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tally(output: &str) -> Tally {
+        let mut tally = Tally::default();
+        output.lines().for_each(|line| tally.read(line));
+        tally
+    }
+
+    #[test]
+    fn several_runs_are_added_up() {
+        let tally = tally(
+            "running 3 tests\n\
+             test a ... ok\n\
+             test b::c ... FAILED\n\
+             test d ... ignored, needs root and a kernel\n\
+             failures:\n    b::c\n\
+             test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.02s\n\
+             test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.02s\n",
+        );
+        assert_eq!(tally.to_string(), "13 passed, 1 failed, 1 skipped");
+        assert_eq!(tally.failures, ["b::c"]);
+        assert_eq!(tally.ignored, [("d".to_owned(), "needs root and a kernel".to_owned())]);
+    }
+
+    #[test]
+    fn a_failure_whose_line_was_torn_by_other_output_still_counts() {
+        let tally =
+            tally("test a ... something printed\nFAILED\ntest result: FAILED. 0 passed; 1 failed; 0 ignored");
+        assert_eq!(tally.to_string(), "0 passed, 1 failed, 0 skipped");
+    }
+
+    #[test]
+    fn ignored_tests_that_are_run_later_are_not_skipped() {
+        let mut tally = tally("test a ... ignored\ntest result: ok. 0 passed; 0 failed; 1 ignored");
+        tally.take_ignored();
+        tally.read("test a ... ok");
+        tally.read("test result: ok. 1 passed; 0 failed; 0 ignored");
+        assert_eq!(tally.to_string(), "1 passed, 0 failed, 0 skipped");
+    }
+}
