@@ -12,6 +12,7 @@
 mod command;
 mod curl;
 mod firewall;
+mod interrupt;
 mod metrics;
 mod namespace;
 mod network;
@@ -24,6 +25,7 @@ mod wire;
 pub use command::{Ran, ok, run};
 pub use curl::{Answer, Curl};
 pub use firewall::{Firewall, Started};
+pub use interrupt::{not_interrupted, watch_interrupts};
 pub use metrics::{Drops, Metrics, Sample};
 pub use namespace::Namespace;
 pub use network::{Host, Network, Place, place};
