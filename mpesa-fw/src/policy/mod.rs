@@ -1,3 +1,69 @@
-//! What the admin wrote.
+//! What the admin wrote: read, checked, and resolved to a [`model::Policy`].
+//!
+//! One way: [`source`] reads files and refuses those that others could have written, [`document`] parses YAML
+//! and keeps places, [`decode`] makes the model of it, [`lint`] looks at the model for what is valid and
+//! doubtful. Each reports all that it finds; nothing is loaded unless nothing is wrong.
 
+use std::path::Path;
+
+use time::{Date, OffsetDateTime};
+
+mod claims;
+mod decode;
+mod document;
+mod fields;
+mod finding;
+mod limits;
+mod lint;
 pub mod model;
+mod names;
+mod prefix;
+mod report;
+mod rules;
+mod set_file;
+mod sets;
+mod source;
+mod suggest;
+mod text;
+
+pub use finding::{Finding, PolicyErrors, Severity};
+pub use source::Permissions;
+
+/// A valid policy.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What it says.
+    pub policy: model::Policy,
+    /// What somebody should look at, in the order of the files.
+    pub warnings: Vec<Finding>,
+}
+
+/// Reads the rules file at `path` and every file that it names.
+///
+/// # Errors
+/// All errors of all files.
+pub fn load(path: &Path, permissions: Permissions) -> Result<Loaded, PolicyErrors> {
+    load_on(path, permissions, OffsetDateTime::now_utc().date())
+}
+
+/// As [`load`], with the day that decides whether a set has expired.
+///
+/// # Errors
+/// All errors of all files.
+pub fn load_on(path: &Path, permissions: Permissions, today: Date) -> Result<Loaded, PolicyErrors> {
+    let mut report = report::Report::default();
+    let mut sources = source::Sources::new(permissions);
+    let rules = source::Named::by_user(path);
+    let decoded = decode::policy(&rules, &mut sources, &mut report);
+    let Some((mut policy, sets)) = decoded.filter(|_| !report.has_errors()) else {
+        return Err(report
+            .finish()
+            .err()
+            .unwrap_or_else(|| unreachable!("what is not decoded is reported")));
+    };
+    lint::unused(&sets, &mut report);
+    policy.sets = sets.sets;
+    (policy.files, policy.source_digest) = sources.finish();
+    lint::lint(&policy, today, &mut report);
+    report.finish().map(|warnings| Loaded { policy, warnings })
+}

@@ -26,9 +26,9 @@ pub struct Policy {
     pub ingress: Ingress,
     /// Rules for packets from this host.
     pub egress: Egress,
-    /// Every file that was read, the rules file first.
+    /// Every file that was read, in the order of reading, the rules file first; a set file that two sets name is here twice.
     pub files: Vec<PathBuf>,
-    /// SHA-256 over the contents of those files, in that order.
+    /// SHA-256 over those files in that order, of each its length (u64, little-endian) and its contents.
     pub source_digest: [u8; 32],
 }
 

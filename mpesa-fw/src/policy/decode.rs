@@ -1,0 +1,222 @@
+//! The rules file as a whole, and the files that it includes.
+
+use mpesa_fw_common::settings::{Mode, Verdict};
+
+use super::{
+    document::{self, Node, Value},
+    fields::{self, Fields},
+    model::{Egress, Ingress, InterfacePattern, Policy},
+    names,
+    report::{Report, Span},
+    rules,
+    sets::Sets,
+    source::{Named, Sources, YAML_BYTES},
+};
+
+const KEYS: [&str; 8] = [
+    "version",
+    "serial",
+    "mode",
+    "interfaces",
+    "include",
+    "sets",
+    "ingress",
+    "egress",
+];
+const VERDICTS: [(&str, Verdict); 2] = [("drop", Verdict::Drop), ("pass", Verdict::Pass)];
+const MODES: [(&str, Mode); 2] = [("enforce", Mode::Enforce), ("observe", Mode::Observe)];
+
+/// Reads a rules file and everything that it names. What is wrong is reported; `None` if nothing could be read.
+pub(super) fn policy(
+    rules: &Named,
+    sources: &mut Sources,
+    report: &mut Report,
+) -> Option<(Policy, Sets)> {
+    let node = read(rules, None, sources, report)?;
+    let root = Fields::open(&node, "a policy", &KEYS, report)?;
+    match root.required("version", "1", report) {
+        Some(node) => version(node, report),
+        None => {}
+    }
+    let serial = root
+        .optional("serial")
+        .and_then(|node| fields::integer(node, "`serial`", "serial: 7", report));
+    let mode = match root.optional("mode") {
+        None => Mode::Enforce,
+        Some(node) => fields::word(node, "`mode`", &MODES, report).unwrap_or(Mode::Enforce),
+    };
+    let interfaces = root
+        .required("interfaces", "[eth0]", report)
+        .map(|node| interfaces(node, report))
+        .unwrap_or_default();
+    let mut sets = Sets::default();
+    if let Some(node) = root.optional("include") {
+        include(node, rules, &mut sets, sources, report);
+    }
+    if let Some(node) = root.optional("sets") {
+        sets.add(node, sources, report);
+    }
+    sets.check(report);
+    let ingress = root.required("ingress", "{ default: drop, services: [...] }", report);
+    let ingress = ingress.and_then(|node| ingress_of(node, &mut sets, report));
+    let egress = root.required("egress", "{ default: drop, allow: [...] }", report);
+    let egress = egress.and_then(|node| egress_of(node, &mut sets, report));
+    let policy = Policy {
+        serial,
+        mode,
+        interfaces,
+        sets: Vec::new(), // filled by the caller, who owns `Sets`
+        ingress: ingress?,
+        egress: egress?,
+        files: Vec::new(),
+        source_digest: [0; 32],
+    };
+    Some((policy, sets))
+}
+
+/// Reads one YAML file. `named_at`: where it was named.
+fn read(
+    named: &Named,
+    named_at: Option<Span>,
+    sources: &mut Sources,
+    report: &mut Report,
+) -> Option<Node> {
+    let bytes = sources.read(named, YAML_BYTES);
+    let file = report.add(&named.path());
+    match bytes {
+        Ok(bytes) => document::parse(&bytes, file, report),
+        Err((message, hint)) => {
+            report
+                .error(named_at.unwrap_or(Span::whole(file)), message)
+                .hint(hint);
+            None
+        }
+    }
+}
+
+fn version(node: &Node, report: &mut Report) {
+    match fields::integer(node, "`version`", "version: 1", report) {
+        None | Some(1) => {}
+        Some(other) => {
+            report
+                .error(
+                    node.span,
+                    format!("this program does not know version {other} of the policy language"),
+                )
+                .hint("it knows `version: 1`; a newer mpesa-fw may know more");
+        }
+    }
+}
+
+fn interfaces(node: &Node, report: &mut Report) -> Vec<InterfacePattern> {
+    let mut interfaces = Vec::new();
+    for node in fields::list(node, "`interfaces`", "interfaces: [eth0]", report) {
+        let Some(text) = fields::text(node, "an interface", report) else {
+            continue;
+        };
+        match names::interface(text) {
+            Ok(interface) if interfaces.contains(&interface) => {
+                report
+                    .error(node.span, format!("`{text}` is in this list twice"))
+                    .hint("remove one of them");
+            }
+            Ok(interface) => interfaces.push(interface),
+            Err((message, hint)) => {
+                report.error(node.span, message).hint(hint);
+            }
+        }
+    }
+    interfaces
+}
+
+/// `include`: files that hold sets only.
+fn include(
+    node: &Node,
+    rules: &Named,
+    sets: &mut Sets,
+    sources: &mut Sources,
+    report: &mut Report,
+) {
+    let mut seen = vec![rules.path()];
+    for node in fields::list(node, "`include`", "include: [safaricom.yaml]", report) {
+        let Some(name) = fields::text(node, "a file to include", report) else {
+            continue;
+        };
+        if name.starts_with('/') {
+            report
+                .error(node.span, format!("`{name}` is not relative"))
+                .hint(
+                    "an include is named relative to the file that includes it; `../` is allowed",
+                );
+            continue;
+        }
+        let named = Named::by_file(&rules.path(), name);
+        if seen.contains(&named.path()) {
+            report
+                .error(node.span, format!("`{name}` is included already"))
+                .hint("remove this entry");
+            continue;
+        }
+        seen.push(named.path());
+        let Some(document) = read(&named, Some(node.span), sources, report) else {
+            continue;
+        };
+        included(&document, sets, sources, report);
+    }
+}
+
+fn included(document: &Node, sets: &mut Sets, sources: &mut Sources, report: &mut Report) {
+    if let Value::Map(entries) = &document.value {
+        for entry in entries
+            .iter()
+            .filter(|entry| KEYS[1..].contains(&entry.key.as_str()) && entry.key != "sets")
+        {
+            report
+                .error(
+                    entry.key_span,
+                    format!("an included file can't have `{}`", entry.key),
+                )
+                .hint("it may hold only `version` and `sets`: move this to the rules file");
+        }
+    }
+    let Some(fields) = Fields::open(document, "an included file", &KEYS, report) else {
+        return;
+    };
+    if let Some(node) = fields.optional("version") {
+        version(node, report);
+    }
+    if let Some(node) = fields.required("sets", "{ partners: [192.0.2.0/24] }", report) {
+        sets.add(node, sources, report);
+    }
+}
+
+fn ingress_of(node: &Node, sets: &mut Sets, report: &mut Report) -> Option<Ingress> {
+    let fields = Fields::open(node, "`ingress`", &["default", "services"], report)?;
+    let default = default(&fields, report);
+    let services = fields.optional("services");
+    let services = services
+        .map(|node| rules::services(node, sets, report))
+        .unwrap_or_default();
+    Some(Ingress {
+        default: default?,
+        services,
+    })
+}
+
+fn egress_of(node: &Node, sets: &mut Sets, report: &mut Report) -> Option<Egress> {
+    let fields = Fields::open(node, "`egress`", &["default", "allow"], report)?;
+    let default = default(&fields, report);
+    let allow = fields.optional("allow");
+    let allow = allow
+        .map(|node| rules::destinations(node, sets, report))
+        .unwrap_or_default();
+    Some(Egress {
+        default: default?,
+        allow,
+    })
+}
+
+fn default(fields: &Fields<'_>, report: &mut Report) -> Option<Verdict> {
+    let node = fields.required("default", "drop", report)?;
+    fields::word(node, "`default`", &VERDICTS, report)
+}

@@ -1,0 +1,195 @@
+//! What is wrong or doubtful in a policy, and how it is shown.
+
+use std::{
+    fmt::{self, Display, Formatter},
+    path::PathBuf,
+};
+
+use serde::Serialize;
+
+/// How bad a [`Finding`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The policy is not loaded.
+    Error,
+    /// It is loaded, and somebody should look.
+    Warning,
+}
+
+impl Severity {
+    /// The word in messages and JSON.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+/// One thing that is wrong or doubtful. `Display` renders it as compilers do: message, place, text, hint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Error or warning.
+    pub severity: Severity,
+    /// What is wrong, in one sentence without a full stop.
+    pub message: String,
+    /// As it was given, included, or named by a set.
+    pub file: PathBuf,
+    /// From 1; 0 where the file as a whole is meant.
+    pub line: usize,
+    /// From 1, in characters; 0 where the line or file as a whole is meant.
+    pub column: usize,
+    /// Characters that the finding is about, from `column` on.
+    pub width: usize,
+    /// The offending line, without its line end. Control characters are replaced, for it goes to a terminal.
+    pub text: Option<String>,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+impl Finding {
+    /// Says what to do.
+    pub(super) fn hint(&mut self, hint: impl Into<String>) {
+        self.hint = Some(hint.into());
+    }
+
+    /// Gives the offending line.
+    pub(super) fn show(&mut self, line: &str) {
+        self.text = Some(Printable(line.trim_end_matches('\r')).to_string());
+    }
+}
+
+/// Longest piece of a line that is shown; of a longer one the piece around the column.
+const SHOWN: usize = 120;
+
+impl Display for Finding {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.severity.label(), self.message)?;
+        let margin = " ".repeat(self.line.to_string().len());
+        write!(
+            f,
+            "\n{margin}--> {}",
+            Printable(&self.file.to_string_lossy())
+        )?;
+        if self.line > 0 {
+            write!(f, ":{}", self.line)?;
+        }
+        if self.column > 0 {
+            write!(f, ":{}", self.column)?;
+        }
+        if let Some(text) = &self.text {
+            let (piece, column) = piece(text, self.column);
+            write!(f, "\n{margin} |\n{} | {piece}\n{margin} |", self.line)?;
+            if column > 0 {
+                let rest = piece.chars().count().saturating_sub(column - 1);
+                let carets = "^".repeat(self.width.min(rest).max(1));
+                write!(f, " {}{carets}", " ".repeat(column - 1))?;
+            }
+        }
+        if let Some(hint) = &self.hint {
+            write!(f, "\n{margin} = hint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The part of a long line to show, and the column within it.
+fn piece(text: &str, column: usize) -> (String, usize) {
+    if text.chars().count() <= SHOWN {
+        return (text.to_owned(), column);
+    }
+    let skip = column.saturating_sub(SHOWN / 2);
+    let mut piece: String = text.chars().skip(skip).take(SHOWN).collect();
+    if text.chars().count() > skip + SHOWN {
+        piece.push('…');
+    }
+    if skip == 0 {
+        return (piece, column);
+    }
+    (format!("…{piece}"), column - skip + 1)
+}
+
+/// A text of the policy as it may be shown on a terminal: tabs as spaces, other control characters replaced.
+pub(super) struct Printable<'t>(pub(super) &'t str);
+
+impl Display for Printable<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        use fmt::Write as _;
+        self.0.chars().try_for_each(|c| match c {
+            '\t' => f.write_char(' '),
+            c if c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
+                f.write_char(char::REPLACEMENT_CHARACTER)
+            }
+            c => f.write_char(c),
+        })
+    }
+}
+
+/// Why a policy was not loaded: every error of every file of it, in the order of the files. `Display` renders them all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
+pub struct PolicyErrors {
+    /// At least one; all of them errors.
+    pub findings: Vec<Finding>,
+}
+
+impl Display for PolicyErrors {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for finding in &self.findings {
+            write!(f, "{finding}\n\n")?;
+        }
+        match self.findings.len() {
+            1 => write!(f, "1 error; nothing was loaded"),
+            n => write!(f, "{n} errors; nothing was loaded"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(text: &str, column: usize, width: usize) -> String {
+        Finding {
+            severity: Severity::Error,
+            message: "m".into(),
+            file: "f".into(),
+            line: 10,
+            column,
+            width,
+            text: Some(text.into()),
+            hint: None,
+        }
+        .to_string()
+    }
+
+    #[test]
+    fn carets_stand_under_the_text() {
+        assert_eq!(
+            finding("a: b", 4, 1),
+            "error: m\n  --> f:10:4\n   |\n10 | a: b\n   |    ^"
+        );
+    }
+
+    #[test]
+    fn long_lines_are_cut_around_the_column() {
+        let line = format!("{}WRONG{}", "x".repeat(500), "y".repeat(500));
+        let shown = finding(&line, 501, 5);
+        let lines: Vec<&str> = shown.lines().collect();
+        let at = lines[4].find('^').expect("a caret");
+        assert_eq!(
+            lines[3].chars().skip(at).take(5).collect::<String>(),
+            "WRONG"
+        );
+        assert!(lines[3].chars().count() < 140, "{}", lines[3]);
+    }
+
+    #[test]
+    fn nothing_that_moves_the_cursor_is_shown() {
+        assert_eq!(
+            Printable("a\x1b[2Jb\tc\u{202e}").to_string(),
+            "a\u{fffd}[2Jb c\u{fffd}"
+        );
+    }
+}

@@ -1,0 +1,145 @@
+//! Collects findings, with the text that each is about.
+
+use std::path::{Path, PathBuf};
+
+use super::{
+    finding::{Finding, PolicyErrors, Printable, Severity},
+    model::Location,
+};
+
+/// A piece of one line of a file that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    /// Number that [`Report::add`] gave the file.
+    pub(super) file: usize,
+    /// From 1; 0: the whole file.
+    pub(super) line: usize,
+    /// From 1, in characters; 0: the whole line.
+    pub(super) column: usize,
+    /// In characters.
+    pub(super) width: usize,
+}
+
+impl Span {
+    /// A file as a whole.
+    pub(super) const fn whole(file: usize) -> Self {
+        Self {
+            file,
+            line: 0,
+            column: 0,
+            width: 0,
+        }
+    }
+}
+
+struct Text {
+    path: PathBuf,
+    lines: Vec<String>,
+}
+
+/// Findings so far.
+#[derive(Default)]
+pub(super) struct Report {
+    texts: Vec<Text>,
+    findings: Vec<(usize, Finding)>,
+}
+
+impl Report {
+    /// Announces a file; its number. The order is that of the findings at the end.
+    pub(super) fn add(&mut self, path: &Path) -> usize {
+        self.texts.push(Text {
+            path: path.to_owned(),
+            lines: Vec::new(),
+        });
+        self.texts.len() - 1
+    }
+
+    /// Keeps the text of a file, to show lines of it.
+    pub(super) fn keep(&mut self, file: usize, text: &str) {
+        self.texts[file].lines = text
+            .lines()
+            .map(|line| Printable(line).to_string())
+            .collect();
+    }
+
+    /// The policy can't be loaded.
+    pub(super) fn error(&mut self, at: Span, message: impl Into<String>) -> &mut Finding {
+        self.push(Severity::Error, at, message.into())
+    }
+
+    /// It can, and somebody should look.
+    pub(super) fn warning(&mut self, at: Span, message: impl Into<String>) -> &mut Finding {
+        self.push(Severity::Warning, at, message.into())
+    }
+
+    fn push(&mut self, severity: Severity, at: Span, message: String) -> &mut Finding {
+        let text = &self.texts[at.file];
+        let finding = Finding {
+            severity,
+            message,
+            file: text.path.clone(),
+            line: at.line,
+            column: at.column,
+            width: at.width,
+            text: at
+                .line
+                .checked_sub(1)
+                .and_then(|index| text.lines.get(index))
+                .cloned(),
+            hint: None,
+        };
+        self.findings.push((at.file, finding));
+        &mut self
+            .findings
+            .last_mut()
+            .expect("it was pushed a line above")
+            .1
+    }
+
+    /// Where a rule or set of the model stands.
+    pub(super) fn location(&self, at: Span) -> Location {
+        Location {
+            file: self.texts[at.file].path.clone(),
+            line: at.line,
+            column: at.column,
+        }
+    }
+
+    /// Path of a file.
+    pub(super) fn path(&self, at: Span) -> &Path {
+        &self.texts[at.file].path
+    }
+
+    /// `file:line`, to point at a second place in a message.
+    pub(super) fn place(&self, at: Span) -> String {
+        format!(
+            "{}:{}",
+            Printable(&self.texts[at.file].path.to_string_lossy()),
+            at.line
+        )
+    }
+
+    /// The warnings.
+    ///
+    /// # Errors
+    /// All errors, if there is one; then the warnings are left out, for mending may change them.
+    pub(super) fn finish(mut self) -> Result<Vec<Finding>, PolicyErrors> {
+        self.findings
+            .sort_by_key(|(file, finding)| (*file, finding.line, finding.column));
+        let findings = self.findings.into_iter().map(|(_, finding)| finding);
+        let (errors, warnings): (Vec<_>, Vec<_>) =
+            findings.partition(|finding| finding.severity == Severity::Error);
+        if errors.is_empty() {
+            Ok(warnings)
+        } else {
+            Err(PolicyErrors { findings: errors })
+        }
+    }
+
+    /// Whether there is an error yet.
+    pub(super) fn has_errors(&self) -> bool {
+        self.findings
+            .iter()
+            .any(|(_, finding)| finding.severity == Severity::Error)
+    }
+}

@@ -1,0 +1,289 @@
+//! Reads the files of a policy, and refuses those that somebody else could have written.
+//!
+//! The rules are checked on the file that was opened, not on a name that could mean another file a moment
+//! later. `openat2` with `RESOLVE_BENEATH` (Linux 5.6) resolves the name: no symlink leads out of the directory.
+
+use std::{
+    fs::{File, Metadata, OpenOptions},
+    io::{self, Read},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Component, Path, PathBuf},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2},
+    sys::stat::Mode,
+};
+use sha2::{Digest, Sha256};
+
+use super::{finding::Printable, names::Complaint};
+
+/// Whether files must belong to those who may write rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permissions {
+    /// Neither group nor others may write a file, and it belongs to root or to this process's user.
+    Check,
+    /// Owner and mode are not looked at: for a checkout, where they mean nothing. Symlinks are, for they are
+    /// part of what was checked out.
+    Ignore,
+}
+
+/// Largest YAML file.
+pub(super) const YAML_BYTES: u64 = 1 << 20;
+/// Largest set file: four million lines.
+pub(super) const SET_FILE_BYTES: u64 = 64 << 20;
+
+/// Files read so far.
+pub(super) struct Sources {
+    permissions: Permissions,
+    digest: Sha256,
+    paths: Vec<PathBuf>,
+}
+
+impl Sources {
+    /// None yet.
+    pub(super) fn new(permissions: Permissions) -> Self {
+        Self {
+            permissions,
+            digest: Sha256::new(),
+            paths: Vec::new(),
+        }
+    }
+
+    /// The contents of a file of at most `limit` bytes.
+    pub(super) fn read(&mut self, named: &Named, limit: u64) -> Result<Vec<u8>, Complaint> {
+        let path = named.path();
+        let shown = Printable(&path.to_string_lossy()).to_string();
+        let file = open(named).map_err(|error| refusal(&shown, error))?;
+        let metadata = file
+            .metadata()
+            .map_err(|error| refusal(&shown, error.into()))?;
+        self.check(&metadata, &shown)?;
+        let too_large = || {
+            let message = format!("`{shown}` is larger than {} MiB", limit >> 20);
+            let hint = if limit == YAML_BYTES {
+                "put long lists of addresses into a file of their own: `partners: { file: partners.netset }`"
+            } else {
+                "no set needs this many prefixes: aggregate them"
+            };
+            (message, hint.to_owned())
+        };
+        if metadata.len() > limit {
+            return Err(too_large());
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
+        file.take(limit + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| refusal(&shown, error.into()))?;
+        if bytes.len() as u64 > limit {
+            return Err(too_large()); // it grew while it was read
+        }
+        self.digest.update((bytes.len() as u64).to_le_bytes());
+        self.digest.update(&bytes);
+        self.paths.push(path);
+        Ok(bytes)
+    }
+
+    /// All paths in the order of reading, and SHA-256 over (length as u64 little-endian, contents) of each.
+    pub(super) fn finish(self) -> (Vec<PathBuf>, [u8; 32]) {
+        (self.paths, self.digest.finalize().into())
+    }
+
+    fn check(&self, metadata: &Metadata, shown: &str) -> Result<(), Complaint> {
+        if !metadata.is_file() {
+            let kind = if metadata.is_dir() {
+                "a directory"
+            } else {
+                "not a regular file"
+            };
+            return Err((format!("`{shown}` is {kind}"), "name a file".to_owned()));
+        }
+        match self.permissions {
+            Permissions::Ignore => Ok(()),
+            Permissions::Check => check_permissions(metadata.uid(), metadata.mode(), shown),
+        }
+    }
+}
+
+fn check_permissions(owner: u32, mode: u32, shown: &str) -> Result<(), Complaint> {
+    let own = nix::unistd::geteuid().as_raw();
+    if owner != 0 && owner != own {
+        let user = if own == 0 {
+            "root".to_owned()
+        } else {
+            format!("root or user {own}")
+        };
+        return Err((
+            format!("`{shown}` belongs to user {owner}, who could change what the firewall does"),
+            format!("it must belong to {user}: `chown root {shown}`"),
+        ));
+    }
+    if mode & 0o022 != 0 {
+        let who = match (mode & 0o020 != 0, mode & 0o002 != 0) {
+            (true, true) => "its group and everybody else",
+            (true, false) => "its group",
+            (false, _) => "everybody",
+        };
+        return Err((
+            format!(
+                "`{shown}` may be written by {who} (mode {:04o})",
+                mode & 0o7777
+            ),
+            format!("`chmod 0640 {shown}`; a checkout can be checked with --ignore-permissions"),
+        ));
+    }
+    Ok(())
+}
+
+enum Refused {
+    /// A symlink leads out of the directory.
+    Escapes,
+    Io(io::Error),
+}
+
+impl From<io::Error> for Refused {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+fn refusal(shown: &str, refused: Refused) -> Complaint {
+    match refused {
+        Refused::Escapes => (
+            format!("`{shown}` is a symlink that leaves its directory"),
+            "who may write there could change what the firewall does: copy the file here"
+                .to_owned(),
+        ),
+        Refused::Io(error) => {
+            let hint = match error.kind() {
+                io::ErrorKind::NotFound => {
+                    "look at the spelling; names are relative to the file that names them"
+                }
+                io::ErrorKind::PermissionDenied => {
+                    "run this as root, or as the user that the file belongs to"
+                }
+                _ => "see whether the file can be read at all, for example with `cat`",
+            };
+            (
+                format!("can't read `{shown}`: {}", reason(&error)),
+                hint.to_owned(),
+            )
+        }
+    }
+}
+
+fn reason(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(code) => Errno::from_raw(code).desc().to_owned(),
+        None => error.to_string(),
+    }
+}
+
+/// A file as the policy names it: what is below `directory` may hold symlinks only to what is below it too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Named {
+    directory: PathBuf,
+    below: PathBuf,
+}
+
+impl Named {
+    /// A file that the user names: its directory is the one it is in.
+    pub(super) fn by_user(path: &Path) -> Self {
+        let below = path
+            .file_name()
+            .map_or_else(|| PathBuf::from("."), PathBuf::from);
+        let directory = match path.file_name() {
+            Some(_) => path.parent().unwrap_or(Path::new("")).to_owned(),
+            None => path.to_owned(),
+        };
+        Self { directory, below }
+    }
+
+    /// A file that a file of the policy names, relative to that file. Steps up (`../`) are taken first, as
+    /// written; the directory is where they lead.
+    pub(super) fn by_file(by: &Path, name: &str) -> Self {
+        let name = Path::new(name);
+        if name.is_absolute() {
+            return Self::by_user(name);
+        }
+        let mut directory = by.parent().unwrap_or(Path::new("")).to_owned();
+        let mut rest = name
+            .components()
+            .filter(|part| *part != Component::CurDir)
+            .peekable();
+        while rest.next_if_eq(&Component::ParentDir).is_some() {
+            directory.push("..");
+        }
+        Self {
+            directory,
+            below: rest.collect(),
+        }
+    }
+
+    /// Its path, as messages show it.
+    pub(super) fn path(&self) -> PathBuf {
+        self.directory.join(&self.below)
+    }
+}
+
+fn open(named: &Named) -> Result<File, Refused> {
+    let directory = match named.directory.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => &named.directory,
+    };
+    let handle = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY)
+        .open(directory)?;
+    match open_beneath(&handle, &named.below) {
+        // Absolute symlinks are refused even where they lead back below the directory.
+        Err(Errno::EXDEV) => {
+            let target = directory.join(&named.below).canonicalize()?;
+            let below = target
+                .strip_prefix(directory.canonicalize()?)
+                .map_err(|_| Refused::Escapes)?;
+            open_beneath(&handle, below)
+        }
+        other => other,
+    }
+    .map_err(|error| match error {
+        Errno::EXDEV => Refused::Escapes,
+        error => Refused::Io(error.into()),
+    })
+}
+
+fn open_beneath(directory: &File, below: &Path) -> Result<File, Errno> {
+    // O_NONBLOCK: a FIFO must not hang the reader; it is refused as soon as it is open.
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+    match openat2(
+        directory,
+        below,
+        OpenHow::new().flags(flags).resolve(resolve),
+    ) {
+        // Before Linux 5.6, or kept from us by a container's seccomp rules.
+        Err(Errno::ENOSYS | Errno::EPERM) => open_without_symlinks(directory, below, flags),
+        opened => opened.map(File::from),
+    }
+}
+
+/// Step by step, no symlink followed.
+fn open_without_symlinks(directory: &File, below: &Path, flags: OFlag) -> Result<File, Errno> {
+    let steps: Vec<_> = below.components().collect();
+    let Some((last, before)) = steps.split_last() else {
+        return Err(Errno::EISDIR);
+    };
+    let mut at = directory.try_clone().map_err(|_| Errno::EMFILE)?;
+    for step in before {
+        let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        at = openat(&at, step.as_os_str(), flags, Mode::empty()).map(File::from)?;
+    }
+    openat(
+        &at,
+        last.as_os_str(),
+        flags | OFlag::O_NOFOLLOW,
+        Mode::empty(),
+    )
+    .map(File::from)
+}
