@@ -1,8 +1,9 @@
 # Sends frames that scapy makes. One line of JSON in, one out. Arguments: interface, constants as JSON.
 import json, os, socket, sys, traceback
+from functools import reduce
 
 from scapy.config import conf
-from scapy.packet import Raw, fuzz
+from scapy.packet import Raw
 from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Dot3, Ether, LLC, STP, GRE
 from scapy.layers.inet import *
 from scapy.layers.inet6 import *
