@@ -127,3 +127,14 @@ fn nothing_is_left_behind() -> anyhow::Result<()> {
     assert!(!mounts.contains(&scratch.display().to_string()), "{mounts}");
     Ok(())
 }
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_foreign_xdp_program_can_be_attached() -> anyhow::Result<()> {
+    let network = Network::new()?;
+    let host = network.add(place::CALLBACK_HOST)?;
+    let bpffs = network.scratch.bpffs("bpffs")?;
+    testbed::attach_foreign_xdp(&host, &bpffs)?;
+    assert!(host.namespace.sh("bpftool net show")?.contains("eth0"));
+    Ok(())
+}
