@@ -18,7 +18,9 @@ pub enum Family {
 /// mapped address on the wire is dropped as `spoofed`, so the two families can't be mistaken for each other.
 ///
 /// Words, not a `u128`: a variable shift of a `u128` doesn't link for BPF.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct Address {
     /// Most significant word first.

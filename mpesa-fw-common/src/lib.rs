@@ -2,10 +2,10 @@
 //! [`PacketMeta`](packet::PacketMeta), that becomes a [`Decision`](decide::Decision),
 //! and both sides agree on the lay-out of every table in between.
 //!
-//! The crate is `no_std`, allocates nothing and keeps no state. Memory, time and
-//! the socket behind a packet come in through four traits: [`packet::PacketBytes`],
-//! [`tables::Tables`], [`state::State`] and [`decide::SocketFacts`]. The eBPF programs
-//! implement them over maps, the host tests over vectors, so that both run the same code.
+//! The crate is `no_std`, allocates nothing and keeps no state. Bytes, tables
+//! and time come in through three traits: [`packet::PacketBytes`], [`tables::Tables`] and
+//! [`state::State`]. The eBPF programs implement them over maps, the host tests over vectors, so that
+//! both run the same code. Parsing gathers all facts first; the decision needs no bytes.
 #![no_std]
 
 pub mod address;

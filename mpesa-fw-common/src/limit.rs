@@ -4,17 +4,25 @@
 //! recovered. A packet conforms while that time is no more than the tolerance ahead of now.
 //!
 //! Map `LIMITS` is an array of [`LIMIT_SETS`] sets of four entries, found by a keyed hash. It never grows. A new
-//! source takes the entry that recovers first and **inherits its recovery time**: where the victim had not
-//! recovered, neither has its successor, so evicting entries by a flood of sources gains nobody a fresh burst.
+//! source takes the entry that recovers first and **inherits its recovery time**, as far as its own rule knows such a
+//! debt: where the victim had not recovered, neither has its successor, so evicting entries by a flood of sources gains
+//! nobody a fresh burst, and a slow rule's debts can't keep another rule's sources out for longer than that rule would.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{address::{Address, Family}, tables::RuleInfo};
+use crate::{
+    address::{Address, Family},
+    tables::RuleInfo,
+};
 
 /// Sets of the table.
 pub const LIMIT_SETS: usize = 1 << 14;
 /// Entries a set.
 pub const LIMIT_WAYS: usize = 4;
+
+/// Services with a limit that may claim the same port (or ICMP type, or protocol): compile refuses more, because the
+/// kernel tries no more.
+pub const LIMITED_PER_CLAIM: usize = 4;
 
 /// What a limit counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -91,7 +99,13 @@ pub fn conforms(set: &mut LimitSet, tag: u64, rule: &RuleInfo, now: u64) -> bool
         }
     }
     let entry = &mut set[victim & (LIMIT_WAYS - 1)];
-    entry.tag = tag;
+    if !found {
+        entry.tag = tag;
+        let deepest = now + rule.limit_tolerance + rule.limit_interval;
+        if entry.recovered_at > deepest {
+            entry.recovered_at = deepest;
+        }
+    }
     let recovered_at = if entry.recovered_at > now { entry.recovered_at } else { now };
     if recovered_at - now > rule.limit_tolerance {
         return false;

@@ -105,4 +105,5 @@ pub enum Reason {
 pub const DROP_REASONS: usize = 16;
 
 const _: () = assert!(DropReason::ALL.len() <= DROP_REASONS, "a drop reason has no counter");
-const _: () = assert!(DROP_REASONS.is_power_of_two(), "the kernel masks the code of a reason with DROP_REASONS - 1");
+const _: () =
+    assert!(DROP_REASONS.is_power_of_two(), "the kernel masks the code of a reason with DROP_REASONS - 1");

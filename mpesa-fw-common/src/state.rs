@@ -1,6 +1,8 @@
 //! What outlives a generation: flows, fragments, limits, the host's own addresses, resolved names.
 //! All of it is in pinned maps of fixed size, and only packets that this host sends create flows.
 
+use core::ops::DerefMut;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
@@ -46,7 +48,14 @@ impl FlowKey {
     /// The key of a flow.
     #[inline(always)]
     #[must_use]
-    pub const fn new(family: Family, protocol: u8, local: Address, local_port: u16, remote: Address, remote_port: u16) -> Self {
+    pub const fn new(
+        family: Family,
+        protocol: u8,
+        local: Address,
+        local_port: u16,
+        remote: Address,
+        remote_port: u16,
+    ) -> Self {
         Self { local, remote, local_port, remote_port, protocol, family: family as u8, reserved: [0; 2] }
     }
 }
@@ -187,14 +196,23 @@ impl Default for NameSlot {
 
 /// The state behind the decision, wherever it is kept.
 pub trait State {
+    /// How a flow is held while it is changed.
+    type Flow<'a>: DerefMut<Target = FlowState>
+    where
+        Self: 'a;
+    /// How a set of the limiter is held while it is changed.
+    type Limits<'a>: DerefMut<Target = LimitSet>
+    where
+        Self: 'a;
+
     /// Monotonic clock, nanoseconds; coarse will do.
     fn now(&self) -> u64;
     /// Whether an address is one of this host's.
     fn is_own(&self, address: &Address) -> bool;
     /// Names that an address is the current answer to.
     fn resolved(&self, address: &Address) -> Option<ResolvedNames>;
-    /// Runs `f` on a flow, if there is one.
-    fn with_flow<R>(&self, key: &FlowKey, f: impl FnOnce(&mut FlowState) -> R) -> Option<R>;
+    /// A flow, if there is one, to be changed in place.
+    fn flow(&self, key: &FlowKey) -> Option<Self::Flow<'_>>;
     /// Records a flow and its local port. False: there is no room.
     fn open_flow(&self, key: &FlowKey, flow: &FlowState) -> bool;
     /// Whether any flow may have this local port. False is certain: ports are marked before flows are
@@ -204,6 +222,6 @@ pub trait State {
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentState>;
     /// Notes that a first fragment passed. Where there is no room the oldest is forgotten, and its rest is dropped.
     fn note_fragment(&self, key: &FragmentKey, state: &FragmentState);
-    /// Runs `f` on a set of the limiter.
-    fn with_limit_set<R>(&self, index: u32, f: impl FnOnce(&mut LimitSet) -> R) -> Option<R>;
+    /// A set of the limiter, to be changed in place.
+    fn limit_set(&self, index: u32) -> Option<Self::Limits<'_>>;
 }

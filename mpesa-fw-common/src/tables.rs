@@ -49,7 +49,7 @@ impl RuleSet {
     /// The first rule in file order.
     #[inline(always)]
     #[must_use]
-    pub const fn first(self) -> RuleIndex {
+    pub fn first(self) -> RuleIndex {
         RuleIndex::of_lowest_bit(self.0)
     }
 }
@@ -82,22 +82,15 @@ impl RuleIndex {
         if self.0 < RULES as u8 { Some(self.0 as usize) } else { None }
     }
 
-    /// BPF has no count-trailing-zeros instruction (LLVM's expansion is a de Bruijn table in `.rodata`,
-    /// a map look-up), hence six halvings.
+    /// The ones below the lowest bit; all 64 of them where there is no bit, which is [`Self::NONE`].
+    ///
+    /// Verifier: arithmetic only. Halving with branches gives it 64 paths with a known index each, and whatever comes
+    /// behind is walked 64 times. BPF has no instruction that counts trailing zeros, and what the compiler puts in
+    /// its place is a table in `.rodata`: the black box keeps it from seeing that this is one.
     #[inline(always)]
-    const fn of_lowest_bit(bits: u64) -> Self {
-        if bits == 0 {
-            return Self::NONE;
-        }
-        let mut rest = bits & bits.wrapping_neg();
-        let mut index = 0u8;
-        if rest > 0xffff_ffff { rest >>= 32; index += 32; }
-        if rest > 0xffff { rest >>= 16; index += 16; }
-        if rest > 0xff { rest >>= 8; index += 8; }
-        if rest > 0xf { rest >>= 4; index += 4; }
-        if rest > 0x3 { rest >>= 2; index += 2; }
-        if rest > 0x1 { index += 1; }
-        Self(index)
+    fn of_lowest_bit(bits: u64) -> Self {
+        let lowest = core::hint::black_box(bits & bits.wrapping_neg());
+        Self(lowest.wrapping_sub(1).count_ones() as u8)
     }
 }
 
@@ -237,7 +230,13 @@ impl Window {
     #[must_use]
     pub const fn behind(high: u64, low: u64, groups: u32) -> Self {
         let bits = groups * 16;
-        let mask_high = if bits == 0 { 0 } else if bits >= 64 { u64::MAX } else { u64::MAX << (64 - bits) };
+        let mask_high = if bits == 0 {
+            0
+        } else if bits >= 64 {
+            u64::MAX
+        } else {
+            u64::MAX << (64 - bits)
+        };
         let mask_low = if bits <= 64 { 0 } else { u64::MAX << (128 - bits) };
         Self {
             prefix: [high & mask_high, low & mask_low],
@@ -395,23 +394,45 @@ pub trait Tables {
     fn rule_info(&self, direction: Direction, rule: RuleIndex) -> Option<RuleInfo>;
     /// Element of `NAME_RULES`.
     fn name_rules(&self, slot: u16) -> Option<RuleSet>;
+
+    /// The class of an IPv4 address in a table that has IPv4 ranges. The kernel's implementation calls
+    /// [`search4`] as a function that the verifier looks at only once.
+    #[inline(always)]
+    fn class4(&self, table: AddressTable, bits: u32) -> Option<ClassId> {
+        search4(self, table, bits)
+    }
+
+    /// Likewise for IPv6 and [`search6`]; high and low half of the address.
+    #[inline(always)]
+    fn class6(&self, table: AddressTable, high: u64, low: u64) -> Option<ClassId> {
+        search6(self, table, high, low)
+    }
 }
 
 /// The class of an address. None only where a table is not what compile makes: the caller fails closed.
 #[inline(always)]
-pub fn look_up<T: Tables>(tables: &T, table: AddressTable, family: Family, address: &Address) -> Option<AddressClass> {
+pub fn look_up<T: Tables>(
+    tables: &T,
+    table: AddressTable,
+    family: Family,
+    address: &Address,
+) -> Option<AddressClass> {
     let used = tables.features() & table.feature(family) != 0;
     let id = match family {
-        Family::V4 if used => look_up4(tables, table, address.v4_bits())?,
-        Family::V6 if used => look_up6(tables, table, address)?,
+        Family::V4 if used => tables.class4(table, address.v4_bits())?,
+        Family::V6 if used => {
+            let (high, low) = address.halves();
+            tables.class6(table, high, low)?
+        }
         Family::V4 => OUTSIDE_V4,
         Family::V6 => OUTSIDE_V6,
     };
     tables.class(table, id)
 }
 
+/// Searches the IPv4 ranges of a table.
 #[inline(always)]
-fn look_up4<T: Tables>(tables: &T, table: AddressTable, bits: u32) -> Option<ClassId> {
+pub fn search4<T: Tables + ?Sized>(tables: &T, table: AddressTable, bits: u32) -> Option<ClassId> {
     let bucket = tables.index4(table, bits >> 16)?;
     if bucket.count == 0 {
         return Some(bucket.begin as ClassId);
@@ -432,9 +453,9 @@ fn look_up4<T: Tables>(tables: &T, table: AddressTable, bits: u32) -> Option<Cla
     Some(tables.range4(table, base)?.class())
 }
 
+/// Searches the IPv6 ranges of a table.
 #[inline(always)]
-fn look_up6<T: Tables>(tables: &T, table: AddressTable, address: &Address) -> Option<ClassId> {
-    let (high, low) = address.halves();
+pub fn search6<T: Tables + ?Sized>(tables: &T, table: AddressTable, high: u64, low: u64) -> Option<ClassId> {
     let Some(i) = tables.window(table).bucket(high, low) else {
         return Some(OUTSIDE_V6);
     };

@@ -10,7 +10,7 @@ use aya_ebpf::{
     },
 };
 use mpesa_fw_common::{
-    decide::SocketFacts,
+    decide::Sender,
     packet::{PacketBytes, PacketMeta},
 };
 
@@ -167,22 +167,21 @@ impl PacketBytes for SkbFrame {
     }
 }
 
-impl SocketFacts for SkbFrame {
+impl SkbFrame {
+    /// What is known of the socket behind the packet; nothing where nobody will ask.
     #[inline(always)]
-    fn is_full(&self) -> bool {
-        full_socket(self.context).is_some()
-    }
-
-    #[inline(always)]
-    fn bound_port(&self) -> Option<u16> {
-        // SAFETY: the helper returned a socket that is held by the packet; `src_port` is in host byte order (bpf.h).
-        full_socket(self.context).map(|socket| unsafe { (*socket).src_port as u16 })
-    }
-
-    #[inline(always)]
-    fn cookie(&self) -> u64 {
-        // SAFETY: the context is valid; 0 where there is no socket.
-        unsafe { bpf_get_socket_cookie(self.context.cast()) }
+    pub fn sender(&self, meta: &PacketMeta) -> Sender {
+        if !Sender::matters(meta) {
+            return Sender::default();
+        }
+        let full = full_socket(self.context);
+        Sender {
+            // SAFETY: the context is valid; 0 where there is no socket.
+            cookie: unsafe { bpf_get_socket_cookie(self.context.cast()) },
+            // SAFETY: the helper returned a socket that is held by the packet; `src_port` is in host byte order (bpf.h).
+            bound_port: full.map_or(0, |socket| unsafe { (*socket).src_port as u16 }),
+            is_full: full.is_some(),
+        }
     }
 }
 
@@ -216,19 +215,19 @@ fn read<const N: usize>(start: usize, end: usize, offset: u32) -> Option<[u8; N]
     Some(unsafe { ptr::read_unaligned(from as *const [u8; N]) })
 }
 
-/// Runs `f` on a map value.
+/// A map value, to be changed in place.
 #[inline(always)]
-pub fn with_value<T, R>(value: Option<*mut T>, f: impl FnOnce(&mut T) -> R) -> Option<R> {
+pub fn value<'a, T>(value: Option<*mut T>) -> Option<&'a mut T> {
     // SAFETY: the map look-up returned it, so it points to a value that stays allocated while the program runs.
     // Programs on other CPUs and the agent may write to it at the same time, as with every BPF map: values are
     // plain integers, and a lost update costs one count or one refresh, never a bound.
-    value.map(|value| f(unsafe { &mut *value }))
+    value.map(|value| unsafe { &mut *value })
 }
 
 /// Copies a map value.
 #[inline(always)]
 pub fn copied<T: Copy>(value: Option<*const T>) -> Option<T> {
-    // SAFETY: as in `with_value`.
+    // SAFETY: as in `value`.
     value.map(|value| unsafe { *value })
 }
 
@@ -236,7 +235,7 @@ pub fn copied<T: Copy>(value: Option<*const T>) -> Option<T> {
 #[inline(always)]
 pub fn set_bits(word: Option<*mut u64>, bits: u64) {
     if let Some(word) = word {
-        // SAFETY: as in `with_value`; an array's values are aligned to 8 bytes. An instruction of its own
+        // SAFETY: as in `value`; an array's values are aligned to 8 bytes. An instruction of its own
         // (BPF_ATOMIC | BPF_OR, any kernel), because `core` has no atomics that write for this target.
         unsafe {
             if ptr::read_volatile(word) & bits != bits {
@@ -244,6 +243,17 @@ pub fn set_bits(word: Option<*mut u64>, bits: u64) {
             }
         }
     }
+}
+
+/// Makes the compiler forget what it knows of a number.
+///
+/// Verifier: a mask that the compiler finds superfluous (the number comes from an enum) is not superfluous to the
+/// verifier, which sees any byte.
+#[inline(always)]
+pub fn opaque(mut number: u32) -> u32 {
+    // SAFETY: the statement has no effect.
+    unsafe { asm!("{0} = {0}", inout(reg) number) };
+    number
 }
 
 /// Reads a constant that the agent wrote into `.rodata` before the program was loaded.

@@ -12,7 +12,7 @@ use mpesa_fw_common::{
     },
 };
 
-use crate::{access, maps};
+use crate::{access, maps, search};
 
 /// Written by the agent before the programs are loaded, and frozen with `.rodata`.
 #[unsafe(no_mangle)]
@@ -81,7 +81,14 @@ impl Tables for Kernel {
 
     #[inline(always)]
     fn window(&self, table: AddressTable) -> Window {
-        setting!(windows[table as usize])
+        // Field by field: as a whole it lies on the stack.
+        let i = table as usize;
+        Window {
+            prefix: [setting!(windows[i].prefix[0]), setting!(windows[i].prefix[1])],
+            mask: [setting!(windows[i].mask[0]), setting!(windows[i].mask[1])],
+            low: setting!(windows[i].low),
+            shift: setting!(windows[i].shift),
+        }
     }
 
     #[inline(always)]
@@ -136,9 +143,22 @@ impl Tables for Kernel {
     fn name_rules(&self, slot: u16) -> Option<RuleSet> {
         element(&maps::NAME_RULES, u32::from(slot))
     }
+
+    #[inline(always)]
+    fn class4(&self, table: AddressTable, bits: u32) -> Option<ClassId> {
+        search::class4(table, bits)
+    }
+
+    #[inline(always)]
+    fn class6(&self, table: AddressTable, high: u64, low: u64) -> Option<ClassId> {
+        search::class6(table, high, low)
+    }
 }
 
 impl State for Kernel {
+    type Flow<'a> = &'a mut FlowState;
+    type Limits<'a> = &'a mut LimitSet;
+
     #[inline(always)]
     fn now(&self) -> u64 {
         access::now()
@@ -156,8 +176,8 @@ impl State for Kernel {
     }
 
     #[inline(always)]
-    fn with_flow<R>(&self, key: &FlowKey, f: impl FnOnce(&mut FlowState) -> R) -> Option<R> {
-        access::with_value(maps::FLOWS.get_ptr_mut(key), f)
+    fn flow(&self, key: &FlowKey) -> Option<&mut FlowState> {
+        access::value(maps::FLOWS.get_ptr_mut(key))
     }
 
     #[inline(always)]
@@ -184,8 +204,8 @@ impl State for Kernel {
     }
 
     #[inline(always)]
-    fn with_limit_set<R>(&self, index: u32, f: impl FnOnce(&mut LimitSet) -> R) -> Option<R> {
-        access::with_value(maps::LIMITS.get_ptr_mut(index), f)
+    fn limit_set(&self, index: u32) -> Option<&mut LimitSet> {
+        access::value(maps::LIMITS.get_ptr_mut(index))
     }
 }
 

@@ -5,30 +5,26 @@
 #![feature(asm_experimental_arch)]
 
 mod access;
+mod case;
 mod kernel;
 mod maps;
 mod report;
+mod search;
 mod trace;
 
-use access::{Frame, SkbFrame, XdpFrame};
+use access::{SkbFrame, XdpFrame};
 use aya_ebpf::{
-    EbpfContext,
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use kernel::Kernel;
-use mpesa_fw_common::{
-    Verdict, decide,
-    packet::PacketMeta,
-    settings::Direction,
-};
-use report::report;
+use mpesa_fw_common::Verdict;
 
 /// Ingress, in front of the network stack.
 #[xdp(frags)]
+#[inline(always)]
 pub fn ingress_xdp(context: XdpContext) -> u32 {
-    match ingress(&context, &XdpFrame::new(context.ctx)) {
+    match case::ingress(&XdpFrame::new(context.ctx)) {
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Drop => xdp_action::XDP_DROP,
     }
@@ -36,30 +32,16 @@ pub fn ingress_xdp(context: XdpContext) -> u32 {
 
 /// Ingress where another XDP program owns the interface.
 #[classifier]
+#[inline(always)]
 pub fn ingress_tc(context: TcContext) -> i32 {
-    tc_action(ingress(&context, &SkbFrame::new(context.skb.skb)))
+    tc_action(case::ingress(&SkbFrame::new(context.skb.skb)))
 }
 
 /// Egress.
 #[classifier]
+#[inline(always)]
 pub fn egress_tc(context: TcContext) -> i32 {
-    tc_action(egress(&context, &SkbFrame::new(context.skb.skb)))
-}
-
-#[inline(always)]
-fn ingress<C: EbpfContext, B: Frame>(context: &C, frame: &B) -> Verdict {
-    let mut meta = PacketMeta::EMPTY;
-    let decision = decide::ingress(&Kernel, &Kernel, frame, &mut meta);
-    trace::packet(context, Direction::Ingress, &meta, &decision);
-    report(Direction::Ingress, frame.interface(), frame.counted_length(&meta), &meta, &decision)
-}
-
-#[inline(always)]
-fn egress(context: &TcContext, frame: &SkbFrame) -> Verdict {
-    let mut meta = PacketMeta::EMPTY;
-    let decision = decide::egress(&Kernel, &Kernel, frame, frame, &mut meta);
-    trace::packet(context, Direction::Egress, &meta, &decision);
-    report(Direction::Egress, frame.interface(), frame.counted_length(&meta), &meta, &decision)
+    tc_action(case::egress(&SkbFrame::new(context.skb.skb)))
 }
 
 /// Pass is "no opinion": other filters on the hook run too.

@@ -15,14 +15,16 @@ use mpesa_fw_common::{
     event::EventBucket,
     limit::{LIMIT_SETS, LimitSet},
     state::{
-        BITMAP_WORDS, FLOWS_CAPACITY, FRAGMENTS_CAPACITY, FlowKey, FlowState, FragmentKey,
-        FragmentState, InterfaceSlot, NameSlot, OWN_ADDRESSES_CAPACITY, RESOLVED_CAPACITY,
+        BITMAP_WORDS, FLOWS_CAPACITY, FRAGMENTS_CAPACITY, FlowKey, FlowState, FragmentKey, FragmentState,
+        InterfaceSlot, NameSlot, OWN_ADDRESSES_CAPACITY, RESOLVED_CAPACITY,
     },
     tables::{
-        AddressClass, Block4, Bucket, GenerationStamp, Ids6, NAMES, ResolvedNames, RuleInfo,
-        Start6, WATCHED_SETS,
+        AddressClass, Block4, Bucket, GenerationStamp, Ids6, NAMES, ResolvedNames, RuleInfo, Start6,
+        WATCHED_SETS,
     },
 };
+
+use crate::case::Case;
 
 macro_rules! tables {
     ($($name:ident: $t:ty;)+) => {$(
@@ -57,6 +59,9 @@ tables! {
     GENERATION: GenerationStamp;
 }
 
+/// One a direction; a scratch of the programs, not pinned.
+#[map]
+pub static CASES: PerCpuArray<Case> = PerCpuArray::with_max_entries(2, 0);
 #[map]
 pub static FLOWS: LruHashMap<FlowKey, FlowState> = LruHashMap::with_max_entries(FLOWS_CAPACITY, 0);
 #[map]

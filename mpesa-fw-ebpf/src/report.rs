@@ -3,34 +3,37 @@
 use mpesa_fw_common::{
     DropReason, PassReason, Reason, Verdict,
     counter::{Counter, CounterBlock, INTERFACES, SLOT_EGRESS_NONE, SLOT_INGRESS_NONE, counter_index},
-    decide::Decision,
     event::{EVENT_BURST, EVENT_REFILL_SHIFT, Event},
-    packet::PacketMeta,
     reason::DROP_REASONS,
     settings::Direction,
     tables::Tables,
 };
 
-use crate::{access, kernel::Kernel, maps};
+use crate::{access, case::Case, kernel::Kernel, maps};
 
 /// Counts a decision, and says what becomes of the packet in this generation's mode.
 #[inline(always)]
-pub fn report(direction: Direction, interface: u32, length: u32, meta: &PacketMeta, decision: &Decision) -> Verdict {
-    let slot = Kernel.rule_info(direction, decision.rule).map_or(no_rule(direction), |info| info.counter_slot);
+pub fn report(case: &Case) -> Verdict {
+    let Case { decision, direction, interface, length, .. } = case;
+    let (direction, interface, length) = (*direction, *interface, *length);
+    let slot =
+        Kernel.rule_info(direction, decision.rule).map_or(no_rule(direction), |info| info.counter_slot);
     let block = maps::COUNTERS.get_ptr_mut(counter_index(interface_place(interface), slot));
     match decision.reason {
         Reason::Pass(reason) => {
-            access::with_value(block, |block| count_pass(block, length, reason));
+            if let Some(block) = access::value(block) {
+                count_pass(block, length, reason);
+            }
             Verdict::Pass
         }
         Reason::Drop(reason) => {
             let enforced = !Kernel.observes();
-            access::with_value(block, |block| {
+            if let Some(block) = access::value(block) {
                 let counts = if enforced { &mut block.dropped } else { &mut block.would_drop };
-                count(&mut counts[reason as usize & (DROP_REASONS - 1)], length);
-            });
+                count(&mut counts[access::opaque(reason as u32) as usize & (DROP_REASONS - 1)], length);
+            }
             count_near_misses(decision.near_miss);
-            send_event(direction, interface, length, meta, reason, decision, enforced);
+            send_event(case, reason, enforced);
             if enforced { Verdict::Drop } else { Verdict::Pass }
         }
     }
@@ -75,40 +78,37 @@ fn count_near_misses(sets: u64) {
         return;
     }
     for set in 0..u64::BITS {
-        if sets & (1 << set) != 0 {
-            access::with_value(maps::NEAR_MISSES.get_ptr_mut(set), |count| *count += 1);
+        if sets & (1 << set) != 0
+            && let Some(count) = access::value(maps::NEAR_MISSES.get_ptr_mut(set))
+        {
+            *count += 1;
         }
     }
 }
 
 #[inline(always)]
-fn send_event(
-    direction: Direction,
-    interface: u32,
-    length: u32,
-    meta: &PacketMeta,
-    reason: DropReason,
-    decision: &Decision,
-    enforced: bool,
-) {
+fn send_event(case: &Case, reason: DropReason, enforced: bool) {
     if !take_token() {
         return;
     }
     let Some(mut entry) = maps::EVENTS.reserve::<Event>(0) else {
-        access::with_value(maps::EVENT_BUCKETS.get_ptr_mut(0), |bucket| bucket.suppressed += 1);
+        if let Some(bucket) = access::value(maps::EVENT_BUCKETS.get_ptr_mut(0)) {
+            bucket.suppressed += 1;
+        }
         return;
     };
+    let Case { meta, decision, direction, interface, length, .. } = case;
     entry.write(Event {
         time: access::now(),
         source: meta.source,
         target: meta.target,
-        interface,
+        interface: *interface,
         generation: Kernel.generation(),
-        length,
+        length: *length,
         source_port: meta.source_port,
         target_port: if meta.is_icmp() { u16::from(meta.icmp_type) } else { meta.target_port },
         protocol: meta.protocol,
-        direction: direction as u8,
+        direction: *direction as u8,
         reason: reason as u8,
         rule: decision.rule.raw(),
         enforced: enforced as u8,
@@ -120,18 +120,18 @@ fn send_event(
 /// Whether this CPU may still send an event in this epoch; counts the ones that it may not.
 #[inline(always)]
 fn take_token() -> bool {
+    let Some(bucket) = access::value(maps::EVENT_BUCKETS.get_ptr_mut(0)) else {
+        return false;
+    };
     let epoch = access::jiffies() >> EVENT_REFILL_SHIFT;
-    let may = access::with_value(maps::EVENT_BUCKETS.get_ptr_mut(0), |bucket| {
-        if bucket.epoch != epoch {
-            bucket.epoch = epoch;
-            bucket.spent = 0;
-        }
-        if bucket.spent >= EVENT_BURST {
-            bucket.suppressed += 1;
-            return false;
-        }
-        bucket.spent += 1;
-        true
-    });
-    may == Some(true)
+    if bucket.epoch != epoch {
+        bucket.epoch = epoch;
+        bucket.spent = 0;
+    }
+    if bucket.spent >= EVENT_BURST {
+        bucket.suppressed += 1;
+        return false;
+    }
+    bucket.spent += 1;
+    true
 }

@@ -22,55 +22,24 @@ fn dedicated() {
     assert_eq!(policy.mode, Mode::Observe);
     assert_eq!(policy.ingress.default, Verdict::Drop);
     assert_eq!(policy.egress.default, Verdict::Drop);
-    let names: Vec<_> = policy
-        .ingress
-        .services
-        .iter()
-        .map(|service| service.name.as_str())
-        .collect();
+    let names: Vec<_> = policy.ingress.services.iter().map(|service| service.name.as_str()).collect();
     assert_eq!(names, ["callbacks", "api", "ssh", "ping"]);
     let callbacks = &policy.ingress.services[0];
     assert_eq!(callbacks.claims, [Claim::Tcp(vec![443..=443, 8443..=8443])]);
     assert_eq!(callbacks.limit, None);
-    let sets: Vec<_> = callbacks
-        .from
-        .sets
-        .iter()
-        .map(|set| policy.sets[*set].name.as_str())
-        .collect();
+    let sets: Vec<_> = callbacks.from.sets.iter().map(|set| policy.sets[*set].name.as_str()).collect();
     assert_eq!(sets, ["safaricom"]);
-    assert_eq!(
-        policy.ingress.services[3].claims,
-        [Claim::Icmp(vec![8]), Claim::Icmpv6(vec![128])]
-    );
-    let allow: Vec<_> = policy
-        .egress
-        .allow
-        .iter()
-        .map(|rule| rule.name.as_str())
-        .collect();
+    assert_eq!(policy.ingress.services[3].claims, [Claim::Icmp(vec![8]), Claim::Icmpv6(vec![128])]);
+    let allow: Vec<_> = policy.egress.allow.iter().map(|rule| rule.name.as_str()).collect();
     assert_eq!(allow, ["daraja", "dns", "ntp"]);
-    assert_eq!(
-        policy.egress.allow[0].names,
-        ["api.safaricom.co.ke", "sandbox.safaricom.co.ke"]
-    );
-    assert_eq!(
-        policy.files,
-        [
-            Path::new("../rules/dedicated.yaml"),
-            Path::new("../rules/safaricom.yaml")
-        ]
-    );
+    assert_eq!(policy.egress.allow[0].names, ["api.safaricom.co.ke", "sandbox.safaricom.co.ke"]);
+    assert_eq!(policy.files, [Path::new("../rules/dedicated.yaml"), Path::new("../rules/safaricom.yaml")]);
 }
 
 #[test]
 fn safaricom_is_the_twelve_published_hosts() {
     let policy = load("dedicated.yaml").policy;
-    let set = policy
-        .sets
-        .iter()
-        .find(|set| set.name == "safaricom")
-        .expect("it is included");
+    let set = policy.sets.iter().find(|set| set.name == "safaricom").expect("it is included");
     let published = [
         "196.201.214.200",
         "196.201.214.206",
@@ -85,20 +54,15 @@ fn safaricom_is_the_twelve_published_hosts() {
         "196.201.212.136",
         "196.201.212.138",
     ];
-    let mut published: Vec<IpNet> = published
-        .iter()
-        .map(|host| format!("{host}/32").parse().expect("an address"))
-        .collect();
+    let mut published: Vec<IpNet> =
+        published.iter().map(|host| format!("{host}/32").parse().expect("an address")).collect();
     let mut shipped = set.prefixes.clone();
     published.sort();
     shipped.sort();
     assert_eq!(shipped, published);
     assert_eq!(set.checked, Some(date!(2026 - 08 - 08)));
     assert_eq!(set.expires, Some(date!(2027 - 02 - 08)));
-    assert_eq!(
-        set.watch,
-        ["196.201.208.0/20".parse::<IpNet>().expect("a prefix")]
-    );
+    assert_eq!(set.watch, ["196.201.208.0/20".parse::<IpNet>().expect("a prefix")]);
 }
 
 #[test]
@@ -107,10 +71,7 @@ fn shared_443_charges_safaricom_before_everybody() {
     assert_eq!(warnings, []);
     assert_eq!(policy.mode, Mode::Observe);
     let services = &policy.ingress.services;
-    assert_eq!(
-        (services[0].name.as_str(), services[1].name.as_str()),
-        ("callbacks", "site")
-    );
+    assert_eq!((services[0].name.as_str(), services[1].name.as_str()), ("callbacks", "site"));
     assert!(services[1].from.any && services[0].limit.is_none());
 }
 

@@ -1,9 +1,76 @@
-//! t
+//! `cargo xtask deb`: the Debian package of the agent, with the eBPF object inside.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::process::{self, capture, run as run_command, shown};
+use crate::setup;
+
+mod root;
+
+/// What the binary writes about itself: its arguments and where the package's list of assets expects the answer.
+const WRITTEN: [(&[&str], &str); 4] = [
+    (&["man"], "mpesa-fw.1"),
+    (&["completions", "bash"], "mpesa-fw.bash"),
+    (&["completions", "zsh"], "_mpesa-fw"),
+    (&["completions", "fish"], "mpesa-fw.fish"),
+];
+
+/// How to make the package.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {}
-pub(crate) fn run(_: &Arguments) -> anyhow::Result<()> {
-    Ok(())
+pub(crate) struct Arguments {
+    /// Also install, upgrade, remove and purge it in a Debian root of its own
+    #[arg(long = "try")]
+    tried: bool,
 }
-pub(crate) fn build_and_try() -> anyhow::Result<()> {
-    Ok(())
+
+/// Makes the package and says where it is.
+///
+/// # Errors
+/// When something is missing for it, the build fails, or the package doesn't behave.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    setup::run()?;
+    let package = build()?;
+    println!("package: {}", package.display());
+    if arguments.tried { root::try_out(&package) } else { Ok(()) }
+}
+
+/// Makes the package and tries it.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn build_and_try() -> Result<()> {
+    run(&Arguments { tried: true })
+}
+
+fn build() -> Result<PathBuf> {
+    setup::packaging()?;
+    run_command(process::cargo().args(["build", "--release", "--locked", "--package", "mpesa-fw"]))?;
+
+    let release = process::target().join("release");
+    let written = release.join("package");
+    fs::create_dir_all(&written).with_context(|| format!("cannot make {}", written.display()))?;
+    for (arguments, name) in WRITTEN {
+        let mut command = Command::new(release.join("mpesa-fw"));
+        let text = capture(command.args(arguments))?;
+        if text.trim().is_empty() {
+            bail!("`{}` printed nothing", shown(&command));
+        }
+        let path = written.join(name);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    // Debian Policy 12.1. Without a time stamp, so that the same page makes the same file.
+    run_command(
+        Command::new("gzip").args(["--force", "--best", "--no-name"]).arg(written.join(WRITTEN[0].1)),
+    )?;
+
+    let printed = capture(process::cargo().args(["deb", "--no-build", "--package", "mpesa-fw"]))?;
+    let path = printed.lines().last().map(PathBuf::from).unwrap_or_default();
+    if !path.is_file() {
+        bail!("cargo-deb named no package, but said: {printed}");
+    }
+    Ok(path)
 }

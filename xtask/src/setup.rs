@@ -107,7 +107,10 @@ fn compiler() -> Result<()> {
         run_command(Command::new("rustup").args(["toolchain", "link", LINKED, "/usr"]))?;
     }
     match toolchain::find() {
-        Ok(found) => Ok(ok(&format!("eBPF compiler: {} (toolchain `{}`)", found.version, found.name))),
+        Ok(found) => {
+            println!("ok: eBPF compiler: {} (toolchain `{}`)", found.version, found.name);
+            Ok(())
+        }
         Err(missing) => bail!("after the installation {missing}"),
     }
 }
@@ -132,7 +135,7 @@ fn linker() -> Result<()> {
             .args(["--features", &format!("llvm-{LLVM}"), &format!("bpf-linker@{LINKER}")]),
     )?;
     toolchain::linker()
-        .map(|version| ok(&version))
+        .map(|version| println!("ok: {version}"))
         .map_err(|missing| anyhow::anyhow!("{missing}"))
         .context("bpf-linker was installed, but is not found; is cargo's bin directory on the PATH?")
 }

@@ -3,7 +3,7 @@
 use super::permission::{Permission, destination, service};
 use crate::{
     address::{Address, Family},
-    packet::{FragmentKind, PacketBytes, PacketMeta, Quoted, claim, icmp, icmpv6, protocol},
+    packet::{FragmentKind, PacketMeta, claim, icmp, icmpv6, protocol},
     settings::Direction,
     state::{FlowKey, State},
     tables::Tables,
@@ -19,7 +19,7 @@ const MLD_HOP_LIMIT: u8 = 1;
 
 /// 4, towards this host.
 #[inline(always)]
-pub(super) fn is_ingress_control<T: Tables, S: State, B: PacketBytes>(tables: &T, state: &S, bytes: &B, meta: &PacketMeta) -> bool {
+pub(super) fn is_ingress_control<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta) -> bool {
     // Fragmented control traffic does not exist (RFC 6980), and later fragments have no ports to go by.
     if !matches!(meta.fragment, FragmentKind::Whole) {
         return false;
@@ -28,7 +28,9 @@ pub(super) fn is_ingress_control<T: Tables, S: State, B: PacketBytes>(tables: &T
         return match meta.family {
             Family::V4 => meta.source_port == DHCP_SERVER && meta.target_port == DHCP_CLIENT,
             Family::V6 => {
-                meta.source_port == DHCPV6_SERVER && meta.target_port == DHCPV6_CLIENT && is_link_local(&meta.source)
+                meta.source_port == DHCPV6_SERVER
+                    && meta.target_port == DHCPV6_CLIENT
+                    && is_link_local(&meta.source)
             }
         };
     }
@@ -37,20 +39,25 @@ pub(super) fn is_ingress_control<T: Tables, S: State, B: PacketBytes>(tables: &T
     }
     if matches!(meta.family, Family::V6) {
         match meta.icmp_type {
-            icmpv6::ROUTER_ADVERTISEMENT => return meta.hop_limit == ND_HOP_LIMIT && is_link_local(&meta.source),
-            icmpv6::NEIGHBOUR_SOLICITATION | icmpv6::NEIGHBOUR_ADVERTISEMENT => return meta.hop_limit == ND_HOP_LIMIT,
+            icmpv6::ROUTER_ADVERTISEMENT => {
+                return meta.hop_limit == ND_HOP_LIMIT && is_link_local(&meta.source);
+            }
+            icmpv6::NEIGHBOUR_SOLICITATION | icmpv6::NEIGHBOUR_ADVERTISEMENT => {
+                return meta.hop_limit == ND_HOP_LIMIT;
+            }
             icmpv6::MLD_QUERY | icmpv6::MLD_REPORT | icmpv6::MLD_DONE | icmpv6::MLD2_REPORT => {
-                return meta.hop_limit == MLD_HOP_LIMIT && (is_link_local(&meta.source) || meta.source == Address::UNSPECIFIED);
+                return meta.hop_limit == MLD_HOP_LIMIT
+                    && (is_link_local(&meta.source) || meta.source == Address::UNSPECIFIED);
             }
             _ => {}
         }
     }
-    is_icmp_error(meta) && quotes_permitted(tables, state, bytes, meta, Direction::Ingress)
+    quotes_permitted(tables, state, meta, Direction::Ingress)
 }
 
 /// E3, from this host; what the kernel says for sockets that are gone is judged in `egress`.
 #[inline(always)]
-pub(super) fn is_egress_control<T: Tables, S: State, B: PacketBytes>(tables: &T, state: &S, bytes: &B, meta: &PacketMeta) -> bool {
+pub(super) fn is_egress_control<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta) -> bool {
     if !matches!(meta.fragment, FragmentKind::Whole) {
         return false;
     }
@@ -65,23 +72,18 @@ pub(super) fn is_egress_control<T: Tables, S: State, B: PacketBytes>(tables: &T,
     }
     if matches!(meta.family, Family::V6) {
         match meta.icmp_type {
-            icmpv6::ROUTER_SOLICITATION | icmpv6::NEIGHBOUR_SOLICITATION | icmpv6::NEIGHBOUR_ADVERTISEMENT => {
+            icmpv6::ROUTER_SOLICITATION
+            | icmpv6::NEIGHBOUR_SOLICITATION
+            | icmpv6::NEIGHBOUR_ADVERTISEMENT => {
                 return meta.hop_limit == ND_HOP_LIMIT;
             }
-            icmpv6::MLD_REPORT | icmpv6::MLD_DONE | icmpv6::MLD2_REPORT => return meta.hop_limit == MLD_HOP_LIMIT,
+            icmpv6::MLD_REPORT | icmpv6::MLD_DONE | icmpv6::MLD2_REPORT => {
+                return meta.hop_limit == MLD_HOP_LIMIT;
+            }
             _ => {}
         }
     }
-    is_icmp_error(meta) && quotes_permitted(tables, state, bytes, meta, Direction::Egress)
-}
-
-/// Whether this ICMP type asks for nothing and answers nothing: it reports on another packet, which it quotes.
-#[inline(always)]
-pub(super) const fn is_icmp_error(meta: &PacketMeta) -> bool {
-    match meta.family {
-        Family::V4 => matches!(meta.icmp_type, icmp::UNREACHABLE | icmp::TIME_EXCEEDED | icmp::PARAMETER_PROBLEM),
-        Family::V6 => meta.icmp_type >= icmpv6::UNREACHABLE && meta.icmp_type <= icmpv6::PARAMETER_PROBLEM,
-    }
+    quotes_permitted(tables, state, meta, Direction::Egress)
 }
 
 /// fe80::/10
@@ -90,45 +92,37 @@ pub(super) const fn is_link_local(address: &Address) -> bool {
     address.words[0] & 0xffc0_0000 == 0xfe80_0000
 }
 
-/// Whether the packet that an ICMP error quotes went the other way between this host and a peer that a live flow, a
-/// service or (for what this host sends) a destination permits. The error itself must go to the quoted packet's sender.
+/// Whether this is an ICMP error that quotes a packet which went the other way, between this host and a peer that a
+/// live flow or a service permits. The error must go to the sender of what it quotes,
+/// which [`Quoted`](crate::packet::Quoted) has made sure of.
 #[inline(always)]
-fn quotes_permitted<T: Tables, S: State, B: PacketBytes>(
+fn quotes_permitted<T: Tables, S: State>(
     tables: &T,
     state: &S,
-    bytes: &B,
     meta: &PacketMeta,
     direction: Direction,
 ) -> bool {
-    let Some(quoted) = Quoted::read(bytes, meta) else {
-        return false;
-    };
-    if quoted.source != meta.target {
+    let quoted = &meta.quoted;
+    if !quoted.is_readable {
         return false;
     }
     let (local, remote, local_port, remote_port) = match direction {
-        Direction::Ingress => (&quoted.source, &quoted.target, quoted.source_port, quoted.target_port),
-        Direction::Egress => (&quoted.target, &quoted.source, quoted.target_port, quoted.source_port),
+        Direction::Ingress => (&meta.target, &quoted.target, quoted.source_port, quoted.target_port),
+        Direction::Egress => (&quoted.target, &meta.target, quoted.target_port, quoted.source_port),
     };
-    let is_icmp = match quoted.family {
-        Family::V4 => quoted.protocol == protocol::ICMP,
-        Family::V6 => quoted.protocol == protocol::ICMPV6,
-    };
+    let is_icmp = matches!(quoted.protocol, protocol::ICMP | protocol::ICMPV6);
     let flow_port = if is_icmp { quoted.icmp_id } else { local_port };
     if state.may_have_flow(flow_port) {
-        let key = FlowKey::new(quoted.family, quoted.protocol, *local, flow_port, *remote, remote_port);
-        let now = state.now();
-        if state.with_flow(&key, |flow| !flow.is_expired(key.protocol, now)) == Some(true) {
+        let key = FlowKey::new(meta.family, quoted.protocol, *local, flow_port, *remote, remote_port);
+        if let Some(flow) = state.flow(&key)
+            && !flow.is_expired(key.protocol, state.now())
+        {
             return true;
         }
     }
     // What a service of this host answered with, or was asked by: the claim is that of the question.
-    let asked = question(quoted.family, quoted.icmp_type);
-    let served = claim(quoted.family, quoted.protocol, local_port, asked);
-    if matches!(service(tables, quoted.family, served, local, remote), Permission::Allowed(_)) {
-        return true;
-    }
-    false
+    let served = claim(meta.family, quoted.protocol, local_port, question(meta.family, quoted.icmp_type));
+    matches!(service(tables, meta.family, served, local, remote), Permission::Allowed(_))
 }
 
 /// The ICMP type that is answered by this one; itself where it is no answer.

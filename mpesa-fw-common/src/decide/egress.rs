@@ -1,44 +1,38 @@
 //! Packets from this host.
 
 use super::{
-    Decision, SocketFacts, control,
+    Decision, Sender, control,
     flow::{self, Found},
     ingress::{later_fragment, note_first_fragment},
     permission::{Permission, destination, service},
 };
 use crate::{
-    packet::{self, FragmentKind, PacketBytes, PacketMeta, Parsed, claim},
+    packet::{FragmentKind, PacketMeta, Parsed, claim},
     reason::{DropReason, PassReason},
     settings::Direction,
     state::State,
     tables::{RuleIndex, Tables},
 };
 
-/// Judges a frame from this host, fills `meta` as far as the frame can be understood, and opens the flow of a new
-/// connection that is permitted (in observe mode also of one that isn't, marked).
+/// Judges a packet from this host, and opens the flow of a new connection that is permitted (in observe mode also of
+/// one that isn't, marked).
 #[inline(always)]
-pub fn egress<T: Tables, S: State, F: SocketFacts, B: PacketBytes>(
-    tables: &T,
-    state: &S,
-    socket: &F,
-    bytes: &B,
-    meta: &mut PacketMeta,
-) -> Decision {
-    match packet::parse(bytes, meta) {
+pub fn egress<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta, sender: &Sender) -> Decision {
+    match meta.parsed {
         Parsed::LinkLayer => return Decision::pass(PassReason::LinkLayer), // E1
         Parsed::UnknownEthertype => return Decision::drop(DropReason::UnknownEthertype), // E1
         Parsed::Malformed => return Decision::drop(DropReason::Malformed), // E2
         Parsed::Ip => {}
     }
-    if control::is_egress_control(tables, state, bytes, meta) || speaks_for_the_gone(tables, state, socket, meta) {
+    if control::is_egress_control(tables, state, meta) || speaks_for_the_gone(tables, state, meta, sender) {
         return Decision::pass(PassReason::Control); // E3
     }
     match meta.fragment {
         FragmentKind::Unjudgeable => Decision::drop(DropReason::Fragment), // E4
         FragmentKind::Later => later_fragment(tables, state, meta, Direction::Egress), // E4
-        FragmentKind::Whole => whole(tables, state, socket, meta),
+        FragmentKind::Whole => whole(tables, state, meta, sender),
         FragmentKind::First => {
-            let decision = whole(tables, state, socket, meta);
+            let decision = whole(tables, state, meta, sender);
             note_first_fragment(tables, state, meta, Direction::Egress, &decision);
             decision
         }
@@ -47,15 +41,17 @@ pub fn egress<T: Tables, S: State, F: SocketFacts, B: PacketBytes>(
 
 /// E5 to E8, for a packet with its transport header.
 #[inline(always)]
-fn whole<T: Tables, S: State, F: SocketFacts>(tables: &T, state: &S, socket: &F, meta: &PacketMeta) -> Decision {
-    if is_service_reply(tables, socket, meta) {
+fn whole<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta, sender: &Sender) -> Decision {
+    if is_service_reply(tables, meta, sender) {
         return Decision::pass(PassReason::ServiceReply); // E5
     }
     if !meta.opens_connection() {
-        match flow::find(tables, state, meta, Direction::Egress) {
-            Found::Live(rule) => return Decision::pass_by(PassReason::Flow, rule), // E7
-            Found::Marked(reason, rule) => return Decision::drop_by(reason, rule), // E7, observe mode
-            Found::None => {}
+        let found = flow::find(tables, state, meta, Direction::Egress);
+        if found != Found::NONE {
+            return match found.would_drop() {
+                None => Decision::pass_by(PassReason::Flow, found.rule()), // E7
+                Some(reason) => Decision::drop_by(reason, found.rule()),   // E7, observe mode
+            };
         }
     }
     let (denied, rule) = match destination(tables, state, meta.family, meta.claim(), &meta.target) {
@@ -67,11 +63,11 @@ fn whole<T: Tables, S: State, F: SocketFacts>(tables: &T, state: &S, socket: &F,
     if let Some(reason) = denied {
         if tables.observes() {
             // Whether there is room changes nothing: the packet goes either way.
-            let _recorded = flow::open(tables, state, meta, socket.cookie(), rule, denied);
+            let _recorded = flow::open(tables, state, meta, sender.cookie, rule, denied);
         }
         return Decision::drop_by(reason, rule);
     }
-    if !flow::open(tables, state, meta, socket.cookie(), rule, None) {
+    if !flow::open(tables, state, meta, sender.cookie, rule, None) {
         return Decision::drop_by(DropReason::FlowTableFull, rule);
     }
     let is_default = matches!(rule.index(), None);
@@ -80,7 +76,7 @@ fn whole<T: Tables, S: State, F: SocketFacts>(tables: &T, state: &S, socket: &F,
 
 /// E5: a reply of a service to a source that it allows, told without state.
 #[inline(always)]
-fn is_service_reply<T: Tables, F: SocketFacts>(tables: &T, socket: &F, meta: &PacketMeta) -> bool {
+fn is_service_reply<T: Tables>(tables: &T, meta: &PacketMeta, sender: &Sender) -> bool {
     let question = control::question(meta.family, meta.icmp_type);
     let can_reply = if meta.is_icmp() {
         question != meta.icmp_type
@@ -91,15 +87,21 @@ fn is_service_reply<T: Tables, F: SocketFacts>(tables: &T, socket: &F, meta: &Pa
         return false;
     }
     let served = claim(meta.family, meta.protocol, meta.source_port, question);
-    let allowed = matches!(service(tables, meta.family, served, &meta.source, &meta.target), Permission::Allowed(_));
-    allowed && (!meta.is_udp() || socket.bound_port() == Some(meta.source_port))
+    let allowed =
+        matches!(service(tables, meta.family, served, &meta.source, &meta.target), Permission::Allowed(_));
+    allowed && (!meta.is_udp() || sender.bound_port == meta.source_port)
 }
 
 /// E3: what the kernel sends for a socket that is gone, to a peer that the policy permits.
 #[inline(always)]
-fn speaks_for_the_gone<T: Tables, S: State, F: SocketFacts>(tables: &T, state: &S, socket: &F, meta: &PacketMeta) -> bool {
+fn speaks_for_the_gone<T: Tables, S: State>(
+    tables: &T,
+    state: &S,
+    meta: &PacketMeta,
+    sender: &Sender,
+) -> bool {
     matches!(meta.fragment, FragmentKind::Whole)
         && meta.is_bare_tcp()
-        && !socket.is_full()
+        && !sender.is_full
         && control::peer_is_permitted(tables, state, meta)
 }

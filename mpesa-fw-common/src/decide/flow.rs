@@ -2,54 +2,85 @@
 
 use super::permission::{Permission, flow_permission};
 use crate::{
-    packet::{PacketMeta, icmp, icmpv6},
     address::Family,
-    settings::Direction,
+    packet::{PacketMeta, icmp, icmpv6},
     reason::DropReason,
+    settings::Direction,
     state::{FlowKey, FlowPhase, FlowState, State},
     tables::{RuleIndex, RuleSet, Tables},
 };
 
 /// What a packet finds of its flow.
-pub(super) enum Found {
-    /// It is live, and this rule allows it.
-    Live(RuleIndex),
-    /// Observe mode lets it live, though it would be denied for this.
-    Marked(DropReason, RuleIndex),
+///
+/// Verifier: one integer, all of it always written. As an enum with fields the compiler packs bytes that it never set,
+/// and the register that they come from may hold a pointer ("32-bit pointer arithmetic prohibited").
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Found(u32);
+
+impl Found {
     /// There is none, or none any more.
-    None,
+    pub(super) const NONE: Self = Self(0);
+    const LIVE: u32 = 1 << 16;
+
+    #[inline(always)]
+    const fn live(flow: &FlowState) -> Self {
+        Self(Self::LIVE | (flow.would_drop as u32) << 8 | flow.rule as u32)
+    }
+
+    /// The rule that allows it (or, where it is marked, the one charged for it).
+    #[inline(always)]
+    pub(super) const fn rule(self) -> RuleIndex {
+        match RuleIndex::new(self.0 as u8) {
+            Some(rule) => rule,
+            None => RuleIndex::NONE,
+        }
+    }
+
+    /// Why it would be denied, where only observe mode lets it live.
+    #[inline(always)]
+    pub(super) fn would_drop(self) -> Option<DropReason> {
+        let code = ((self.0 >> 8) as u8).checked_sub(1)?;
+        Some(DropReason::try_from(code).unwrap_or(DropReason::Internal))
+    }
 }
 
 /// Looks for the live flow of a packet and moves it on. A flow that another generation judged is judged again first.
 #[inline(always)]
-pub(super) fn find<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta, direction: Direction) -> Found {
+pub(super) fn find<T: Tables, S: State>(
+    tables: &T,
+    state: &S,
+    meta: &PacketMeta,
+    direction: Direction,
+) -> Found {
     let key = meta.flow_key(direction);
     if matches!(direction, Direction::Ingress) && !state.may_have_flow(key.local_port) {
-        return Found::None;
+        return Found::NONE;
     }
+    let Some(mut flow) = state.flow(&key) else {
+        return Found::NONE;
+    };
     let now = state.now();
-    let found = state.with_flow(&key, |flow| {
-        if flow.is_expired(key.protocol, now) {
-            return Found::None;
-        }
-        if flow.generation != tables.generation() && !judge_again(tables, state, &key, flow) {
-            return Found::None;
-        }
-        flow.last_seen = now;
-        flow.phase = next_phase(FlowPhase::from_code(flow.phase), meta, direction) as u8;
-        let rule = RuleIndex::new(flow.rule).unwrap_or(RuleIndex::NONE);
-        match flow.would_drop.checked_sub(1).map(DropReason::try_from) {
-            None => Found::Live(rule),
-            Some(Ok(reason)) => Found::Marked(reason, rule),
-            Some(Err(_)) => Found::Marked(DropReason::Internal, rule),
-        }
-    });
-    found.unwrap_or(Found::None)
+    if flow.is_expired(key.protocol, now) {
+        return Found::NONE;
+    }
+    if flow.generation != tables.generation() && !judge_again(tables, state, &key, &mut flow) {
+        return Found::NONE;
+    }
+    flow.last_seen = now;
+    flow.phase = next_phase(FlowPhase::from_code(flow.phase), meta, direction) as u8;
+    Found::live(&flow)
 }
 
 /// Records the flow that a packet of egress opens. False: there is no room.
 #[inline(always)]
-pub(super) fn open<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta, cookie: u64, rule: RuleIndex, would_drop: Option<DropReason>) -> bool {
+pub(super) fn open<T: Tables, S: State>(
+    tables: &T,
+    state: &S,
+    meta: &PacketMeta,
+    cookie: u64,
+    rule: RuleIndex,
+    would_drop: Option<DropReason>,
+) -> bool {
     if !opens_flow(meta) {
         return true;
     }

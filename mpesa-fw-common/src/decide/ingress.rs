@@ -7,18 +7,18 @@ use super::{
 };
 use crate::{
     address::{Address, Family},
-    limit::{LimitWhat, conforms, limit_set_index, limit_tag},
-    packet::{self, FragmentKind, PacketBytes, PacketMeta, Parsed, icmpv6},
-    reason::{DropReason, PassReason},
-    settings::{Direction, feature},
+    limit::{LIMITED_PER_CLAIM, LimitWhat, conforms, limit_set_index, limit_tag},
+    packet::{FragmentKind, PacketMeta, Parsed, icmpv6},
+    reason::{DropReason, PassReason, Reason},
+    settings::{Direction, Verdict, feature},
     state::{FRAGMENT_LIFETIME, FragmentState, State},
-    tables::{RULES, RuleIndex, RuleSet, Tables},
+    tables::{RuleIndex, RuleSet, Tables},
 };
 
-/// Judges a frame towards this host and fills `meta` as far as the frame can be understood.
+/// Judges a packet towards this host.
 #[inline(always)]
-pub fn ingress<T: Tables, S: State, B: PacketBytes>(tables: &T, state: &S, bytes: &B, meta: &mut PacketMeta) -> Decision {
-    match packet::parse(bytes, meta) {
+pub fn ingress<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta) -> Decision {
+    match meta.parsed {
         Parsed::LinkLayer => return Decision::pass(PassReason::LinkLayer), // 1
         Parsed::UnknownEthertype => return Decision::drop(DropReason::UnknownEthertype), // 1
         Parsed::Malformed => return Decision::drop(DropReason::Malformed), // 2
@@ -27,7 +27,7 @@ pub fn ingress<T: Tables, S: State, B: PacketBytes>(tables: &T, state: &S, bytes
     if is_impossible_source(state, meta) {
         return Decision::drop(DropReason::Spoofed); // 3
     }
-    if control::is_ingress_control(tables, state, bytes, meta) {
+    if control::is_ingress_control(tables, state, meta) {
         return Decision::pass(PassReason::Control); // 4
     }
     match meta.fragment {
@@ -44,7 +44,12 @@ pub fn ingress<T: Tables, S: State, B: PacketBytes>(tables: &T, state: &S, bytes
 
 /// 5: passes if the first fragment did, charged to the same rule.
 #[inline(always)]
-pub(super) fn later_fragment<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta, direction: Direction) -> Decision {
+pub(super) fn later_fragment<T: Tables, S: State>(
+    tables: &T,
+    state: &S,
+    meta: &PacketMeta,
+    direction: Direction,
+) -> Decision {
     let Some(first) = state.fragment(&meta.fragment_key(direction)) else {
         return Decision::drop(DropReason::Fragment);
     };
@@ -65,9 +70,12 @@ pub(super) fn note_first_fragment<T: Tables, S: State>(
     direction: Direction,
     decision: &Decision,
 ) {
-    use crate::settings::Verdict;
     if matches!(decision.verdict(), Verdict::Pass) {
-        let first = FragmentState { passed_at: state.now(), generation: tables.generation(), rule: u32::from(decision.rule.raw()) };
+        let first = FragmentState {
+            passed_at: state.now(),
+            generation: tables.generation(),
+            rule: u32::from(decision.rule.raw()),
+        };
         state.note_fragment(&meta.fragment_key(direction), &first);
     }
 }
@@ -80,21 +88,21 @@ fn whole<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta) -> Decis
             Decision::drop(DropReason::Fragment) // 5: TCP never needs to fragment
         }
         Permission::Allowed(rules) => within_limit(tables, state, meta, rules), // 6
-        Permission::Denied(reason, rule, near_miss) => Decision { near_miss, ..Decision::drop_by(reason, rule) }, // 6
-        Permission::Unclaimed if tables.default_passes(Direction::Ingress) => Decision::pass(PassReason::Default), // 8
-        Permission::Unclaimed => Decision::drop(DropReason::NoService), // 8
+        Permission::Denied(reason, rule, near_miss) => {
+            Decision { near_miss, ..Decision::drop_by(reason, rule) }
+        } // 6
+        Permission::Unclaimed if tables.default_passes(Direction::Ingress) => {
+            Decision::pass(PassReason::Default)
+        } // 8
+        Permission::Unclaimed => Decision::drop(DropReason::NoService),         // 8
     };
-    use crate::reason::Reason;
     match served.reason {
         Reason::Pass(PassReason::Service) => return served,
         Reason::Pass(_) | Reason::Drop(_) => {}
     }
     // 7, and "never lost to rule 6"
-    if flow::can_be_reply(meta) {
-        match flow::find(tables, state, meta, Direction::Ingress) {
-            Found::Live(_) | Found::Marked(..) => return Decision::pass(PassReason::Flow),
-            Found::None => {}
-        }
+    if flow::can_be_reply(meta) && flow::find(tables, state, meta, Direction::Ingress) != Found::NONE {
+        return Decision::pass(PassReason::Flow);
     }
     served
 }
@@ -107,7 +115,8 @@ fn within_limit<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta, r
         return Decision::pass_by(PassReason::Service, first);
     }
     let mut rest = rules;
-    for _ in 0..RULES {
+    // The limited ones, and one without a limit behind them.
+    for _ in 0..=LIMITED_PER_CLAIM {
         if rest.is_empty() {
             break;
         }
@@ -131,8 +140,10 @@ fn keeps_limit<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta, ru
         return true;
     }
     let tag = limit_tag(tables.limit_seed(), &info, meta.family, &meta.source);
-    let now = state.now();
-    state.with_limit_set(limit_set_index(tag), |set| conforms(set, tag, &info, now)) == Some(true)
+    match state.limit_set(limit_set_index(tag)) {
+        Some(mut set) => conforms(&mut set, tag, &info, state.now()),
+        None => false,
+    }
 }
 
 /// 3: whether no honest packet can come from there.
@@ -152,7 +163,12 @@ fn is_impossible_v4(meta: &PacketMeta) -> bool {
     let bits = meta.source.v4_bits();
     match bits >> 24 {
         // 0/8, RFC 1122 3.2.1.3: "this host", which says so to a DHCP server
-        0 => !(bits == 0 && meta.is_udp() && meta.source_port == DHCP_CLIENT && meta.target_port == DHCP_SERVER),
+        0 => {
+            !(bits == 0
+                && meta.is_udp()
+                && meta.source_port == DHCP_CLIENT
+                && meta.target_port == DHCP_SERVER)
+        }
         127 | 224..=239 => true,
         _ => bits == u32::MAX,
     }
@@ -166,7 +182,11 @@ fn is_impossible_v6(meta: &PacketMeta) -> bool {
         return !(meta.is_icmp()
             && matches!(
                 meta.icmp_type,
-                icmpv6::NEIGHBOUR_SOLICITATION | icmpv6::ROUTER_SOLICITATION | icmpv6::MLD_REPORT | icmpv6::MLD_DONE | icmpv6::MLD2_REPORT
+                icmpv6::NEIGHBOUR_SOLICITATION
+                    | icmpv6::ROUTER_SOLICITATION
+                    | icmpv6::MLD_REPORT
+                    | icmpv6::MLD_DONE
+                    | icmpv6::MLD2_REPORT
             ));
     }
     // An IPv4 address in mapped form is for sockets, never for the wire (RFC 4038 4.2).

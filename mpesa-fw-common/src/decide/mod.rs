@@ -12,6 +12,7 @@ pub use ingress::ingress;
 pub use permission::{Permission, destination, flow_permission, service};
 
 use crate::{
+    packet::PacketMeta,
     reason::{DropReason, PassReason, Reason},
     settings::Verdict,
     tables::RuleIndex,
@@ -66,12 +67,23 @@ impl Decision {
 }
 
 /// What is known of the socket behind a packet of egress.
-pub trait SocketFacts {
-    /// Whether there is one that a program may hold: not the remains of a connection (TIME_WAIT), not a half-open
-    /// one, not none (the kernel itself, or forwarded).
-    fn is_full(&self) -> bool;
-    /// The port it is bound to.
-    fn bound_port(&self) -> Option<u16>;
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Sender {
     /// Its cookie; 0: none.
-    fn cookie(&self) -> u64;
+    pub cookie: u64,
+    /// The port it is bound to; 0: none.
+    pub bound_port: u16,
+    /// Whether there is one that a program may hold: not the remains of a connection (TIME_WAIT), not a half-open one,
+    /// not none (the kernel itself, or forwarded).
+    pub is_full: bool,
+}
+
+impl Sender {
+    /// Whether anything is asked of the sender of such a packet; what a program sends along an open connection is
+    /// judged without.
+    #[inline(always)]
+    #[must_use]
+    pub const fn matters(meta: &PacketMeta) -> bool {
+        !meta.is_tcp() || meta.opens_connection() || meta.is_bare_tcp()
+    }
 }

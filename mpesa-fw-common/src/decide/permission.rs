@@ -23,7 +23,13 @@ pub enum Permission {
 
 /// Whether services allow `remote` to send this to `local`.
 #[inline(always)]
-pub fn service<T: Tables>(tables: &T, family: Family, claim: ClaimIndex, local: &Address, remote: &Address) -> Permission {
+pub fn service<T: Tables>(
+    tables: &T,
+    family: Family,
+    claim: ClaimIndex,
+    local: &Address,
+    remote: &Address,
+) -> Permission {
     let Some(claimed) = tables.claims(Direction::Ingress, claim) else {
         return INTERNAL;
     };
@@ -48,7 +54,13 @@ pub fn service<T: Tables>(tables: &T, family: Family, claim: ClaimIndex, local: 
 
 /// Whether destinations allow this host to send this to `remote`.
 #[inline(always)]
-pub fn destination<T: Tables, S: State>(tables: &T, state: &S, family: Family, claim: ClaimIndex, remote: &Address) -> Permission {
+pub fn destination<T: Tables, S: State>(
+    tables: &T,
+    state: &S,
+    family: Family,
+    claim: ClaimIndex,
+    remote: &Address,
+) -> Permission {
     let Some(claimed) = tables.claims(Direction::Egress, claim) else {
         return INTERNAL;
     };

@@ -51,7 +51,13 @@ pub(super) fn walk<B: PacketBytes>(bytes: &B, start: u32, meta: &mut PacketMeta)
         return None;
     }
 
-    let mut chain = Chain { next: h[6], offset: start + HEADER, in_first_fragment: false, seen_fragment: false, done: false };
+    let mut chain = Chain {
+        next: h[6],
+        offset: start + HEADER,
+        in_first_fragment: false,
+        seen_fragment: false,
+        done: false,
+    };
     // Verifier: unrolled by hand. As a `while` 6.1 rejects it (back-edge) and 6.18 needs 94,000 steps.
     step(bytes, &mut chain, meta, true)?;
     step(bytes, &mut chain, meta, false)?;

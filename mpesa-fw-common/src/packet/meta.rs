@@ -1,10 +1,10 @@
 //! What a decision asks of a packet.
 
-use super::protocol;
+use super::{Parsed, Quoted, icmp, icmpv6, protocol};
 use crate::{
     address::{Address, Family},
-    state::{FlowKey, FragmentKey},
     settings::Direction,
+    state::{FlowKey, FragmentKey},
     tables::ClaimIndex,
 };
 
@@ -56,6 +56,10 @@ pub struct PacketMeta {
     pub tcp_flags: u8,
     /// Type of ICMP and ICMPv6, else 0.
     pub icmp_type: u8,
+    /// What the walk came to; where it is not [`Parsed::Ip`], no other field counts.
+    pub parsed: Parsed,
+    /// What an ICMP error quotes.
+    pub quoted: Quoted,
 }
 
 const TCP_FIN: u8 = 0x01;
@@ -82,6 +86,8 @@ impl PacketMeta {
         hop_limit: 0,
         tcp_flags: 0,
         icmp_type: 0,
+        parsed: Parsed::Malformed,
+        quoted: Quoted::NOTHING,
     };
 
     /// Whether it is TCP.
@@ -106,6 +112,23 @@ impl PacketMeta {
             Family::V4 => self.protocol == protocol::ICMP,
             Family::V6 => self.protocol == protocol::ICMPV6,
         }
+    }
+
+    /// Whether it is an ICMP message that asks for nothing and answers nothing: it reports on another packet, which it
+    /// quotes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_icmp_error(&self) -> bool {
+        self.is_icmp()
+            && match self.family {
+                Family::V4 => matches!(
+                    self.icmp_type,
+                    icmp::UNREACHABLE | icmp::TIME_EXCEEDED | icmp::PARAMETER_PROBLEM
+                ),
+                Family::V6 => {
+                    self.icmp_type >= icmpv6::UNREACHABLE && self.icmp_type <= icmpv6::PARAMETER_PROBLEM
+                }
+            }
     }
 
     /// A SYN without ACK: it opens a connection, whatever other flags it carries.
@@ -156,8 +179,12 @@ impl PacketMeta {
             Direction::Egress => (self.icmp_id, 0),
         };
         match direction {
-            Direction::Ingress => FlowKey::new(self.family, self.protocol, self.target, target_port, self.source, source_port),
-            Direction::Egress => FlowKey::new(self.family, self.protocol, self.source, source_port, self.target, target_port),
+            Direction::Ingress => {
+                FlowKey::new(self.family, self.protocol, self.target, target_port, self.source, source_port)
+            }
+            Direction::Egress => {
+                FlowKey::new(self.family, self.protocol, self.source, source_port, self.target, target_port)
+            }
         }
     }
 

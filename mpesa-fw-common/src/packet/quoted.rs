@@ -1,16 +1,15 @@
 //! The packet that an ICMP error quotes (RFC 792, RFC 4443 2.4).
 
-use super::{PacketBytes, PacketMeta, ipv6::is_extension, protocol};
+use super::{PacketBytes, ipv6::is_extension, protocol};
 use crate::address::{Address, Family};
 
 const ERROR_HEADER: u32 = 8;
 
-/// The beginning of a quoted packet. Ports are 0 where the protocol has none.
+/// The beginning of a quoted packet, which its sender gets back: its source is the target of the ICMP error.
+/// Ports are 0 where the protocol has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quoted {
-    /// Source address.
-    pub source: Address,
-    /// Target address.
+    /// Where the quoted packet was going.
     pub target: Address,
     /// Source port.
     pub source_port: u16,
@@ -22,82 +21,107 @@ pub struct Quoted {
     pub icmp_type: u8,
     /// Upper-layer protocol.
     pub protocol: u8,
-    /// IP version; the quoting packet's.
-    pub family: Family,
+    /// Whether anything is quoted that can be matched to a flow or a service. Not so: a packet of somebody else, a later
+    /// fragment, a packet cut before its ports, a chain of more than one extension header.
+    pub is_readable: bool,
 }
 
 impl Quoted {
-    /// Reads what the ICMP error `meta` quotes. None where that can't be matched to anything: a later
-    /// fragment, a packet cut before its ports, a chain of more than one extension header.
+    /// No quotation.
+    pub const NOTHING: Self = Self {
+        target: Address::UNSPECIFIED,
+        source_port: 0,
+        target_port: 0,
+        icmp_id: 0,
+        icmp_type: 0,
+        protocol: 0,
+        is_readable: false,
+    };
+
+    /// Reads what an ICMP error quotes; its header is at `error`, its end at `end`.
     #[inline(always)]
-    pub fn read<B: PacketBytes>(bytes: &B, meta: &PacketMeta) -> Option<Self> {
-        let start = meta.transport_offset + ERROR_HEADER;
-        let mut quoted = match meta.family {
-            Family::V4 => Self::network4(bytes, start)?,
-            Family::V6 => Self::network6(bytes, start)?,
+    pub(super) fn read<B: PacketBytes>(
+        &mut self,
+        bytes: &B,
+        family: Family,
+        error: u32,
+        end: u32,
+        sender: &Address,
+    ) {
+        self.is_readable = self.fill(bytes, family, error + ERROR_HEADER, end, sender).is_some();
+    }
+
+    #[inline(always)]
+    fn fill<B: PacketBytes>(
+        &mut self,
+        bytes: &B,
+        family: Family,
+        start: u32,
+        end: u32,
+        sender: &Address,
+    ) -> Option<()> {
+        let offset = match family {
+            Family::V4 => self.network4(bytes, start, sender)?,
+            Family::V6 => self.network6(bytes, start, sender)?,
         };
-        let (offset, quoted) = (quoted.0, &mut quoted.1);
-        if offset + 8 > meta.end {
+        if offset + 8 > end {
             return None;
         }
         let h = bytes.read::<8>(offset)?;
-        match (quoted.protocol, quoted.family) {
+        match (self.protocol, family) {
             (protocol::TCP | protocol::UDP, _) => {
-                quoted.source_port = u16::from_be_bytes([h[0], h[1]]);
-                quoted.target_port = u16::from_be_bytes([h[2], h[3]]);
+                self.source_port = u16::from_be_bytes([h[0], h[1]]);
+                self.target_port = u16::from_be_bytes([h[2], h[3]]);
             }
             (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6) => {
-                quoted.icmp_type = h[0];
-                quoted.icmp_id = u16::from_be_bytes([h[4], h[5]]);
+                self.icmp_type = h[0];
+                self.icmp_id = u16::from_be_bytes([h[4], h[5]]);
             }
             _ => {}
         }
-        Some(*quoted)
+        Some(())
     }
 
-    /// Offset of the quoted transport header, and what the quoted IPv4 header says.
+    /// Reads the quoted IPv4 header; offset of what is behind it.
     #[inline(always)]
-    fn network4<B: PacketBytes>(bytes: &B, start: u32) -> Option<(u32, Self)> {
+    fn network4<B: PacketBytes>(&mut self, bytes: &B, start: u32, sender: &Address) -> Option<u32> {
         let h = bytes.read::<20>(start)?;
         let header = u32::from(h[0] & 0x0f) * 4;
         let is_later_fragment = u16::from_be_bytes([h[6], h[7]]) & 0x1fff != 0;
-        if h[0] >> 4 != 4 || header < 20 || is_later_fragment {
+        let source = u32::from_be_bytes([h[12], h[13], h[14], h[15]]);
+        if h[0] >> 4 != 4 || header < 20 || is_later_fragment || source != sender.v4_bits() {
             return None;
         }
-        let source = Address::from_v4_octets([h[12], h[13], h[14], h[15]]);
-        let target = Address::from_v4_octets([h[16], h[17], h[18], h[19]]);
-        Some((start + header, Self::between(Family::V4, h[9], source, target)))
+        self.protocol = h[9];
+        self.target = Address::from_v4_octets([h[16], h[17], h[18], h[19]]);
+        Some(start + header)
     }
 
     /// Likewise for IPv6, over one extension header at most (a too-big quotes fragments).
     #[inline(always)]
-    fn network6<B: PacketBytes>(bytes: &B, start: u32) -> Option<(u32, Self)> {
+    fn network6<B: PacketBytes>(&mut self, bytes: &B, start: u32, sender: &Address) -> Option<u32> {
         const FRAGMENT: u8 = 44;
         const AUTHENTICATION: u8 = 51;
         let h = bytes.read::<8>(start)?;
         let source = Address::from_v6_octets(bytes.read::<16>(start + 8)?);
-        let target = Address::from_v6_octets(bytes.read::<16>(start + 24)?);
-        if h[0] >> 4 != 6 {
+        self.target = Address::from_v6_octets(bytes.read::<16>(start + 24)?);
+        self.protocol = h[6];
+        if h[0] >> 4 != 6 || source != *sender {
             return None;
         }
-        let (mut next, mut offset) = (h[6], start + 40);
-        if is_extension(next) {
+        let mut offset = start + 40;
+        if is_extension(self.protocol) {
             let e = bytes.read::<8>(offset)?;
-            if next == FRAGMENT && u16::from_be_bytes([e[2], e[3]]) & !7 != 0 {
+            if self.protocol == FRAGMENT && u16::from_be_bytes([e[2], e[3]]) & !7 != 0 {
                 return None;
             }
-            offset += match next {
+            offset += match self.protocol {
                 FRAGMENT => 8,
                 AUTHENTICATION => (u32::from(e[1]) + 2) * 4,
                 _ => (u32::from(e[1]) + 1) * 8,
             };
-            next = e[0];
+            self.protocol = e[0];
         }
-        Some((offset, Self::between(Family::V6, next, source, target)))
-    }
-
-    #[inline(always)]
-    const fn between(family: Family, protocol: u8, source: Address, target: Address) -> Self {
-        Self { source, target, source_port: 0, target_port: 0, icmp_id: 0, icmp_type: 0, protocol, family }
+        Some(offset)
     }
 }

@@ -26,14 +26,8 @@ pub(super) fn claims<'a>(rules: impl Iterator<Item = &'a [Claim]>) -> Vec<RuleSe
 /// The elements that a claim covers.
 fn spans(claim: &Claim) -> Vec<RangeInclusive<usize>> {
     match claim {
-        Claim::Tcp(ports) => ports
-            .iter()
-            .map(|ports| span(ports, ClaimIndex::tcp))
-            .collect(),
-        Claim::Udp(ports) => ports
-            .iter()
-            .map(|ports| span(ports, ClaimIndex::udp))
-            .collect(),
+        Claim::Tcp(ports) => ports.iter().map(|ports| span(ports, ClaimIndex::tcp)).collect(),
+        Claim::Udp(ports) => ports.iter().map(|ports| span(ports, ClaimIndex::udp)).collect(),
         Claim::Icmp(types) => type_spans(types, ClaimIndex::icmp),
         Claim::Icmpv6(types) => type_spans(types, ClaimIndex::icmpv6),
         Claim::Other(number) => vec![span(&(*number..=*number), ClaimIndex::protocol)],
@@ -45,10 +39,7 @@ fn type_spans(types: &[u8], index: fn(u8) -> ClaimIndex) -> Vec<RangeInclusive<u
     if types.is_empty() {
         return vec![span(&(0..=u8::MAX), index)];
     }
-    types
-        .iter()
-        .map(|kind| span(&(*kind..=*kind), index))
-        .collect()
+    types.iter().map(|kind| span(&(*kind..=*kind), index)).collect()
 }
 
 fn span<T: Copy>(values: &RangeInclusive<T>, index: fn(T) -> ClaimIndex) -> RangeInclusive<usize> {

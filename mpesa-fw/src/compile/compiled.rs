@@ -56,14 +56,7 @@ impl AddressTables {
     /// Bytes of all of its maps.
     #[must_use]
     pub fn size(&self) -> usize {
-        let Self {
-            index4,
-            ranges4,
-            index6,
-            starts6,
-            ids6,
-            classes,
-        } = self;
+        let Self { index4, ranges4, index6, starts6, ids6, classes } = self;
         size_of_val(index4.as_slice())
             + size_of_val(ranges4.as_slice())
             + size_of_val(index6.as_slice())

@@ -15,22 +15,9 @@ const DOMAIN: &[u8] = b"mpesa-fw generation 1\0";
 ///
 /// What differs between hosts with the same policy is left out: counter slots, the slots of names (they are hashed by
 /// name), the bits of watched sets (see [`watch`](super::watch)), and what is only known at loading.
-pub(super) fn digest(
-    source: &[u8; 32],
-    compiled: &Compiled,
-    names: &BTreeMap<&str, RuleSet>,
-) -> [u8; 32] {
-    let Compiled {
-        settings,
-        tables,
-        digest: _,
-    } = compiled;
-    let GenerationTables {
-        address,
-        claims,
-        rule_info,
-        name_rules: _,
-    } = tables;
+pub(super) fn digest(source: &[u8; 32], compiled: &Compiled, names: &BTreeMap<&str, RuleSet>) -> [u8; 32] {
+    let Compiled { settings, tables, digest: _ } = compiled;
+    let GenerationTables { address, claims, rule_info, name_rules: _ } = tables;
     let mut hash = Hash(Sha256::new());
     hash.bytes(DOMAIN);
     hash.bytes(&ABI_VERSION.to_le_bytes());
@@ -42,13 +29,8 @@ pub(super) fn digest(
     for table in claims {
         hash.runs(table);
     }
-    let without_slots: Vec<RuleInfo> = rule_info
-        .iter()
-        .map(|rule| RuleInfo {
-            counter_slot: 0,
-            ..*rule
-        })
-        .collect();
+    let without_slots: Vec<RuleInfo> =
+        rule_info.iter().map(|rule| RuleInfo { counter_slot: 0, ..*rule }).collect();
     hash.elements(&without_slots);
     hash.length(names.len());
     for (name, rules) in names {
@@ -102,14 +84,7 @@ impl Hash {
     }
 
     fn address_tables(&mut self, tables: &AddressTables) {
-        let AddressTables {
-            index4,
-            ranges4,
-            index6,
-            starts6,
-            ids6,
-            classes,
-        } = tables;
+        let AddressTables { index4, ranges4, index6, starts6, ids6, classes } = tables;
         self.runs(index4);
         self.elements(ranges4);
         self.runs(index6);

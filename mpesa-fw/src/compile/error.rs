@@ -20,9 +20,7 @@ pub enum CompileError {
         count: usize,
     },
     /// More sets have a `watch` than a class has bits for.
-    #[error(
-        "{count} sets have a `watch` list, {WATCHED_SETS} fit: watch a wider prefix in one set instead"
-    )]
+    #[error("{count} sets have a `watch` list, {WATCHED_SETS} fit: watch a wider prefix in one set instead")]
     TooManyWatchedSets {
         /// How many have one.
         count: usize,
@@ -39,9 +37,7 @@ pub enum CompileError {
         count: usize,
     },
     /// So many IPv6 prefixes share their first bits that the search would not end.
-    #[error(
-        "{count} ranges of the {list} share their first {bits} bits, {max} fit: use shorter prefixes"
-    )]
+    #[error("{count} ranges of the {list} share their first {bits} bits, {max} fit: use shorter prefixes")]
     TooManyRanges {
         /// Which lists, as the author knows them.
         list: &'static str,

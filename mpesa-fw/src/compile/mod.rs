@@ -114,8 +114,5 @@ const fn only(position: usize) -> RuleSet {
 
 /// The index of a rule. Positions were checked by [`check_rule_count`].
 fn rule_index(position: usize) -> RuleIndex {
-    u8::try_from(position)
-        .ok()
-        .and_then(RuleIndex::new)
-        .unwrap_or(RuleIndex::NONE)
+    u8::try_from(position).ok().and_then(RuleIndex::new).unwrap_or(RuleIndex::NONE)
 }

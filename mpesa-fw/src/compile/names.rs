@@ -20,16 +20,10 @@ pub(super) fn rules_by_name(policy: &Policy) -> BTreeMap<&str, RuleSet> {
 }
 
 /// The table `NAME_RULES`.
-pub(super) fn by_slot(
-    names: &BTreeMap<&str, RuleSet>,
-    slots: &Slots,
-) -> Result<Vec<RuleSet>, CompileError> {
+pub(super) fn by_slot(names: &BTreeMap<&str, RuleSet>, slots: &Slots) -> Result<Vec<RuleSet>, CompileError> {
     let mut table = vec![RuleSet::NONE; NAMES];
     for (name, rules) in names {
-        let no_slot = || CompileError::NoSlot {
-            what: "DNS name",
-            name: (*name).to_owned(),
-        };
+        let no_slot = || CompileError::NoSlot { what: "DNS name", name: (*name).to_owned() };
         let slot = *slots.names.get(*name).ok_or_else(no_slot)?;
         *table.get_mut(usize::from(slot)).ok_or_else(no_slot)? = *rules;
     }

@@ -56,10 +56,7 @@ fn service_info(service: &Service, counter_slot: u32) -> Result<RuleInfo, Compil
     let Some(limit) = &service.limit else {
         return Ok(unlimited(counter_slot));
     };
-    let too_slow = || CompileError::LimitTooSlow {
-        service: service.name.clone(),
-        burst: limit.burst.get(),
-    };
+    let too_slow = || CompileError::LimitTooSlow { service: service.name.clone(), burst: limit.burst.get() };
     let (limit_interval, limit_tolerance) = pace(limit).ok_or_else(too_slow)?;
     Ok(RuleInfo {
         limit_interval,
@@ -98,35 +95,23 @@ mod tests {
 
     #[test]
     fn twenty_a_second_with_a_burst_of_forty() {
-        assert_eq!(
-            pace(&limit(20, Duration::from_secs(1), 40)),
-            Some((50_000_000, 39 * 50_000_000))
-        );
+        assert_eq!(pace(&limit(20, Duration::from_secs(1), 40)), Some((50_000_000, 39 * 50_000_000)));
     }
 
     #[test]
     fn a_burst_of_one_tolerates_nothing() {
-        assert_eq!(
-            pace(&limit(1, Duration::from_secs(3600), 1)),
-            Some((3_600_000_000_000, 0))
-        );
+        assert_eq!(pace(&limit(1, Duration::from_secs(3600), 1)), Some((3_600_000_000_000, 0)));
     }
 
     #[test]
     fn a_rate_beyond_the_clock_is_still_a_limit() {
-        assert_eq!(
-            pace(&limit(u64::MAX, Duration::from_secs(1), 1)),
-            Some((1, 0))
-        );
+        assert_eq!(pace(&limit(u64::MAX, Duration::from_secs(1), 1)), Some((1, 0)));
     }
 
     #[test]
     fn what_would_overflow_is_refused() {
         assert_eq!(pace(&limit(1, Duration::from_secs(3600), u64::MAX)), None);
-        assert_eq!(
-            pace(&limit(u64::MAX, Duration::from_secs(1), u64::MAX)),
-            None
-        );
+        assert_eq!(pace(&limit(u64::MAX, Duration::from_secs(1), u64::MAX)), None);
         assert_eq!(pace(&limit(1, Duration::MAX, 1)), None);
     }
 }

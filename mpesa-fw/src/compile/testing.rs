@@ -7,8 +7,7 @@ use mpesa_fw_common::{Mode, Verdict};
 
 use super::{Compiled, Registry, Slots, compile};
 use crate::policy::model::{
-    AddressSet, Addresses, Claim, Destination, Egress, Ingress, InterfacePattern, Location, Policy,
-    Service,
+    AddressSet, Addresses, Claim, Destination, Egress, Ingress, InterfacePattern, Location, Policy, Service,
 };
 
 /// Drops everything, has no rules.
@@ -18,14 +17,8 @@ pub(crate) fn policy() -> Policy {
         mode: Mode::Enforce,
         interfaces: vec![InterfacePattern::Default],
         sets: Vec::new(),
-        ingress: Ingress {
-            default: Verdict::Drop,
-            services: Vec::new(),
-        },
-        egress: Egress {
-            default: Verdict::Drop,
-            allow: Vec::new(),
-        },
+        ingress: Ingress { default: Verdict::Drop, services: Vec::new() },
+        egress: Egress { default: Verdict::Drop, allow: Vec::new() },
         files: vec![PathBuf::from("test.yaml")],
         source_digest: [7; 32],
     }
@@ -69,45 +62,27 @@ pub(crate) fn destination(name: &str, to: Addresses) -> Destination {
 
 /// `any`.
 pub(crate) fn any() -> Addresses {
-    Addresses {
-        any: true,
-        prefixes: Vec::new(),
-        sets: Vec::new(),
-    }
+    Addresses { any: true, prefixes: Vec::new(), sets: Vec::new() }
 }
 
 /// Prefixes written in a rule.
 pub(crate) fn inline(list: &[&str]) -> Addresses {
-    Addresses {
-        any: false,
-        prefixes: prefixes(list),
-        sets: Vec::new(),
-    }
+    Addresses { any: false, prefixes: prefixes(list), sets: Vec::new() }
 }
 
 /// Sets by their positions.
 pub(crate) fn sets(positions: &[usize]) -> Addresses {
-    Addresses {
-        any: false,
-        prefixes: Vec::new(),
-        sets: positions.to_vec(),
-    }
+    Addresses { any: false, prefixes: Vec::new(), sets: positions.to_vec() }
 }
 
 /// Parsed prefixes.
 pub(crate) fn prefixes(list: &[&str]) -> Vec<IpNet> {
-    list.iter()
-        .map(|prefix| prefix.parse().expect("a prefix"))
-        .collect()
+    list.iter().map(|prefix| prefix.parse().expect("a prefix")).collect()
 }
 
 /// Where nothing stands.
 pub(crate) fn location() -> Location {
-    Location {
-        file: PathBuf::from("test.yaml"),
-        line: 1,
-        column: 1,
-    }
+    Location { file: PathBuf::from("test.yaml"), line: 1, column: 1 }
 }
 
 /// Slots from an empty registry.

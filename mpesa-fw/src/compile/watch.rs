@@ -10,11 +10,7 @@ use crate::policy::model::Policy;
 
 /// For each set of the policy: its bit while the tables are built; 0 if it watches nothing.
 pub(super) fn bits_in_file_order(policy: &Policy) -> Result<Vec<u64>, CompileError> {
-    let count = policy
-        .sets
-        .iter()
-        .filter(|set| !set.watch.is_empty())
-        .count();
+    let count = policy.sets.iter().filter(|set| !set.watch.is_empty()).count();
     if count > WATCHED_SETS {
         return Err(CompileError::TooManyWatchedSets { count });
     }
@@ -38,16 +34,9 @@ pub(super) fn move_to_slots(
     let watched = policy.sets.iter().filter(|set| !set.watch.is_empty());
     let targets = watched
         .map(|set| {
-            let slot = slots
-                .sets
-                .get(&set.name)
-                .copied()
-                .filter(|slot| usize::from(*slot) < WATCHED_SETS);
+            let slot = slots.sets.get(&set.name).copied().filter(|slot| usize::from(*slot) < WATCHED_SETS);
             slot.map(|slot| 1u64 << slot)
-                .ok_or_else(|| CompileError::NoSlot {
-                    what: "watched set",
-                    name: set.name.clone(),
-                })
+                .ok_or_else(|| CompileError::NoSlot { what: "watched set", name: set.name.clone() })
         })
         .collect::<Result<Vec<u64>, _>>()?;
     for class in tables.iter_mut().flat_map(|table| &mut table.classes) {

@@ -13,34 +13,19 @@ use super::{
     source::{Named, Sources, YAML_BYTES},
 };
 
-const KEYS: [&str; 8] = [
-    "version",
-    "serial",
-    "mode",
-    "interfaces",
-    "include",
-    "sets",
-    "ingress",
-    "egress",
-];
+const KEYS: [&str; 8] = ["version", "serial", "mode", "interfaces", "include", "sets", "ingress", "egress"];
 const VERDICTS: [(&str, Verdict); 2] = [("drop", Verdict::Drop), ("pass", Verdict::Pass)];
 const MODES: [(&str, Mode); 2] = [("enforce", Mode::Enforce), ("observe", Mode::Observe)];
 
 /// Reads a rules file and everything that it names. What is wrong is reported; `None` if nothing could be read.
-pub(super) fn policy(
-    rules: &Named,
-    sources: &mut Sources,
-    report: &mut Report,
-) -> Option<(Policy, Sets)> {
+pub(super) fn policy(rules: &Named, sources: &mut Sources, report: &mut Report) -> Option<(Policy, Sets)> {
     let node = read(rules, None, sources, report)?;
     let root = Fields::open(&node, "a policy", &KEYS, report)?;
-    match root.required("version", "1", report) {
-        Some(node) => version(node, report),
-        None => {}
+    if let Some(node) = root.required("version", "1", report) {
+        version(node, report);
     }
-    let serial = root
-        .optional("serial")
-        .and_then(|node| fields::integer(node, "`serial`", "serial: 7", report));
+    let serial =
+        root.optional("serial").and_then(|node| fields::integer(node, "`serial`", "serial: 7", report));
     let mode = match root.optional("mode") {
         None => Mode::Enforce,
         Some(node) => fields::word(node, "`mode`", &MODES, report).unwrap_or(Mode::Enforce),
@@ -75,20 +60,13 @@ pub(super) fn policy(
 }
 
 /// Reads one YAML file. `named_at`: where it was named.
-fn read(
-    named: &Named,
-    named_at: Option<Span>,
-    sources: &mut Sources,
-    report: &mut Report,
-) -> Option<Node> {
+fn read(named: &Named, named_at: Option<Span>, sources: &mut Sources, report: &mut Report) -> Option<Node> {
     let bytes = sources.read(named, YAML_BYTES);
     let file = report.add(&named.path());
     match bytes {
         Ok(bytes) => document::parse(&bytes, file, report),
         Err((message, hint)) => {
-            report
-                .error(named_at.unwrap_or(Span::whole(file)), message)
-                .hint(hint);
+            report.error(named_at.unwrap_or(Span::whole(file)), message).hint(hint);
             None
         }
     }
@@ -116,9 +94,7 @@ fn interfaces(node: &Node, report: &mut Report) -> Vec<InterfacePattern> {
         };
         match names::interface(text) {
             Ok(interface) if interfaces.contains(&interface) => {
-                report
-                    .error(node.span, format!("`{text}` is in this list twice"))
-                    .hint("remove one of them");
+                report.error(node.span, format!("`{text}` is in this list twice")).hint("remove one of them");
             }
             Ok(interface) => interfaces.push(interface),
             Err((message, hint)) => {
@@ -130,14 +106,8 @@ fn interfaces(node: &Node, report: &mut Report) -> Vec<InterfacePattern> {
 }
 
 /// `include`: files that hold sets only.
-fn include(
-    node: &Node,
-    rules: &Named,
-    sets: &mut Sets,
-    sources: &mut Sources,
-    report: &mut Report,
-) {
-    let mut seen = vec![rules.path()];
+fn include(node: &Node, rules: &Named, sets: &mut Sets, sources: &mut Sources, report: &mut Report) {
+    let mut seen = Vec::new();
     for node in fields::list(node, "`include`", "include: [safaricom.yaml]", report) {
         let Some(name) = fields::text(node, "a file to include", report) else {
             continue;
@@ -145,16 +115,16 @@ fn include(
         if name.starts_with('/') {
             report
                 .error(node.span, format!("`{name}` is not relative"))
-                .hint(
-                    "an include is named relative to the file that includes it; `../` is allowed",
-                );
+                .hint("an include is named relative to the file that includes it; `../` is allowed");
             continue;
         }
         let named = Named::by_file(&rules.path(), name);
+        if named == *rules {
+            report.error(node.span, "a file can't include itself").hint("remove this entry");
+            continue;
+        }
         if seen.contains(&named.path()) {
-            report
-                .error(node.span, format!("`{name}` is included already"))
-                .hint("remove this entry");
+            report.error(node.span, format!("`{name}` is included already")).hint("remove this entry");
             continue;
         }
         seen.push(named.path());
@@ -167,15 +137,11 @@ fn include(
 
 fn included(document: &Node, sets: &mut Sets, sources: &mut Sources, report: &mut Report) {
     if let Value::Map(entries) = &document.value {
-        for entry in entries
-            .iter()
-            .filter(|entry| KEYS[1..].contains(&entry.key.as_str()) && entry.key != "sets")
+        for entry in
+            entries.iter().filter(|entry| KEYS[1..].contains(&entry.key.as_str()) && entry.key != "sets")
         {
             report
-                .error(
-                    entry.key_span,
-                    format!("an included file can't have `{}`", entry.key),
-                )
+                .error(entry.key_span, format!("an included file can't have `{}`", entry.key))
                 .hint("it may hold only `version` and `sets`: move this to the rules file");
         }
     }
@@ -194,26 +160,16 @@ fn ingress_of(node: &Node, sets: &mut Sets, report: &mut Report) -> Option<Ingre
     let fields = Fields::open(node, "`ingress`", &["default", "services"], report)?;
     let default = default(&fields, report);
     let services = fields.optional("services");
-    let services = services
-        .map(|node| rules::services(node, sets, report))
-        .unwrap_or_default();
-    Some(Ingress {
-        default: default?,
-        services,
-    })
+    let services = services.map(|node| rules::services(node, sets, report)).unwrap_or_default();
+    Some(Ingress { default: default?, services })
 }
 
 fn egress_of(node: &Node, sets: &mut Sets, report: &mut Report) -> Option<Egress> {
     let fields = Fields::open(node, "`egress`", &["default", "allow"], report)?;
     let default = default(&fields, report);
     let allow = fields.optional("allow");
-    let allow = allow
-        .map(|node| rules::destinations(node, sets, report))
-        .unwrap_or_default();
-    Some(Egress {
-        default: default?,
-        allow,
-    })
+    let allow = allow.map(|node| rules::destinations(node, sets, report)).unwrap_or_default();
+    Some(Egress { default: default?, allow })
 }
 
 fn default(fields: &Fields<'_>, report: &mut Report) -> Option<Verdict> {

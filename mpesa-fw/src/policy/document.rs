@@ -51,12 +51,7 @@ pub(super) struct Entry {
 /// The document in `bytes`. What is wrong is reported; `None` if nothing useful is left.
 pub(super) fn parse(bytes: &[u8], file: usize, report: &mut Report) -> Option<Node> {
     let text = text::check(bytes, file, report)?;
-    let mut builder = Builder {
-        file,
-        stack: Vec::new(),
-        root: None,
-        report,
-    };
+    let mut builder = Builder { file, stack: Vec::new(), root: None, report };
     let mut parser = Parser::new_from_str(text);
     builder.run(&mut parser)
 }
@@ -105,18 +100,11 @@ impl Builder<'_> {
                     self.report
                         .error(span, "aliases (`*name`) are not supported")
                         .hint("write the value out, or give addresses a name under `sets`");
-                    self.push(Node {
-                        span,
-                        value: Value::Bad,
-                    });
+                    self.push(Node { span, value: Value::Bad });
                 }
                 Event::Scalar(text, style, anchor, tag) => {
                     let plain = self.is_plain(span, anchor, tag.is_some());
-                    let value = if plain {
-                        resolve(&text, style)
-                    } else {
-                        Value::Bad
-                    };
+                    let value = if plain { resolve(&text, style) } else { Value::Bad };
                     self.push(Node { span, value });
                 }
                 Event::SequenceStart(anchor, tag) => {
@@ -129,14 +117,8 @@ impl Builder<'_> {
                 }
                 Event::SequenceEnd | Event::MappingEnd => {
                     let node = match self.stack.pop()? {
-                        Frame::List(span, nodes) => Node {
-                            span,
-                            value: Value::List(nodes),
-                        },
-                        Frame::Map(span, entries, _) => Node {
-                            span,
-                            value: Value::Map(entries),
-                        },
+                        Frame::List(span, nodes) => Node { span, value: Value::List(nodes) },
+                        Frame::Map(span, entries, _) => Node { span, value: Value::Map(entries) },
                     };
                     self.push(node);
                 }
@@ -153,32 +135,27 @@ impl Builder<'_> {
 
     fn span(&self, place: saphyr_parser::Span) -> Span {
         let (start, end) = (place.start, place.end);
-        let width = if start.line() == end.line() {
-            end.col().saturating_sub(start.col())
-        } else {
-            1
-        };
-        Span {
-            file: self.file,
-            line: start.line(),
-            column: start.col() + 1,
-            width,
-        }
+        let width = if start.line() == end.line() { end.col().saturating_sub(start.col()) } else { 1 };
+        Span { file: self.file, line: start.line(), column: start.col() + 1, width }
     }
 
     fn syntax(&mut self, error: &ScanError) {
         let at = error.marker();
-        let span = Span {
-            file: self.file,
-            line: at.line(),
-            column: at.col() + 1,
-            width: 1,
+        let span = Span { file: self.file, line: at.line(), column: at.col() + 1, width: 1 };
+        let open = self.stack.iter().rev().find_map(|frame| {
+            let (Frame::List(span, _) | Frame::Map(span, _, _)) = frame;
+            let bracket = self.report.first_char(*span).filter(|c| ['[', '{'].contains(c))?;
+            Some((bracket, span.line))
+        });
+        let hint = match open {
+            Some((bracket, line)) => {
+                format!("is the `{bracket}` on line {line}, or a quote after it, closed?")
+            }
+            None => {
+                "look at the indentation, brackets and quotes of this line and the one before it".to_owned()
+            }
         };
-        self.report
-            .error(span, format!("this is not valid YAML: {}", error.info()))
-            .hint(
-                "look at the indentation, brackets and quotes of this line and the one before it",
-            );
+        self.report.error(span, format!("this is not valid YAML: {}", error.info())).hint(hint);
     }
 
     /// Reports an anchor or a tag.
@@ -186,9 +163,7 @@ impl Builder<'_> {
         if anchor != 0 {
             self.report
                 .error(span, "anchors (`&name`) are not supported")
-                .hint(
-                    "write the value out where it is needed, or give addresses a name under `sets`",
-                );
+                .hint("write the value out where it is needed, or give addresses a name under `sets`");
         }
         if tagged {
             self.report
@@ -223,11 +198,7 @@ impl Builder<'_> {
                     if matches!(value.value, Value::Null) && value.span.width == 0 {
                         value.span = key_span; // nothing is written there
                     }
-                    entries.push(Entry {
-                        key,
-                        key_span,
-                        value,
-                    });
+                    entries.push(Entry { key, key_span, value });
                 }
             },
         }
@@ -252,19 +223,14 @@ fn key(node: Node, entries: &[Entry], report: &mut Report) -> Key {
         }
     };
     if key == "<<" {
-        report
-            .error(node.span, "merge keys (`<<`) are not supported")
-            .hint("write the keys out");
+        report.error(node.span, "merge keys (`<<`) are not supported").hint("write the keys out");
         return Key::Bad;
     }
     if let Some(first) = entries.iter().find(|entry| entry.key == key) {
         let line = first.key_span.line;
         report
-            .error(
-                node.span,
-                format!("`{key}` is written twice here, first on line {line}"),
-            )
-            .hint("keep one of them; YAML would silently take the last");
+            .error(node.span, format!("`{key}` is written twice here, first on line {line}"))
+            .hint("keep one of them; many programs would silently take the last");
         return Key::Bad;
     }
     Key::Good(key, node.span)
@@ -279,11 +245,60 @@ fn resolve(text: &str, style: ScalarStyle) -> Value {
         "true" | "True" | "TRUE" => Value::Bool(true),
         "false" | "False" | "FALSE" => Value::Bool(false),
         _ => match text.parse::<Number>() {
-            Ok(number) => Value::Number {
-                written: text.to_owned(),
-                integer: number.as_u64(),
-            },
+            Ok(number) => Value::Number { written: text.to_owned(), integer: number.as_u64() },
             Err(_) => Value::Text(text.to_owned()),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_yaml::Value as Other;
+
+    use super::*;
+
+    fn other(node: Node) -> Other {
+        match node.value {
+            Value::Null => Other::Null,
+            Value::Bool(value) => Other::Bool(value),
+            Value::Number { written, .. } => Other::Number(written.parse().expect("a number")),
+            Value::Text(text) => Other::String(text),
+            Value::List(nodes) => Other::Sequence(nodes.into_iter().map(other).collect()),
+            Value::Map(entries) => entries
+                .into_iter()
+                .map(|entry| (Other::String(entry.key), other(entry.value)))
+                .collect::<serde_yaml::Mapping>()
+                .into(),
+            Value::Bad => panic!("nothing here is bad"),
+        }
+    }
+
+    fn agree(text: &str) {
+        let mut report = Report::default();
+        let file = report.add("rules.yaml".as_ref());
+        let node = parse(text.as_bytes(), file, &mut report).expect("a document");
+        assert!(!report.has_errors());
+        assert_eq!(other(node), serde_yaml::from_str::<Other>(text).expect("a document"));
+    }
+
+    /// Two parsers that share no line of code read the shipped policies alike.
+    #[test]
+    fn as_serde_yaml_reads_it() {
+        let rules = Path::new("../rules");
+        for directory in [rules.to_owned(), rules.join("environments")] {
+            for entry in directory.read_dir().expect("it is part of the repository") {
+                let path = entry.expect("an entry").path();
+                if path.extension().is_some_and(|extension| extension == "yaml") {
+                    agree(&std::fs::read_to_string(&path).expect("a file"));
+                }
+            }
+        }
+        agree(
+            "a: [1, -1, 1.5, .5, 0x10, 0o17, 017, 1_000, 1e3, yes, on, ~, Null, True, '1', \"a\\tb\", 2026-08-08]",
+        );
+        agree("a: |\n  text\n   more\nb: >-\n  folded\n  text\nc:\nd: plain\n  text\n");
+        agree("a: [fd00::/8, 10.0.0.0/8, 1:2, 12:30:45, a#b]\nb: {c: d, e: }\n");
     }
 }

@@ -52,7 +52,7 @@ pub struct Finding {
 impl Finding {
     /// Says what to do.
     pub(super) fn hint(&mut self, hint: impl Into<String>) {
-        self.hint = Some(hint.into());
+        self.hint = Some(shortened(hint.into()));
     }
 
     /// Gives the offending line.
@@ -63,16 +63,14 @@ impl Finding {
 
 /// Longest piece of a line that is shown; of a longer one the piece around the column.
 const SHOWN: usize = 120;
+/// Longest message or hint.
+const SENTENCE: usize = 400;
 
 impl Display for Finding {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.severity.label(), self.message)?;
+        write!(f, "{}: {}", self.severity.label(), Printable(&self.message))?;
         let margin = " ".repeat(self.line.to_string().len());
-        write!(
-            f,
-            "\n{margin}--> {}",
-            Printable(&self.file.to_string_lossy())
-        )?;
+        write!(f, "\n{margin}--> {}", Printable(&self.file.to_string_lossy()))?;
         if self.line > 0 {
             write!(f, ":{}", self.line)?;
         }
@@ -89,9 +87,17 @@ impl Display for Finding {
             }
         }
         if let Some(hint) = &self.hint {
-            write!(f, "\n{margin} = hint: {hint}")?;
+            write!(f, "\n{margin} = hint: {}", Printable(hint))?;
         }
         Ok(())
+    }
+}
+
+/// A sentence that quotes a text of any length.
+pub(super) fn shortened(sentence: String) -> String {
+    match sentence.char_indices().nth(SENTENCE) {
+        Some((end, _)) => format!("{}…", &sentence[..end]),
+        None => sentence,
     }
 }
 
@@ -119,7 +125,9 @@ impl Display for Printable<'_> {
         use fmt::Write as _;
         self.0.chars().try_for_each(|c| match c {
             '\t' => f.write_char(' '),
-            c if c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
+            c if c.is_control()
+                || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
+            {
                 f.write_char(char::REPLACEMENT_CHARACTER)
             }
             c => f.write_char(c),
@@ -166,10 +174,7 @@ mod tests {
 
     #[test]
     fn carets_stand_under_the_text() {
-        assert_eq!(
-            finding("a: b", 4, 1),
-            "error: m\n  --> f:10:4\n   |\n10 | a: b\n   |    ^"
-        );
+        assert_eq!(finding("a: b", 4, 1), "error: m\n  --> f:10:4\n   |\n10 | a: b\n   |    ^");
     }
 
     #[test]
@@ -178,18 +183,12 @@ mod tests {
         let shown = finding(&line, 501, 5);
         let lines: Vec<&str> = shown.lines().collect();
         let at = lines[4].find('^').expect("a caret");
-        assert_eq!(
-            lines[3].chars().skip(at).take(5).collect::<String>(),
-            "WRONG"
-        );
+        assert_eq!(lines[3].chars().skip(at).take(5).collect::<String>(), "WRONG");
         assert!(lines[3].chars().count() < 140, "{}", lines[3]);
     }
 
     #[test]
     fn nothing_that_moves_the_cursor_is_shown() {
-        assert_eq!(
-            Printable("a\x1b[2Jb\tc\u{202e}").to_string(),
-            "a\u{fffd}[2Jb c\u{fffd}"
-        );
+        assert_eq!(Printable("a\x1b[2Jb\tc\u{202e}").to_string(), "a\u{fffd}[2Jb c\u{fffd}");
     }
 }

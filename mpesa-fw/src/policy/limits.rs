@@ -5,8 +5,8 @@ use std::{num::NonZeroU64, time::Duration};
 use mpesa_fw_common::limit::{LimitPer, LimitWhat};
 
 use super::{
-    document::{Node, Value},
-    fields::{self, Fields, describe},
+    document::Node,
+    fields::{self, Fields, Scalar},
     model::Limit,
     names::Complaint,
     report::Report,
@@ -20,20 +20,17 @@ const PER_SECOND: u64 = 1_000_000_000;
 /// The limit, or `None` if something is wrong, which was reported.
 pub(super) fn decode(node: &Node, report: &mut Report) -> Option<Limit> {
     let fields = Fields::open(node, "a limit", &KEYS, report)?;
-    let (what, rate) = match (
-        fields.optional("new_connections"),
-        fields.optional("packets"),
-    ) {
+    let (what, rate) = match (fields.optional("new_connections"), fields.optional("packets")) {
         (Some(node), None) => (LimitWhat::NewConnections, rate(node, report)),
         (None, Some(node)) => (LimitWhat::Packets, rate(node, report)),
         (Some(_), Some(_)) => {
             let at = fields.key("packets").unwrap_or(fields.span);
             report
-                .error(
-                    at,
-                    "a limit counts either `new_connections` or `packets`, not both",
-                )
+                .error(at, "a limit counts either `new_connections` or `packets`, not both")
                 .hint("keep one of them");
+            return None;
+        }
+        (None, None) if fields.is_misspelt("new_connections") || fields.is_misspelt("packets") => {
             return None;
         }
         (None, None) => {
@@ -57,13 +54,7 @@ pub(super) fn decode(node: &Node, report: &mut Report) -> Option<Limit> {
         Some(node) => burst(node, report),
     };
     let (rate, period) = rate?;
-    Some(Limit {
-        what,
-        per: per?,
-        rate,
-        period,
-        burst: burst?,
-    })
+    Some(Limit { what, per: per?, rate, period, burst: burst? })
 }
 
 fn burst(node: &Node, report: &mut Report) -> Option<NonZeroU64> {
@@ -78,29 +69,10 @@ fn burst(node: &Node, report: &mut Report) -> Option<NonZeroU64> {
 }
 
 fn rate(node: &Node, report: &mut Report) -> Option<(NonZeroU64, Duration)> {
-    let text = match &node.value {
-        Value::Text(text) => text.as_str(),
-        Value::Bad => return None,
-        other @ (Value::Null
-        | Value::Bool(_)
-        | Value::Number { .. }
-        | Value::List(_)
-        | Value::Map(_)) => {
-            let written = if let Value::Number { written, .. } = other {
-                written
-            } else {
-                "20"
-            };
-            report
-                .error(
-                    node.span,
-                    format!("a rate is a number in a time, not {}", describe(other)),
-                )
-                .hint(format!(
-                    "for example `{written}/s`; `/m` and `/h` are known too"
-                ));
-            return None;
-        }
+    let example = "`20/s`; `/m` and `/h` are known too";
+    let text = match fields::scalar(node, "a rate is a number in a time", example, report)? {
+        Scalar::Text(text) => text,
+        Scalar::Integer(_, written) => written,
     };
     match parse_rate(text) {
         Ok(rate) => Some(rate),
@@ -114,9 +86,7 @@ fn rate(node: &Node, report: &mut Report) -> Option<(NonZeroU64, Duration)> {
 fn parse_rate(text: &str) -> Result<(NonZeroU64, Duration), Complaint> {
     let complaint = |hint: String| (format!("`{text}` is not a rate"), hint);
     let example = "write a number and a time, for example `20/s`, `300/m` or `1000/h`";
-    let (number, unit) = text
-        .split_once('/')
-        .ok_or_else(|| complaint(example.to_owned()))?;
+    let (number, unit) = text.split_once('/').ok_or_else(|| complaint(example.to_owned()))?;
     let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
     let rate = number.parse::<u64>().ok().filter(|_| digits);
     let seconds = match unit {
@@ -157,18 +127,9 @@ mod tests {
 
     #[test]
     fn rates() {
-        assert_eq!(
-            parse_rate("20/s").map(|(n, t)| (n.get(), t.as_secs())),
-            Ok((20, 1))
-        );
-        assert_eq!(
-            parse_rate("3/m").map(|(n, t)| (n.get(), t.as_secs())),
-            Ok((3, 60))
-        );
-        assert_eq!(
-            parse_rate("3/h").map(|(n, t)| (n.get(), t.as_secs())),
-            Ok((3, 3600))
-        );
+        assert_eq!(parse_rate("20/s").map(|(n, t)| (n.get(), t.as_secs())), Ok((20, 1)));
+        assert_eq!(parse_rate("3/m").map(|(n, t)| (n.get(), t.as_secs())), Ok((3, 60)));
+        assert_eq!(parse_rate("3/h").map(|(n, t)| (n.get(), t.as_secs())), Ok((3, 3600)));
         for (text, hint) in [
             ("0/s", "remove"),
             ("20", "20/s"),

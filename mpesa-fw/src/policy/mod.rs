@@ -9,6 +9,7 @@ use std::path::Path;
 use time::{Date, OffsetDateTime};
 
 mod claims;
+mod covers;
 mod decode;
 mod document;
 mod fields;
@@ -17,7 +18,9 @@ mod limits;
 mod lint;
 pub mod model;
 mod names;
+mod ports;
 mod prefix;
+mod protocol;
 mod report;
 mod rules;
 mod set_file;
@@ -56,10 +59,7 @@ pub fn load_on(path: &Path, permissions: Permissions, today: Date) -> Result<Loa
     let rules = source::Named::by_user(path);
     let decoded = decode::policy(&rules, &mut sources, &mut report);
     let Some((mut policy, sets)) = decoded.filter(|_| !report.has_errors()) else {
-        return Err(report
-            .finish()
-            .err()
-            .unwrap_or_else(|| unreachable!("what is not decoded is reported")));
+        return Err(report.finish().err().unwrap_or_else(|| unreachable!("what is not decoded is reported")));
     };
     lint::unused(&sets, &mut report);
     policy.sets = sets.sets;

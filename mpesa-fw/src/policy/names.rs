@@ -20,11 +20,7 @@ pub(super) fn check_label(name: &str) -> Result<(), Complaint> {
     }
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if let Some(wrong) = name.chars().find(|c| !allowed(*c)) {
-        let shown = if wrong == ' ' {
-            "a space".to_owned()
-        } else {
-            format!("`{wrong}`")
-        };
+        let shown = if wrong == ' ' { "a space".to_owned() } else { format!("`{wrong}`") };
         let mended: String = name
             .to_lowercase()
             .chars()
@@ -35,11 +31,7 @@ pub(super) fn check_label(name: &str) -> Result<(), Complaint> {
         let hint = "a name consists of the letters a-z, digits and `-`";
         return Err((
             format!("the name `{name}` contains {shown}"),
-            if mended.is_empty() {
-                hint.to_owned()
-            } else {
-                format!("{hint}: `{mended}`")
-            },
+            if mended.is_empty() { hint.to_owned() } else { format!("{hint}: `{mended}`") },
         ));
     }
     if name.is_empty() {
@@ -64,21 +56,12 @@ pub(super) fn interface(text: &str) -> Result<InterfacePattern, Complaint> {
         return Ok(InterfacePattern::Default);
     }
     if text == "lo" {
-        return refuse(
-            "is the loopback interface, which is never touched",
-            "remove it",
-        );
+        return refuse("is the loopback interface, which is never touched", "remove it");
     }
     if text.is_empty() || text == "." || text == ".." {
-        return refuse(
-            "is not the name of an interface",
-            "`ip -brief link` lists them",
-        );
+        return refuse("is not the name of an interface", "`ip -brief link` lists them");
     }
-    if let Some(wrong) = text
-        .chars()
-        .find(|c| !c.is_ascii_graphic() || ['/', ':'].contains(c))
-    {
+    if let Some(wrong) = text.chars().find(|c| !c.is_ascii_graphic() || ['/', ':'].contains(c)) {
         let why = format!("is not the name of an interface: it contains {wrong:?}");
         return refuse(&why, "`ip -brief link` lists them");
     }
@@ -89,10 +72,7 @@ pub(super) fn interface(text: &str) -> Result<InterfacePattern, Complaint> {
         );
     }
     if text.chars().filter(|c| *c != '*').count() > INTERFACE {
-        return refuse(
-            "is too long",
-            "the kernel knows no interface name of more than 15 characters",
-        );
+        return refuse("is too long", "the kernel knows no interface name of more than 15 characters");
     }
     if text.contains(['*', '?']) {
         return Ok(InterfacePattern::Glob(text.to_owned()));
@@ -102,12 +82,8 @@ pub(super) fn interface(text: &str) -> Result<InterfacePattern, Complaint> {
 
 /// A DNS name (RFC 1123, 2.1), in lower case and without a trailing dot.
 pub(super) fn host(text: &str) -> Result<String, Complaint> {
-    let refuse = |why: String, hint: &str| {
-        Err((
-            format!("`{text}` is not a DNS name: {why}"),
-            hint.to_owned(),
-        ))
-    };
+    let refuse =
+        |why: String, hint: &str| Err((format!("`{text}` is not a DNS name: {why}"), hint.to_owned()));
     if text.contains('*') {
         return Err((
             format!("`{text}`: wildcards in DNS names are not supported by this version"),
@@ -122,28 +98,19 @@ pub(super) fn host(text: &str) -> Result<String, Complaint> {
     }
     let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
     if name.len() > 253 {
-        return refuse(
-            format!("it has {} characters", name.len()),
-            "a DNS name has at most 253",
-        );
+        return refuse(format!("it has {} characters", name.len()), "a DNS name has at most 253");
     }
     for label in name.split('.') {
         let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-';
         if label.is_empty() {
-            return refuse(
-                "two dots follow each other, or it begins with one".to_owned(),
-                "remove the dot",
-            );
+            return refuse("two dots follow each other, or it begins with one".to_owned(), "remove the dot");
         }
         if let Some(wrong) = label.chars().find(|c| !allowed(*c)) {
             let hint = "a DNS name consists of letters, digits, `-` and dots, without a scheme, port or path";
             return refuse(format!("it contains {wrong:?}"), hint);
         }
         if label.starts_with('-') || label.ends_with('-') {
-            return refuse(
-                format!("`{label}` begins or ends with `-`"),
-                "remove the `-`",
-            );
+            return refuse(format!("`{label}` begins or ends with `-`"), "remove the `-`");
         }
         if label.len() > 63 {
             return refuse(
@@ -171,56 +138,27 @@ mod tests {
             ("ß", "a-z"),
             (&"a".repeat(64), "at most 63"),
         ] {
-            assert!(
-                check_label(name).expect_err(name).1.contains(hint),
-                "{name}"
-            );
+            assert!(check_label(name).expect_err(name).1.contains(hint), "{name}");
         }
     }
 
     #[test]
     fn interfaces() {
         assert_eq!(interface("eth0"), Ok(InterfacePattern::Name("eth0".into())));
-        assert_eq!(
-            interface("eth0.100"),
-            Ok(InterfacePattern::Name("eth0.100".into()))
-        );
+        assert_eq!(interface("eth0.100"), Ok(InterfacePattern::Name("eth0.100".into())));
         assert_eq!(interface("ens*"), Ok(InterfacePattern::Glob("ens*".into())));
         assert_eq!(interface("default"), Ok(InterfacePattern::Default));
-        for name in [
-            "lo",
-            "",
-            ".",
-            "..",
-            "a/b",
-            "eth0 ",
-            "eth0:1",
-            "abcdefghijklmnop",
-            "eth[01]",
-            "é",
-        ] {
+        for name in ["lo", "", ".", "..", "a/b", "eth0 ", "eth0:1", "abcdefghijklmnop", "eth[01]", "é"] {
             assert!(interface(name).is_err(), "{name}");
         }
     }
 
     #[test]
     fn hosts() {
-        assert_eq!(
-            host("API.Safaricom.co.ke."),
-            Ok("api.safaricom.co.ke".into())
-        );
+        assert_eq!(host("API.Safaricom.co.ke."), Ok("api.safaricom.co.ke".into()));
         let long = format!("{}.net", "a".repeat(64));
-        for name in [
-            "*.example.net",
-            "a..b",
-            ".a",
-            "-a.net",
-            "a-.net",
-            "a_b.net",
-            "é.net",
-            "a b.net",
-            &long,
-        ] {
+        for name in ["*.example.net", "a..b", ".a", "-a.net", "a-.net", "a_b.net", "é.net", "a b.net", &long]
+        {
             assert!(host(name).is_err(), "{name}");
         }
     }

@@ -52,10 +52,7 @@ pub(super) fn check(prefix: IpNet) -> Result<IpNet, InvalidPrefix> {
     let meant = prefix.trunc();
     if meant != prefix {
         return Err(InvalidPrefix {
-            message: format!(
-                "`{prefix}` has host bits set beyond its /{}",
-                prefix.prefix_len()
-            ),
+            message: format!("`{prefix}` has host bits set beyond its /{}", prefix.prefix_len()),
             hint: Some(format!(
                 "write `{meant}` for the whole network, or `{}` for the one address",
                 prefix.addr()
@@ -67,9 +64,7 @@ pub(super) fn check(prefix: IpNet) -> Result<IpNet, InvalidPrefix> {
         && let Some(v4) = prefix.addr().to_ipv4_mapped()
     {
         return Err(InvalidPrefix {
-            message: format!(
-                "`{prefix}` is an IPv4-mapped address; no packet on a wire carries one"
-            ),
+            message: format!("`{prefix}` is an IPv4-mapped address; no packet on a wire carries one"),
             hint: Some(match prefix.prefix_len() - 96 {
                 32 => format!("write the IPv4 address: `{v4}`"),
                 length => format!("write the IPv4 prefix: `{v4}/{length}`"),
@@ -81,10 +76,7 @@ pub(super) fn check(prefix: IpNet) -> Result<IpNet, InvalidPrefix> {
 
 fn length_of(address: IpAddr, length: &str, bits: u8) -> Result<u8, InvalidPrefix> {
     let digits = !length.is_empty() && length.bytes().all(|b| b.is_ascii_digit());
-    let parsed = length
-        .parse::<u8>()
-        .ok()
-        .filter(|parsed| *parsed <= bits && digits);
+    let parsed = length.parse::<u8>().ok().filter(|parsed| *parsed <= bits && digits);
     let leading_zero = length.len() > 1 && length.starts_with('0');
     if let Some(parsed) = parsed
         && !leading_zero
@@ -93,9 +85,9 @@ fn length_of(address: IpAddr, length: &str, bits: u8) -> Result<u8, InvalidPrefi
     }
     let hint = match (length.parse::<Ipv4Addr>(), parsed) {
         (_, Some(parsed)) => Some(format!("write `{address}/{parsed}`")),
-        (Ok(mask), None) => ipnet::ipv4_mask_to_prefix(mask)
-            .ok()
-            .map(|length| format!("write `{address}/{length}`")),
+        (Ok(mask), None) => {
+            ipnet::ipv4_mask_to_prefix(mask).ok().map(|length| format!("write `{address}/{length}`"))
+        }
         (Err(_), None) => None,
     };
     Err(InvalidPrefix {
@@ -109,7 +101,7 @@ fn length_of(address: IpAddr, length: &str, bits: u8) -> Result<u8, InvalidPrefi
 
 fn not_an_address(text: &str, address: &str, length: Option<&str>) -> InvalidPrefix {
     let with_length = |address: String| match length {
-        Some(length) => format!("{address}/{length}"),
+        Some(length) => format!("{address}/{}", length.trim()),
         None => address,
     };
     let despaced: String = address.chars().filter(|c| !c.is_whitespace()).collect();
@@ -118,86 +110,60 @@ fn not_an_address(text: &str, address: &str, length: Option<&str>) -> InvalidPre
     } else if let Some(prefix) = wildcard(address) {
         Some(format!("write the prefix `{prefix}`"))
     } else if let Some(address) = without_leading_zeros(address) {
-        Some(format!(
-            "leading zeros may mean octal: write `{}`",
-            with_length(address)
-        ))
+        Some(format!("leading zeros may mean octal: write `{}`", with_length(address)))
     } else if let Some(host) = host_of_url(text) {
-        Some(format!(
-            "write the host name alone, `{host}`; ports go to `ports`"
-        ))
+        Some(format!("write the host name alone, `{host}`; ports go to `ports`"))
     } else if let Some((host, port)) = address.rsplit_once(':')
         && !host.contains(':')
         && port.parse::<u16>().is_ok()
     {
-        Some(format!(
-            "write `{host}` here and put the port under `ports: [{port}]`"
-        ))
+        Some(format!("write `{host}` here and put the port under `ports: [{port}]`"))
     } else if let Some((first, last)) = address.split_once('-')
         && first.parse::<IpAddr>().is_ok()
-        && last.parse::<IpAddr>().is_ok()
+        && (last.parse::<IpAddr>().is_ok() || last.parse::<u8>().is_ok())
     {
-        Some(
-            "ranges are not supported: write the prefixes or the addresses that it consists of"
-                .to_owned(),
-        )
+        Some("ranges are not supported: write the prefixes or the addresses that it consists of".to_owned())
     } else if address.contains('%') {
-        Some(
-            "an address is written without its interface: remove the `%` and what follows"
-                .to_owned(),
-        )
+        Some("an address is written without its interface: remove the `%` and what follows".to_owned())
     } else {
-        complaint_about_octets(address)
+        complaint_about_octets(address).or_else(|| no_name(text))
     };
-    InvalidPrefix {
-        message: format!("`{text}` is not an IP address or prefix"),
-        hint,
-    }
+    InvalidPrefix { message: format!("`{text}` is not an IP address or prefix"), hint }
 }
 
 /// `196.201.214.*` as a prefix.
 fn wildcard(address: &str) -> Option<String> {
     let parts: Vec<&str> = address.split('.').collect();
-    let fixed = parts
-        .iter()
-        .take_while(|part| part.parse::<u8>().is_ok())
-        .count();
+    let fixed = parts.iter().take_while(|part| part.parse::<u8>().is_ok()).count();
     let rest = &parts[fixed..];
-    if !(1..=3).contains(&fixed)
-        || parts.len() > 4
-        || rest.is_empty()
-        || rest.iter().any(|part| *part != "*")
+    if !(1..=3).contains(&fixed) || parts.len() > 4 || rest.is_empty() || rest.iter().any(|part| *part != "*")
     {
         return None;
     }
     let zeros = vec!["0"; 4 - fixed];
-    Some(format!(
-        "{}.{}/{}",
-        parts[..fixed].join("."),
-        zeros.join("."),
-        fixed * 8
-    ))
+    Some(format!("{}.{}/{}", parts[..fixed].join("."), zeros.join("."), fixed * 8))
 }
 
 fn without_leading_zeros(address: &str) -> Option<String> {
-    let parts: Option<Vec<String>> = address
-        .split('.')
-        .map(|part| part.parse::<u8>().ok().map(|octet| octet.to_string()))
-        .collect();
+    let parts: Option<Vec<String>> =
+        address.split('.').map(|part| part.parse::<u8>().ok().map(|octet| octet.to_string())).collect();
     let plain = parts?.join(".");
     (plain != address && plain.parse::<Ipv4Addr>().is_ok()).then_some(plain)
 }
 
 fn host_of_url(text: &str) -> Option<&str> {
     let (_, rest) = text.split_once("://")?;
-    rest.split(['/', ':'])
-        .next()
-        .filter(|host| !host.is_empty())
+    rest.split(['/', ':']).next().filter(|host| !host.is_empty())
 }
 
 fn complaint_about_octets(address: &str) -> Option<String> {
     if address.contains(':') {
-        return Some("put an IPv6 address in quotes and check its groups".to_owned());
+        return Some(
+            "check its groups: up to 4 hexadecimal digits each, 8 of them, `::` at most once".to_owned(),
+        );
+    }
+    if !address.starts_with(|c: char| c.is_ascii_digit()) {
+        return None;
     }
     let parts: Vec<&str> = address.split('.').collect();
     if let Some(part) = parts.iter().find(|part| part.parse::<u8>().is_err()) {
@@ -209,6 +175,11 @@ fn complaint_about_octets(address: &str) -> Option<String> {
         return Some(format!("look at `{part}`: {why}"));
     }
     (parts.len() != 4).then(|| format!("an IPv4 address has 4 parts, this has {}", parts.len()))
+}
+
+fn no_name(text: &str) -> Option<String> {
+    let hint = "addresses only: DNS names may stand in `to` of a destination, and there alone";
+    (text.contains('.') && super::names::host(text).is_ok()).then(|| hint.to_owned())
 }
 
 #[cfg(test)]
@@ -229,10 +200,7 @@ mod tests {
             ("2C0F::1", "2c0f::1/128"),
             ("::/0", "::/0"),
         ] {
-            assert_eq!(
-                parse(written).map(|prefix| prefix.to_string()),
-                Ok(meant.to_owned())
-            );
+            assert_eq!(parse(written).map(|prefix| prefix.to_string()), Ok(meant.to_owned()));
         }
     }
 
@@ -260,11 +228,7 @@ mod tests {
             ("https://api.example.net/v1", "`api.example.net`"),
             ("api.example.net:443", "ports: [443]"),
         ] {
-            assert!(
-                hint(written).contains(meant),
-                "{written}: {}",
-                hint(written)
-            );
+            assert!(hint(written).contains(meant), "{written}: {}", hint(written));
         }
     }
 }

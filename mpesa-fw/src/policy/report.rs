@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    finding::{Finding, PolicyErrors, Printable, Severity},
+    finding::{Finding, PolicyErrors, Printable, Severity, shortened},
     model::Location,
 };
 
@@ -23,12 +23,7 @@ pub(super) struct Span {
 impl Span {
     /// A file as a whole.
     pub(super) const fn whole(file: usize) -> Self {
-        Self {
-            file,
-            line: 0,
-            column: 0,
-            width: 0,
-        }
+        Self { file, line: 0, column: 0, width: 0 }
     }
 }
 
@@ -47,19 +42,13 @@ pub(super) struct Report {
 impl Report {
     /// Announces a file; its number. The order is that of the findings at the end.
     pub(super) fn add(&mut self, path: &Path) -> usize {
-        self.texts.push(Text {
-            path: path.to_owned(),
-            lines: Vec::new(),
-        });
+        self.texts.push(Text { path: path.to_owned(), lines: Vec::new() });
         self.texts.len() - 1
     }
 
     /// Keeps the text of a file, to show lines of it.
     pub(super) fn keep(&mut self, file: usize, text: &str) {
-        self.texts[file].lines = text
-            .lines()
-            .map(|line| Printable(line).to_string())
-            .collect();
+        self.texts[file].lines = text.lines().map(|line| Printable(line).to_string()).collect();
     }
 
     /// The policy can't be loaded.
@@ -76,33 +65,21 @@ impl Report {
         let text = &self.texts[at.file];
         let finding = Finding {
             severity,
-            message,
+            message: shortened(message),
             file: text.path.clone(),
             line: at.line,
             column: at.column,
             width: at.width,
-            text: at
-                .line
-                .checked_sub(1)
-                .and_then(|index| text.lines.get(index))
-                .cloned(),
+            text: at.line.checked_sub(1).and_then(|index| text.lines.get(index)).cloned(),
             hint: None,
         };
         self.findings.push((at.file, finding));
-        &mut self
-            .findings
-            .last_mut()
-            .expect("it was pushed a line above")
-            .1
+        &mut self.findings.last_mut().expect("it was pushed a line above").1
     }
 
     /// Where a rule or set of the model stands.
     pub(super) fn location(&self, at: Span) -> Location {
-        Location {
-            file: self.texts[at.file].path.clone(),
-            line: at.line,
-            column: at.column,
-        }
+        Location { file: self.texts[at.file].path.clone(), line: at.line, column: at.column }
     }
 
     /// Path of a file.
@@ -110,13 +87,21 @@ impl Report {
         &self.texts[at.file].path
     }
 
+    /// The other way round, where `text` stands.
+    pub(super) fn span(&self, at: &Location, text: &str) -> Span {
+        let file = self.texts.iter().position(|known| known.path == at.file).unwrap_or(0);
+        Span { file, line: at.line, column: at.column, width: text.chars().count() }
+    }
+
+    /// What stands at the beginning of a span.
+    pub(super) fn first_char(&self, at: Span) -> Option<char> {
+        let line = self.texts[at.file].lines.get(at.line.checked_sub(1)?)?;
+        line.chars().nth(at.column.checked_sub(1)?)
+    }
+
     /// `file:line`, to point at a second place in a message.
     pub(super) fn place(&self, at: Span) -> String {
-        format!(
-            "{}:{}",
-            Printable(&self.texts[at.file].path.to_string_lossy()),
-            at.line
-        )
+        format!("{}:{}", Printable(&self.texts[at.file].path.to_string_lossy()), at.line)
     }
 
     /// The warnings.
@@ -124,22 +109,15 @@ impl Report {
     /// # Errors
     /// All errors, if there is one; then the warnings are left out, for mending may change them.
     pub(super) fn finish(mut self) -> Result<Vec<Finding>, PolicyErrors> {
-        self.findings
-            .sort_by_key(|(file, finding)| (*file, finding.line, finding.column));
+        self.findings.sort_by_key(|(file, finding)| (*file, finding.line, finding.column));
         let findings = self.findings.into_iter().map(|(_, finding)| finding);
         let (errors, warnings): (Vec<_>, Vec<_>) =
             findings.partition(|finding| finding.severity == Severity::Error);
-        if errors.is_empty() {
-            Ok(warnings)
-        } else {
-            Err(PolicyErrors { findings: errors })
-        }
+        if errors.is_empty() { Ok(warnings) } else { Err(PolicyErrors { findings: errors }) }
     }
 
     /// Whether there is an error yet.
     pub(super) fn has_errors(&self) -> bool {
-        self.findings
-            .iter()
-            .any(|(_, finding)| finding.severity == Severity::Error)
+        self.findings.iter().any(|(_, finding)| finding.severity == Severity::Error)
     }
 }

@@ -16,14 +16,12 @@ use super::{
     sets::Sets,
 };
 
-const SERVICE: [&str; 8] = [
-    "name", "protocol", "ports", "types", "to", "from", "limit", "by",
-];
+const SERVICE: [&str; 8] = ["name", "protocol", "ports", "types", "to", "from", "limit", "by"];
 const DESTINATION: [&str; 6] = ["name", "to", "protocol", "ports", "types", "by"];
 
 /// `ingress.services`.
 pub(super) fn services(node: &Node, sets: &mut Sets, report: &mut Report) -> Vec<Service> {
-    let nodes = fields::list(
+    let nodes = fields::list_or_empty(
         node,
         "`services`",
         "services: [{ name: ssh, ports: [22], from: [admins] }]",
@@ -39,32 +37,18 @@ pub(super) fn services(node: &Node, sets: &mut Sets, report: &mut Report) -> Vec
         let (name, at) = name(&rule, &mut names, report);
         refuse_owner(&rule, report);
         let claims = claims::decode(&rule, at, report);
-        let to = rule
-            .optional("to")
-            .map(|node| local(node, sets, report))
-            .unwrap_or_default();
+        let to = rule.optional("to").map(|node| local(node, sets, report)).unwrap_or_default();
         let from = rule.required("from", "[safaricom]", report);
-        let from = from
-            .map(|node| targets(node, Side::Source, sets, report))
-            .unwrap_or_default();
-        let limit = rule
-            .optional("limit")
-            .and_then(|node| limits::decode(node, report));
-        services.push(Service {
-            name,
-            claims,
-            to,
-            from: from.addresses,
-            limit,
-            at: report.location(at),
-        });
+        let from = from.map(|node| targets(node, Side::Source, sets, report)).unwrap_or_default();
+        let limit = rule.optional("limit").and_then(|node| limits::decode(node, report));
+        services.push(Service { name, claims, to, from: from.addresses, limit, at: report.location(at) });
     }
     services
 }
 
 /// `egress.allow`.
 pub(super) fn destinations(node: &Node, sets: &mut Sets, report: &mut Report) -> Vec<Destination> {
-    let nodes = fields::list(
+    let nodes = fields::list_or_empty(
         node,
         "`allow`",
         "allow: [{ name: dns, to: [10.0.0.2], protocol: udp, ports: [53] }]",
@@ -82,17 +66,12 @@ pub(super) fn destinations(node: &Node, sets: &mut Sets, report: &mut Report) ->
         refuse_owner(&rule, report);
         let claims = claims::decode(&rule, at, report);
         let to = rule.required("to", "[api.safaricom.co.ke]", report);
-        let to = to
-            .map(|node| targets(node, Side::Destination, sets, report))
-            .unwrap_or_default();
+        let to = to.map(|node| targets(node, Side::Destination, sets, report)).unwrap_or_default();
         let before = hosts.len();
         hosts.extend(to.names.iter().cloned());
         if before <= NAMES && hosts.len() > NAMES {
             report
-                .error(
-                    at,
-                    format!("with this destination the policy has more than {NAMES} DNS names"),
-                )
+                .error(at, format!("with this destination the policy has more than {NAMES} DNS names"))
                 .hint("use a set of prefixes for destinations that publish them");
         }
         destinations.push(Destination {
@@ -109,19 +88,12 @@ pub(super) fn destinations(node: &Node, sets: &mut Sets, report: &mut Report) ->
 fn too_many(nodes: &[Node], what: &str, report: &mut Report) {
     if let Some(node) = nodes.get(RULES) {
         report
-            .error(
-                node.span,
-                format!("there are {} {what}; {RULES} are possible", nodes.len()),
-            )
+            .error(node.span, format!("there are {} {what}; {RULES} are possible", nodes.len()))
             .hint("join rules that differ only in ports or addresses: both are lists");
     }
 }
 
-fn name(
-    rule: &Fields<'_>,
-    names: &mut BTreeMap<String, Span>,
-    report: &mut Report,
-) -> (String, Span) {
+fn name(rule: &Fields<'_>, names: &mut BTreeMap<String, Span>, report: &mut Report) -> (String, Span) {
     let Some(node) = rule.required("name", "callbacks", report) else {
         return (String::new(), rule.span);
     };
@@ -132,13 +104,7 @@ fn name(
         report.error(node.span, message).hint(hint);
     } else if let Some(first) = names.insert(name.to_owned(), node.span) {
         report
-            .error(
-                node.span,
-                format!(
-                    "the name `{name}` is used twice, first on line {}",
-                    first.line
-                ),
-            )
+            .error(node.span, format!("the name `{name}` is used twice, first on line {}", first.line))
             .hint("every rule is counted under its name: choose another for this one");
     }
     (name.to_owned(), node.span)
@@ -147,7 +113,10 @@ fn name(
 fn refuse_owner(rule: &Fields<'_>, report: &mut Report) {
     if let Some(at) = rule.key("by") {
         report
-            .error(at, "`by` (owner rules) is not supported by this version: the rule would allow every program")
+            .error(
+                at,
+                "`by` (owner rules) is not supported by this version: the rule would allow every program",
+            )
             .hint("remove `by`, or wait for the version that supports it");
     }
 }
@@ -185,11 +154,7 @@ struct Targets {
 impl Default for Targets {
     fn default() -> Self {
         Self {
-            addresses: Addresses {
-                any: false,
-                prefixes: Vec::new(),
-                sets: Vec::new(),
-            },
+            addresses: Addresses { any: false, prefixes: Vec::new(), sets: Vec::new() },
             names: Vec::new(),
         }
     }
@@ -215,12 +180,7 @@ fn target(
     sets: &mut Sets,
 ) -> Result<(), (String, Option<String>)> {
     let refuse = |message: String, hint: &str| Err((message, Some(hint.to_owned())));
-    let twice = || {
-        (
-            format!("`{text}` is in this list twice"),
-            Some("remove one of them".to_owned()),
-        )
-    };
+    let twice = || (format!("`{text}` is in this list twice"), Some("remove one of them".to_owned()));
     let addresses = &mut targets.addresses;
     if text == "any" {
         if side == Side::Local {
@@ -244,10 +204,11 @@ fn target(
         }
         addresses.prefixes.push(prefix);
     } else if !text.contains('.') {
-        return Err((
-            format!("the set `{text}` does not exist"),
-            Some(sets.suggest(text)),
-        ));
+        let mut hint = sets.suggest(text);
+        if side == Side::Destination {
+            hint.push_str("; a DNS name has a dot");
+        }
+        return Err((format!("the set `{text}` does not exist"), Some(hint)));
     } else if side == Side::Destination {
         let name = names::host(text).map_err(|(message, hint)| (message, Some(hint)))?;
         if targets.names.contains(&name) {
@@ -257,7 +218,10 @@ fn target(
     } else {
         return refuse(
             format!("`{text}` is a DNS name; only `to` of a destination takes names"),
-            "a packet does not prove the name of its sender: write addresses, or a set",
+            match side {
+                Side::Source => "a packet does not prove the name of its sender: write addresses, or a set",
+                Side::Local | Side::Destination => "write the local addresses that receive the service",
+            },
         );
     }
     Ok(())
@@ -265,11 +229,7 @@ fn target(
 
 /// `to` of a service: local addresses, sets written out.
 fn local(node: &Node, sets: &mut Sets, report: &mut Report) -> Vec<IpNet> {
-    let Addresses {
-        any: _,
-        mut prefixes,
-        sets: named,
-    } = targets(node, Side::Local, sets, report).addresses;
+    let Addresses { any: _, mut prefixes, sets: named } = targets(node, Side::Local, sets, report).addresses;
     for set in named {
         prefixes.extend(&sets.sets[set].prefixes);
     }

@@ -44,9 +44,9 @@ pub(super) fn parse(bytes: &[u8], file: usize, report: &mut Report) -> Vec<IpNet
             )
             .hint("a set file holds one prefix or address a line, and comments that begin with `#`");
     } else if errors == 0 && prefixes.is_empty() {
-        report
-            .error(Span::whole(file), "the file holds no address")
-            .hint("was it downloaded completely? A rule needs at least one address; remove the set if it has none");
+        report.error(Span::whole(file), "the file holds no address").hint(
+            "was it downloaded completely? A rule needs at least one address; remove the set if it has none",
+        );
     }
     prefixes
 }
@@ -72,28 +72,18 @@ fn ipv4(entry: &[u8]) -> Option<IpNet> {
         return None;
     }
     let length = u8::try_from(length).ok()?;
-    Ipv4Net::new(Ipv4Addr::from_bits(bits), length)
-        .ok()
-        .map(IpNet::V4)
+    Ipv4Net::new(Ipv4Addr::from_bits(bits), length).ok().map(IpNet::V4)
 }
 
 /// One to three digits without a leading zero.
 fn number(rest: &mut &[u8]) -> Option<u32> {
-    let digits = rest
-        .iter()
-        .take(4)
-        .take_while(|b| b.is_ascii_digit())
-        .count();
+    let digits = rest.iter().take(4).take_while(|b| b.is_ascii_digit()).count();
     let (number, after) = rest.split_at(digits);
     if digits == 0 || digits > 3 || (digits > 1 && number[0] == b'0') {
         return None;
     }
     *rest = after;
-    Some(
-        number
-            .iter()
-            .fold(0, |value, digit| value * 10 + u32::from(digit - b'0')),
-    )
+    Some(number.iter().fold(0, |value, digit| value * 10 + u32::from(digit - b'0')))
 }
 
 fn other(entry: &[u8]) -> Result<IpNet, InvalidPrefix> {
@@ -102,16 +92,10 @@ fn other(entry: &[u8]) -> Result<IpNet, InvalidPrefix> {
         hint: Some(hint.to_owned()),
     };
     if entry.starts_with(&[0xef, 0xbb, 0xbf]) {
-        return Err(invalid(
-            "the file begins with a byte order mark",
-            "save it as UTF-8 without one",
-        ));
+        return Err(invalid("the file begins with a byte order mark", "save it as UTF-8 without one"));
     }
     let Ok(text) = std::str::from_utf8(entry) else {
-        return Err(invalid(
-            "this line is not text",
-            "was the list unpacked? A set file is plain text",
-        ));
+        return Err(invalid("this line is not text", "was the list unpacked? A set file is plain text"));
     };
     if text.contains([';', ',']) {
         return Err(invalid(
@@ -133,15 +117,7 @@ fn describe(
 ) {
     let before = line.len() - line.trim_ascii_start().len();
     let width = String::from_utf8_lossy(entry).chars().count();
-    let finding = report.error(
-        Span {
-            file,
-            line: number,
-            column: before + 1,
-            width,
-        },
-        invalid.message,
-    );
+    let finding = report.error(Span { file, line: number, column: before + 1, width }, invalid.message);
     finding.show(&String::from_utf8_lossy(line));
     finding.hint = invalid.hint;
 }
@@ -153,50 +129,25 @@ mod tests {
     fn parsed(bytes: &[u8]) -> (Vec<String>, Vec<(usize, String)>) {
         let mut report = Report::default();
         let file = report.add("feed".as_ref());
-        let prefixes = parse(bytes, file, &mut report)
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        let findings = report
-            .finish()
-            .err()
-            .map(|errors| errors.findings)
-            .unwrap_or_default();
-        (
-            prefixes,
-            findings
-                .into_iter()
-                .map(|finding| (finding.line, finding.message))
-                .collect(),
-        )
+        let prefixes = parse(bytes, file, &mut report).iter().map(ToString::to_string).collect();
+        let findings = report.finish().err().map(|errors| errors.findings).unwrap_or_default();
+        (prefixes, findings.into_iter().map(|finding| (finding.line, finding.message)).collect())
     }
 
     #[test]
     fn reads_what_public_lists_hold() {
-        let list = b"# a list\r\n10.0.0.0/8\r\n\r\n 192.0.2.1 # a host\n2c0f::/16\n0.0.0.0/0\n255.255.255.255";
+        let list =
+            b"# a list\r\n10.0.0.0/8\r\n\r\n 192.0.2.1 # a host\n2c0f::/16\n0.0.0.0/0\n255.255.255.255";
         let (prefixes, errors) = parsed(list);
-        assert_eq!(
-            prefixes,
-            [
-                "10.0.0.0/8",
-                "192.0.2.1/32",
-                "2c0f::/16",
-                "0.0.0.0/0",
-                "255.255.255.255/32"
-            ]
-        );
+        assert_eq!(prefixes, ["10.0.0.0/8", "192.0.2.1/32", "2c0f::/16", "0.0.0.0/0", "255.255.255.255/32"]);
         assert_eq!(errors, []);
     }
 
     #[test]
     fn says_which_line_is_wrong() {
-        let (_, errors) = parsed(
-            b"10.0.0.0/8\n10.0.0.1/8\n10.0.0.0/33\n1.2.3\n01.2.3.4\n\xff\nx ; y\n1.2.3.4/\n",
-        );
-        assert_eq!(
-            errors.iter().map(|error| error.0).collect::<Vec<_>>(),
-            [2, 3, 4, 5, 6, 7, 8]
-        );
+        let (_, errors) =
+            parsed(b"10.0.0.0/8\n10.0.0.1/8\n10.0.0.0/33\n1.2.3\n01.2.3.4\n\xff\nx ; y\n1.2.3.4/\n");
+        assert_eq!(errors.iter().map(|error| error.0).collect::<Vec<_>>(), [2, 3, 4, 5, 6, 7, 8]);
         assert!(errors[0].1.contains("host bits"), "{}", errors[0].1);
     }
 

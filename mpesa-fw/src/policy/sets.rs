@@ -8,7 +8,7 @@ use time::{Date, macros::format_description};
 
 use super::{
     document::{Entry, Node, Value},
-    fields::{self, Fields, describe, listed},
+    fields::{self, Fields, Scalar, listed},
     model::AddressSet,
     names, prefix,
     report::{Report, Span},
@@ -37,6 +37,7 @@ impl Sets {
             if let Err((message, hint)) = names::check_label(&entry.key) {
                 report.error(entry.key_span, message).hint(hint);
             }
+            let set = decode(entry, sources, report);
             if let Some(first) = self.index.get(&entry.key) {
                 let place = report.place(self.spans[*first]);
                 report
@@ -47,7 +48,6 @@ impl Sets {
                     .hint("rename one of them, or remove it");
                 continue;
             }
-            let set = decode(entry, sources, report);
             self.index.insert(entry.key.clone(), self.sets.len());
             self.sets.push(set);
             self.spans.push(entry.key_span);
@@ -60,10 +60,7 @@ impl Sets {
         let mut watched = (0..self.sets.len()).filter(|index| !self.sets[*index].watch.is_empty());
         if let Some(index) = watched.nth(WATCHED_SETS) {
             report
-                .error(
-                    self.spans[index],
-                    format!("more than {WATCHED_SETS} sets have `watch`"),
-                )
+                .error(self.spans[index], format!("more than {WATCHED_SETS} sets have `watch`"))
                 .hint("remove `watch` from sets whose near misses nobody looks at");
         }
     }
@@ -81,10 +78,9 @@ impl Sets {
         match nearest(name, names.iter().copied().chain(["any"])) {
             Some(name) => format!("did you mean `{name}`?"),
             None if names.is_empty() => format!("define it: `sets: {{ {name}: [203.0.113.7] }}`"),
-            None if names.len() <= 8 => format!(
-                "the sets are {}; an address or prefix will do too",
-                listed(&names)
-            ),
+            None if names.len() <= 8 => {
+                format!("the sets are {}; an address or prefix will do too", listed(&names))
+            }
             None => "define it under `sets`, or write an address or prefix".to_owned(),
         }
     }
@@ -92,13 +88,7 @@ impl Sets {
     /// Those that nothing used, with their places.
     pub(super) fn unused(&self) -> impl Iterator<Item = (&AddressSet, Span)> {
         let sets = self.sets.iter().zip(&self.spans).zip(&self.used);
-        sets.filter(|(_, used)| !**used)
-            .map(|((set, span), _)| (set, *span))
-    }
-
-    /// Where a set stands.
-    pub(super) fn span(&self, index: usize) -> Span {
-        self.spans[index]
+        sets.filter(|(_, used)| !**used).map(|((set, span), _)| (set, *span))
     }
 }
 
@@ -114,28 +104,15 @@ fn decode(entry: &Entry, sources: &mut Sources, report: &mut Report) -> AddressS
     };
     let what = format!("the set `{}`", entry.key);
     let node = &entry.value;
-    match &node.value {
-        Value::List(_) => set.prefixes = prefixes(node, &what, report),
-        Value::Map(_) => {
-            if let Some(fields) = Fields::open(node, &what, &KEYS, report) {
-                decode_long(&mut set, &fields, entry.key_span, sources, report);
-            }
+    if let Value::List(_) = &node.value {
+        set.prefixes = prefixes(node, &what, report);
+    } else if let Value::Map(_) = &node.value {
+        if let Some(fields) = Fields::open(node, &what, &KEYS, report) {
+            decode_long(&mut set, &fields, entry.key_span, sources, report);
         }
-        Value::Bad => {}
-        other @ (Value::Null | Value::Bool(_) | Value::Number { .. } | Value::Text(_)) => {
-            report
-                .error(
-                    node.span,
-                    format!(
-                        "{what} must be a list of addresses or a mapping, but is {}",
-                        describe(other)
-                    ),
-                )
-                .hint(format!(
-                    "for example `{}: [203.0.113.7, 10.0.0.0/8]`",
-                    entry.key
-                ));
-        }
+    } else {
+        let hint = format!("for example `{}: [203.0.113.7, 10.0.0.0/8]`", entry.key);
+        fields::mismatch(node, &format!("{what} must be a list of addresses or a mapping"), hint, report);
     }
     set
 }
@@ -152,32 +129,21 @@ fn decode_long(
         (None, Some(node)) => set.prefixes = read(node, sources, report),
         (Some(_), Some(node)) => {
             report
-                .error(
-                    node.span,
-                    format!("the set `{}` has both `addresses` and `file`", set.name),
-                )
+                .error(node.span, format!("the set `{}` has both `addresses` and `file`", set.name))
                 .hint("make two sets of it; a rule can name both");
         }
+        (None, None) if fields.is_misspelt("addresses") || fields.is_misspelt("file") => {}
         (None, None) => {
             report
                 .error(at, format!("the set `{}` has no addresses", set.name))
                 .hint("give it `addresses: [...]`, or `file:` with the name of a list");
         }
     }
-    set.source = fields
-        .optional("source")
-        .and_then(|node| fields::text(node, "`source`", report))
-        .map(str::to_owned);
-    set.checked = fields
-        .optional("checked")
-        .and_then(|node| date(node, "`checked`", report));
-    set.expires = fields
-        .optional("expires")
-        .and_then(|node| date(node, "`expires`", report));
-    set.watch = fields
-        .optional("watch")
-        .map(|node| prefixes(node, "`watch`", report))
-        .unwrap_or_default();
+    set.source =
+        fields.optional("source").and_then(|node| fields::text(node, "`source`", report)).map(str::to_owned);
+    set.checked = fields.optional("checked").and_then(|node| date(node, "`checked`", report));
+    set.expires = fields.optional("expires").and_then(|node| date(node, "`expires`", report));
+    set.watch = fields.optional("watch").map(|node| prefixes(node, "`watch`", report)).unwrap_or_default();
 }
 
 /// A list of prefixes.
@@ -193,10 +159,7 @@ pub(super) fn prefixes(node: &Node, what: &str, report: &mut Report) -> Vec<IpNe
             report
                 .warning(
                     entry.span,
-                    format!(
-                        "`{prefix}` is in this list twice, first on line {}",
-                        first.line
-                    ),
+                    format!("`{prefix}` is in this list twice, first on line {}", first.line),
                 )
                 .hint("is one of them a typo for another address?");
         }
@@ -234,15 +197,19 @@ fn read(node: &Node, sources: &mut Sources, report: &mut Report) -> Vec<IpNet> {
 }
 
 fn date(node: &Node, what: &str, report: &mut Report) -> Option<Date> {
-    let text = fields::text(node, what, report)?;
+    let example = "`2027-02-08`";
+    let text = match fields::scalar(node, &format!("{what} must be a date"), example, report)? {
+        Scalar::Text(text) => text,
+        Scalar::Integer(_, written) => written,
+    };
     let date = Date::parse(text, format_description!("[year]-[month]-[day]"));
     if let Err(error) = &date {
-        report
-            .error(node.span, format!("{what} must be a date, not `{text}`"))
-            .hint(match error {
-                time::error::Parse::TryFromParsed(_) => "there is no such day".to_owned(),
-                _ => "write year-month-day, for example `2027-02-08`".to_owned(),
-            });
+        let no_such_day = matches!(error, time::error::Parse::TryFromParsed(_));
+        report.error(node.span, format!("{what} must be a date, not `{text}`")).hint(if no_such_day {
+            "there is no such day"
+        } else {
+            "write year-month-day, for example `2027-02-08`"
+        });
     }
     date.ok()
 }

@@ -44,11 +44,7 @@ pub(super) struct Sources {
 impl Sources {
     /// None yet.
     pub(super) fn new(permissions: Permissions) -> Self {
-        Self {
-            permissions,
-            digest: Sha256::new(),
-            paths: Vec::new(),
-        }
+        Self { permissions, digest: Sha256::new(), paths: Vec::new() }
     }
 
     /// The contents of a file of at most `limit` bytes.
@@ -56,9 +52,7 @@ impl Sources {
         let path = named.path();
         let shown = Printable(&path.to_string_lossy()).to_string();
         let file = open(named).map_err(|error| refusal(&shown, error))?;
-        let metadata = file
-            .metadata()
-            .map_err(|error| refusal(&shown, error.into()))?;
+        let metadata = file.metadata().map_err(|error| refusal(&shown, error.into()))?;
         self.check(&metadata, &shown)?;
         let too_large = || {
             let message = format!("`{shown}` is larger than {} MiB", limit >> 20);
@@ -73,9 +67,7 @@ impl Sources {
             return Err(too_large());
         }
         let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
-        file.take(limit + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|error| refusal(&shown, error.into()))?;
+        file.take(limit + 1).read_to_end(&mut bytes).map_err(|error| refusal(&shown, error.into()))?;
         if bytes.len() as u64 > limit {
             return Err(too_large()); // it grew while it was read
         }
@@ -92,11 +84,7 @@ impl Sources {
 
     fn check(&self, metadata: &Metadata, shown: &str) -> Result<(), Complaint> {
         if !metadata.is_file() {
-            let kind = if metadata.is_dir() {
-                "a directory"
-            } else {
-                "not a regular file"
-            };
+            let kind = if metadata.is_dir() { "a directory" } else { "not a regular file" };
             return Err((format!("`{shown}` is {kind}"), "name a file".to_owned()));
         }
         match self.permissions {
@@ -109,11 +97,7 @@ impl Sources {
 fn check_permissions(owner: u32, mode: u32, shown: &str) -> Result<(), Complaint> {
     let own = nix::unistd::geteuid().as_raw();
     if owner != 0 && owner != own {
-        let user = if own == 0 {
-            "root".to_owned()
-        } else {
-            format!("root or user {own}")
-        };
+        let user = if own == 0 { "root".to_owned() } else { format!("root or user {own}") };
         return Err((
             format!("`{shown}` belongs to user {owner}, who could change what the firewall does"),
             format!("it must belong to {user}: `chown root {shown}`"),
@@ -126,10 +110,7 @@ fn check_permissions(owner: u32, mode: u32, shown: &str) -> Result<(), Complaint
             (false, _) => "everybody",
         };
         return Err((
-            format!(
-                "`{shown}` may be written by {who} (mode {:04o})",
-                mode & 0o7777
-            ),
+            format!("`{shown}` may be written by {who} (mode {:04o})", mode & 0o7777),
             format!("`chmod 0640 {shown}`; a checkout can be checked with --ignore-permissions"),
         ));
     }
@@ -152,23 +133,17 @@ fn refusal(shown: &str, refused: Refused) -> Complaint {
     match refused {
         Refused::Escapes => (
             format!("`{shown}` is a symlink that leaves its directory"),
-            "who may write there could change what the firewall does: copy the file here"
-                .to_owned(),
+            "who may write there could change what the firewall does: copy the file here".to_owned(),
         ),
         Refused::Io(error) => {
-            let hint = match error.kind() {
-                io::ErrorKind::NotFound => {
-                    "look at the spelling; names are relative to the file that names them"
-                }
-                io::ErrorKind::PermissionDenied => {
-                    "run this as root, or as the user that the file belongs to"
-                }
-                _ => "see whether the file can be read at all, for example with `cat`",
+            let hint = if error.kind() == io::ErrorKind::NotFound {
+                "look at the spelling; names are relative to the file that names them"
+            } else if error.kind() == io::ErrorKind::PermissionDenied {
+                "run this as root, or as the user that the file belongs to"
+            } else {
+                "see whether the file can be read at all, for example with `cat`"
             };
-            (
-                format!("can't read `{shown}`: {}", reason(&error)),
-                hint.to_owned(),
-            )
+            (format!("can't read `{shown}`: {}", reason(&error)), hint.to_owned())
         }
     }
 }
@@ -190,9 +165,7 @@ pub(super) struct Named {
 impl Named {
     /// A file that the user names: its directory is the one it is in.
     pub(super) fn by_user(path: &Path) -> Self {
-        let below = path
-            .file_name()
-            .map_or_else(|| PathBuf::from("."), PathBuf::from);
+        let below = path.file_name().map_or_else(|| PathBuf::from("."), PathBuf::from);
         let directory = match path.file_name() {
             Some(_) => path.parent().unwrap_or(Path::new("")).to_owned(),
             None => path.to_owned(),
@@ -208,17 +181,11 @@ impl Named {
             return Self::by_user(name);
         }
         let mut directory = by.parent().unwrap_or(Path::new("")).to_owned();
-        let mut rest = name
-            .components()
-            .filter(|part| *part != Component::CurDir)
-            .peekable();
+        let mut rest = name.components().filter(|part| *part != Component::CurDir).peekable();
         while rest.next_if_eq(&Component::ParentDir).is_some() {
             directory.push("..");
         }
-        Self {
-            directory,
-            below: rest.collect(),
-        }
+        Self { directory, below: rest.collect() }
     }
 
     /// Its path, as messages show it.
@@ -232,36 +199,24 @@ fn open(named: &Named) -> Result<File, Refused> {
         true => Path::new("."),
         false => &named.directory,
     };
-    let handle = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_DIRECTORY)
-        .open(directory)?;
+    let handle = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(directory)?;
     match open_beneath(&handle, &named.below) {
         // Absolute symlinks are refused even where they lead back below the directory.
         Err(Errno::EXDEV) => {
             let target = directory.join(&named.below).canonicalize()?;
-            let below = target
-                .strip_prefix(directory.canonicalize()?)
-                .map_err(|_| Refused::Escapes)?;
+            let below = target.strip_prefix(directory.canonicalize()?).map_err(|_| Refused::Escapes)?;
             open_beneath(&handle, below)
         }
         other => other,
     }
-    .map_err(|error| match error {
-        Errno::EXDEV => Refused::Escapes,
-        error => Refused::Io(error.into()),
-    })
+    .map_err(|error| if error == Errno::EXDEV { Refused::Escapes } else { Refused::Io(error.into()) })
 }
 
 fn open_beneath(directory: &File, below: &Path) -> Result<File, Errno> {
     // O_NONBLOCK: a FIFO must not hang the reader; it is refused as soon as it is open.
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS;
-    match openat2(
-        directory,
-        below,
-        OpenHow::new().flags(flags).resolve(resolve),
-    ) {
+    match openat2(directory, below, OpenHow::new().flags(flags).resolve(resolve)) {
         // Before Linux 5.6, or kept from us by a container's seccomp rules.
         Err(Errno::ENOSYS | Errno::EPERM) => open_without_symlinks(directory, below, flags),
         opened => opened.map(File::from),
@@ -279,11 +234,5 @@ fn open_without_symlinks(directory: &File, below: &Path, flags: OFlag) -> Result
         let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         at = openat(&at, step.as_os_str(), flags, Mode::empty()).map(File::from)?;
     }
-    openat(
-        &at,
-        last.as_os_str(),
-        flags | OFlag::O_NOFOLLOW,
-        Mode::empty(),
-    )
-    .map(File::from)
+    openat(&at, last.as_os_str(), flags | OFlag::O_NOFOLLOW, Mode::empty()).map(File::from)
 }

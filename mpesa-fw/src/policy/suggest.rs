@@ -1,22 +1,17 @@
 //! "Did you mean ...?"
 
 /// The candidate that `word` was probably meant to be.
-pub(super) fn nearest<'c>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'c str>,
-) -> Option<&'c str> {
+pub(super) fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     let lower = word.to_lowercase().replace('_', "-");
     let allowed = (lower.chars().count() / 3).max(1);
     let by_distance = candidates.into_iter().map(|candidate| {
         let distance = strsim::damerau_levenshtein(&lower, &candidate.replace('_', "-"));
-        let prefix =
-            lower.len() >= 3 && (candidate.starts_with(&lower) || lower.starts_with(candidate));
+        let prefix = lower.len() >= 3
+            && (candidate.starts_with(&lower) || candidate.ends_with(&lower) || lower.starts_with(candidate));
         (if prefix { distance.min(1) } else { distance }, candidate)
     });
     by_distance
-        .filter(|(distance, candidate)| {
-            *distance <= allowed && *distance < candidate.chars().count()
-        })
+        .filter(|(distance, candidate)| *distance <= allowed && *distance < candidate.chars().count())
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }

@@ -18,11 +18,7 @@ pub(super) struct Classes<'a> {
 impl<'a> Classes<'a> {
     pub(super) fn new(masks: &'a Masks) -> Self {
         let outside = masks.all()[OUTSIDE as usize];
-        Self {
-            masks,
-            ids: vec![None; masks.all().len()],
-            table: vec![outside; usize::from(OUTSIDE_V6) + 1],
-        }
+        Self { masks, ids: vec![None; masks.all().len()], table: vec![outside; usize::from(OUTSIDE_V6) + 1] }
     }
 
     /// The class of a combination; `outside` is the outside class of the family. Where there are too many the
@@ -41,10 +37,7 @@ impl<'a> Classes<'a> {
     /// All classes, by number.
     pub(super) fn into_table(self, table: AddressTable) -> Result<Vec<AddressClass>, CompileError> {
         if self.table.len() > CLASSES {
-            return Err(CompileError::TooManyClasses {
-                list: list(table),
-                count: self.table.len(),
-            });
+            return Err(CompileError::TooManyClasses { list: list(table), count: self.table.len() });
         }
         Ok(self.table)
     }

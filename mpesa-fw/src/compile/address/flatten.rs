@@ -32,10 +32,7 @@ pub(super) fn flatten<B: Bits>(mut prefixes: Vec<Prefix<B>>, masks: &mut Masks) 
     for prefix in prefixes {
         close(&mut open, &mut segments, |last| last < prefix.start);
         let mask = masks.union(innermost(&open), prefix.mask);
-        open.push(Open {
-            last: prefix.start.last_of(prefix.length),
-            mask,
-        });
+        open.push(Open { last: prefix.start.last_of(prefix.length), mask });
         segments.begin(prefix.start, mask);
     }
     close(&mut open, &mut segments, |_| true);
@@ -53,11 +50,7 @@ fn innermost<B>(open: &[Open<B>]) -> MaskId {
 }
 
 /// Leaves the open prefixes that end before where the sweep goes on.
-fn close<B: Bits>(
-    open: &mut Vec<Open<B>>,
-    segments: &mut Segments<B>,
-    ends_before: impl Fn(B) -> bool,
-) {
+fn close<B: Bits>(open: &mut Vec<Open<B>>, segments: &mut Segments<B>, ends_before: impl Fn(B) -> bool) {
     while let Some(ended) = open.pop_if(|prefix| ends_before(prefix.last)) {
         if let Some(next) = ended.last.next() {
             segments.begin(next, innermost(open));
@@ -70,10 +63,7 @@ struct Segments<B>(Vec<Segment<B>>);
 impl<B: Bits> Segments<B> {
     fn with_room_for(prefixes: usize) -> Self {
         let mut segments = Vec::with_capacity(2 * prefixes + 1);
-        segments.push(Segment {
-            start: B::LOWEST,
-            mask: OUTSIDE,
-        });
+        segments.push(Segment { start: B::LOWEST, mask: OUTSIDE });
         Self(segments)
     }
 

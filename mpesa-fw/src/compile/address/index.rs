@@ -32,16 +32,11 @@ pub(super) fn index<B: Bits>(
     let mut index = Vec::with_capacity(INDEX_LEN);
     let mut pushed = 0usize;
     // The segments that are not wholly before the bucket.
-    let mut rest = &segments[segments
-        .partition_point(|segment| segment.start <= base)
-        .saturating_sub(1)..];
+    let mut rest = &segments[segments.partition_point(|segment| segment.start <= base).saturating_sub(1)..];
     for bucket in 0..=u16::MAX {
         let first = B::bucket_first(base, bucket, shift);
         let last = first.bucket_last(shift);
-        let within = rest
-            .iter()
-            .take_while(|segment| segment.start <= last)
-            .count();
+        let within = rest.iter().take_while(|segment| segment.start <= last).count();
         let (here, _) = rest.split_at(within);
         if let [only] = here {
             index.push(Bucket::uniform(class(only.mask)));
@@ -70,23 +65,15 @@ pub(super) fn index<B: Bits>(
 
 /// What is left behind a bucket: the last segment goes on unless the next one starts right behind the bucket.
 fn behind<B: Bits>(rest: &[Segment<B>], within: usize, last: B) -> &[Segment<B>] {
-    let next_starts = rest
-        .get(within)
-        .is_some_and(|next| Some(next.start) == last.next());
-    &rest[if next_starts {
-        within
-    } else {
-        within.saturating_sub(1)
-    }..]
+    let starts_behind = |next: &Segment<B>| Some(next.start) == last.next();
+    let goes_on = !rest.get(within).is_some_and(starts_behind);
+    &rest[within.saturating_sub(usize::from(goes_on))..]
 }
 
 /// First and last address that is not outside all prefixes; the whole space if there is none.
 pub(super) fn extent<B: Bits>(segments: &[Segment<B>]) -> (B, B) {
     let inside = |segment: &Segment<B>| segment.mask != OUTSIDE;
-    let first = segments
-        .iter()
-        .find(|segment| inside(segment))
-        .map_or(B::LOWEST, |segment| segment.start);
+    let first = segments.iter().find(|segment| inside(segment)).map_or(B::LOWEST, |segment| segment.start);
     // Behind the last segment inside there is at most one, since neighbours differ.
     let last = match segments {
         [.., end] if !inside(end) => end.start.previous().unwrap_or(B::LOWEST),

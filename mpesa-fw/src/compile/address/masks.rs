@@ -51,10 +51,7 @@ impl Masks {
             Some(id) => *id,
             None => {
                 let (x, y) = (self.all[a as usize], self.all[b as usize]);
-                let id = self.id(AddressClass {
-                    rules: x.rules.or(y.rules),
-                    watch: x.watch | y.watch,
-                });
+                let id = self.id(AddressClass { rules: x.rules.or(y.rules), watch: x.watch | y.watch });
                 self.unions.insert((a, b), id);
                 id
             }

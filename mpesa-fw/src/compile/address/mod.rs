@@ -13,8 +13,8 @@ mod spec;
 use mpesa_fw_common::{
     address::Family,
     tables::{
-        AddressClass, AddressTable, Bucket, IDS_PER_BLOCK, OUTSIDE_V4, OUTSIDE_V6,
-        RANGES_PER_BLOCK, Range4, Start6, Window,
+        AddressClass, AddressTable, Bucket, IDS_PER_BLOCK, OUTSIDE_V4, OUTSIDE_V6, RANGES_PER_BLOCK, Range4,
+        Start6, Window,
     },
 };
 
@@ -39,21 +39,14 @@ pub(super) struct Built {
 /// # Errors
 /// More classes or ranges than the lay-out can number.
 pub(super) fn build(spec: &AddressSpec<'_>) -> Result<Built, CompileError> {
-    let outside = AddressClass {
-        rules: spec.any,
-        watch: 0,
-    };
+    let outside = AddressClass { rules: spec.any, watch: 0 };
     let mut masks = Masks::new(outside);
     let (prefixes4, prefixes6) = collect(spec, &mut masks);
     let segments4 = flatten(prefixes4, &mut masks);
     let segments6 = flatten(prefixes6, &mut masks);
 
     let mut classes = Classes::new(&masks);
-    let mut built = Built {
-        tables: without_ranges(),
-        window: Window::ALL,
-        features: 0,
-    };
+    let mut built = Built { tables: without_ranges(), window: Window::ALL, features: 0 };
     if has_ranges(&segments4) {
         built.features |= spec.table.feature(Family::V4);
         build4(&segments4, &mut classes, spec.table, &mut built)?;
@@ -93,11 +86,7 @@ fn has_ranges<B>(segments: &[Segment<B>]) -> bool {
 /// All prefixes of a table, by family, each with the mask of its list.
 fn collect(spec: &AddressSpec<'_>, masks: &mut Masks) -> (Vec<Prefix<u32>>, Vec<Prefix<u128>>) {
     let count = |v4: bool| {
-        spec.lists
-            .iter()
-            .flat_map(|list| list.prefixes)
-            .filter(|net| net.addr().is_ipv4() == v4)
-            .count()
+        spec.lists.iter().flat_map(|list| list.prefixes).filter(|net| net.addr().is_ipv4() == v4).count()
     };
     let mut prefixes4 = Vec::with_capacity(count(true));
     let mut prefixes6 = Vec::with_capacity(count(false));
@@ -105,16 +94,12 @@ fn collect(spec: &AddressSpec<'_>, masks: &mut Masks) -> (Vec<Prefix<u32>>, Vec<
         let mask = masks.id(list.class);
         for net in list.prefixes {
             match net {
-                ipnet::IpNet::V4(net) => prefixes4.push(Prefix {
-                    start: net.network().to_bits(),
-                    length: net.prefix_len(),
-                    mask,
-                }),
-                ipnet::IpNet::V6(net) => prefixes6.push(Prefix {
-                    start: net.network().to_bits(),
-                    length: net.prefix_len(),
-                    mask,
-                }),
+                ipnet::IpNet::V4(net) => {
+                    prefixes4.push(Prefix { start: net.network().to_bits(), length: net.prefix_len(), mask })
+                }
+                ipnet::IpNet::V6(net) => {
+                    prefixes6.push(Prefix { start: net.network().to_bits(), length: net.prefix_len(), mask })
+                }
             }
         }
     }
@@ -153,10 +138,7 @@ fn build6(
     let groups = ((first ^ last).leading_zeros() / 16).min(7);
     built.window = Window::behind((first >> 64) as u64, first as u64, groups);
     let [high, low] = built.window.prefix;
-    let frame = Frame {
-        base: (u128::from(high) << 64) | u128::from(low),
-        shift: 112 - 16 * groups,
-    };
+    let frame = Frame { base: (u128::from(high) << 64) | u128::from(low), shift: 112 - 16 * groups };
 
     let mut starts: Vec<Start6> = Vec::with_capacity(segments.len());
     let mut ids = Vec::with_capacity(segments.len());

@@ -29,21 +29,10 @@ impl<'a> AddressSpec<'a> {
     /// Who may send: `from` of the services, and what the sets watch (every set, used or not: a near miss is a
     /// drop *from* a watched prefix).
     pub(in crate::compile) fn source(policy: &'a Policy, watch_bits: &[u64]) -> Self {
-        let from: Vec<&Addresses> = policy
-            .ingress
-            .services
-            .iter()
-            .map(|service| &service.from)
-            .collect();
+        let from: Vec<&Addresses> = policy.ingress.services.iter().map(|service| &service.from).collect();
         let mut spec = Self::of_addresses(AddressTable::Source, &from, policy);
         for (set, bit) in policy.sets.iter().zip(watch_bits) {
-            spec.add(
-                AddressClass {
-                    rules: RuleSet::NONE,
-                    watch: *bit,
-                },
-                &set.watch,
-            );
+            spec.add(AddressClass { rules: RuleSet::NONE, watch: *bit }, &set.watch);
         }
         spec
     }
@@ -57,43 +46,22 @@ impl<'a> AddressSpec<'a> {
             lists: Vec::new(),
         };
         for (position, service) in services.iter().enumerate() {
-            spec.add(
-                AddressClass {
-                    rules: only(position),
-                    watch: 0,
-                },
-                &service.to,
-            );
+            spec.add(AddressClass { rules: only(position), watch: 0 }, &service.to);
         }
         spec
     }
 
     /// Where packets may go: `to` of the destinations.
     pub(in crate::compile) fn destination(policy: &'a Policy) -> Self {
-        let to: Vec<&Addresses> = policy
-            .egress
-            .allow
-            .iter()
-            .map(|destination| &destination.to)
-            .collect();
+        let to: Vec<&Addresses> = policy.egress.allow.iter().map(|destination| &destination.to).collect();
         Self::of_addresses(AddressTable::Destination, &to, policy)
     }
 
     /// A set that several rules use is one list, so that it is swept once.
     fn of_addresses(table: AddressTable, rules: &[&'a Addresses], policy: &'a Policy) -> Self {
-        let mut spec = Self {
-            table,
-            any: rules_where(rules, |addresses| addresses.any),
-            lists: Vec::new(),
-        };
+        let mut spec = Self { table, any: rules_where(rules, |addresses| addresses.any), lists: Vec::new() };
         for (position, addresses) in rules.iter().enumerate() {
-            spec.add(
-                AddressClass {
-                    rules: only(position),
-                    watch: 0,
-                },
-                &addresses.prefixes,
-            );
+            spec.add(AddressClass { rules: only(position), watch: 0 }, &addresses.prefixes);
         }
         for (number, set) in policy.sets.iter().enumerate() {
             let rules = rules_where(rules, |addresses| addresses.sets.contains(&number));

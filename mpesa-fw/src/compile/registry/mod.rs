@@ -121,11 +121,7 @@ impl Registry {
     /// What to keep.
     #[must_use]
     pub fn to_rows(&self) -> RegistryRows {
-        RegistryRows {
-            rules: self.rules.to_rows(),
-            sets: self.sets.to_rows(),
-            names: self.names.to_rows(),
-        }
+        RegistryRows { rules: self.rules.to_rows(), sets: self.sets.to_rows(), names: self.names.to_rows() }
     }
 
     /// Gives everything in a policy its position. Who has one keeps it, also when it was gone and comes back; who is new
@@ -134,26 +130,14 @@ impl Registry {
     /// # Errors
     /// More watched sets or DNS names than there are positions, or a name that is too long.
     pub fn assign(&self, policy: &Policy) -> Result<Assignment, RegistryError> {
-        let services = policy
-            .ingress
-            .services
-            .iter()
-            .map(|service| Key::new(Direction::Ingress, &service.name));
-        let destinations = policy
-            .egress
-            .allow
-            .iter()
-            .map(|destination| Key::new(Direction::Egress, &destination.name));
+        let services =
+            policy.ingress.services.iter().map(|service| Key::new(Direction::Ingress, &service.name));
+        let destinations =
+            policy.egress.allow.iter().map(|destination| Key::new(Direction::Egress, &destination.name));
         let watched = policy.sets.iter().filter(|set| !set.watch.is_empty());
-        let names = policy
-            .egress
-            .allow
-            .iter()
-            .flat_map(|destination| &destination.names);
+        let names = policy.egress.allow.iter().flat_map(|destination| &destination.names);
 
-        let rules = self
-            .rules
-            .assign(services.chain(destinations), "rules", "remove some")?;
+        let rules = self.rules.assign(services.chain(destinations), "rules", "remove some")?;
         let sets = self.sets.assign(
             watched.map(|set| Key::undirected(&set.name)),
             "sets with `watch`",
@@ -166,32 +150,16 @@ impl Registry {
         )?;
         Ok(Assignment {
             slots: Slots {
-                rules: rules
-                    .taken
-                    .into_iter()
-                    .map(|(key, row)| ((key.direction, key.name), row))
-                    .collect(),
-                sets: sets
-                    .taken
-                    .into_iter()
-                    .map(|(key, row)| (key.name, row as u8))
-                    .collect(),
-                names: names
-                    .taken
-                    .into_iter()
-                    .map(|(key, row)| (key.name, row as u16))
-                    .collect(),
+                rules: rules.taken.into_iter().map(|(key, row)| ((key.direction, key.name), row)).collect(),
+                sets: sets.taken.into_iter().map(|(key, row)| (key.name, row as u8)).collect(),
+                names: names.taken.into_iter().map(|(key, row)| (key.name, row as u16)).collect(),
             },
             fresh: Fresh {
                 counter_rows: rules.fresh,
                 watch_bits: sets.fresh.into_iter().map(|row| row as u8).collect(),
                 name_slots: names.fresh.into_iter().map(|row| row as u16).collect(),
             },
-            registry: Self {
-                rules: rules.places,
-                sets: sets.places,
-                names: names.places,
-            },
+            registry: Self { rules: rules.places, sets: sets.places, names: names.places },
         })
     }
 

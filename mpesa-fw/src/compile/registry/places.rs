@@ -18,10 +18,7 @@ pub(super) struct Key {
 
 impl Key {
     pub(super) fn new(direction: Direction, name: &str) -> Self {
-        Self {
-            direction,
-            name: name.to_owned(),
-        }
+        Self { direction, name: name.to_owned() }
     }
 
     /// What has no direction is kept under the first.
@@ -49,11 +46,7 @@ struct Place {
 
 impl Place {
     fn entry(&self) -> Entry<'_> {
-        Entry {
-            direction: self.key.direction,
-            name: &self.key.name,
-            in_use: self.gone_since.is_none(),
-        }
+        Entry { direction: self.key.direction, name: &self.key.name, in_use: self.gone_since.is_none() }
     }
 }
 
@@ -70,56 +63,29 @@ impl Places {
     pub(super) fn from_rows(rows: &[NameSlot], room: usize, reserved: &[Direction]) -> Self {
         let mut places = vec![None; room];
         for (place, direction) in places.iter_mut().zip(reserved) {
-            *place = Some(Place {
-                key: Key::new(*direction, ""),
-                gone_since: None,
-            });
+            *place = Some(Place { key: Key::new(*direction, ""), gone_since: None });
         }
         let mut seen = BTreeSet::new();
         for (place, row) in places.iter_mut().zip(rows).skip(reserved.len()) {
-            let Some(Entry {
-                direction,
-                name,
-                in_use,
-            }) = rows::read(row)
-            else {
+            let Some(Entry { direction, name, in_use }) = rows::read(row) else {
                 continue;
             };
             let key = Key::new(direction, name);
             if seen.insert(key.clone()) {
-                *place = Some(Place {
-                    key,
-                    gone_since: (!in_use).then_some(0),
-                });
+                *place = Some(Place { key, gone_since: (!in_use).then_some(0) });
             }
         }
-        Self {
-            places,
-            reserved: reserved.len(),
-            round: 0,
-        }
+        Self { places, reserved: reserved.len(), round: 0 }
     }
 
     pub(super) fn to_rows(&self) -> Vec<NameSlot> {
-        self.places
-            .iter()
-            .map(|place| rows::write(place.as_ref().map(Place::entry)))
-            .collect()
+        self.places.iter().map(|place| rows::write(place.as_ref().map(Place::entry))).collect()
     }
 
     pub(super) fn owners(&self) -> impl Iterator<Item = RowOwner<'_>> {
         (0..).zip(&self.places).filter_map(|(row, place)| {
-            let Entry {
-                direction,
-                name,
-                in_use,
-            } = place.as_ref()?.entry();
-            Some(RowOwner {
-                row,
-                direction,
-                name,
-                in_use,
-            })
+            let Entry { direction, name, in_use } = place.as_ref()?.entry();
+            Some(RowOwner { row, direction, name, in_use })
         })
     }
 
@@ -132,12 +98,7 @@ impl Places {
         let wanted: Vec<Key> = distinct(wanted);
         let room = self.places.len() - self.reserved;
         if wanted.len() > room {
-            return Err(RegistryError::Full {
-                what,
-                wanted: wanted.len(),
-                room,
-                advice,
-            });
+            return Err(RegistryError::Full { what, wanted: wanted.len(), room, advice });
         }
         if let Some(Key { name, .. }) = wanted.iter().find(|key| key.name.len() > LONGEST_NAME) {
             return Err(RegistryError::NameTooLong {
@@ -148,23 +109,13 @@ impl Places {
         }
         let mut places = self.clone();
         let mut taken = places.keep(&wanted);
-        let new: Vec<Key> = wanted
-            .into_iter()
-            .filter(|key| !taken.contains_key(key))
-            .collect();
+        let new: Vec<Key> = wanted.into_iter().filter(|key| !taken.contains_key(key)).collect();
         let fresh: Vec<u32> = places.vacant().into_iter().take(new.len()).collect();
         for (key, row) in new.into_iter().zip(&fresh) {
-            places.places[*row as usize] = Some(Place {
-                key: key.clone(),
-                gone_since: None,
-            });
+            places.places[*row as usize] = Some(Place { key: key.clone(), gone_since: None });
             taken.insert(key, *row);
         }
-        Ok(Assigned {
-            places,
-            taken,
-            fresh,
-        })
+        Ok(Assigned { places, taken, fresh })
     }
 
     /// Who is wanted and has a place keeps it; who is not wanted is gone from now on.

@@ -28,13 +28,7 @@ pub(super) struct Entry<'a> {
 }
 
 /// Longest name that fits.
-pub(super) const LONGEST_NAME: usize = NameSlot {
-    name: [0; 254],
-    direction: 0,
-    status: 0,
-}
-.name
-.len();
+pub(super) const LONGEST_NAME: usize = NameSlot { name: [0; 254], direction: 0, status: 0 }.name.len();
 
 /// Reads a row; none if it is free or makes no sense.
 pub(super) fn read(row: &NameSlot) -> Option<Entry<'_>> {
@@ -43,37 +37,19 @@ pub(super) fn read(row: &NameSlot) -> Option<Entry<'_>> {
         GONE => false,
         _ => return None,
     };
-    let direction = Direction::ALL
-        .into_iter()
-        .find(|direction| *direction as u8 == row.direction)?;
-    let length = row
-        .name
-        .iter()
-        .position(|byte| *byte == 0)
-        .unwrap_or(LONGEST_NAME);
+    let direction = Direction::ALL.into_iter().find(|direction| *direction as u8 == row.direction)?;
+    let length = row.name.iter().position(|byte| *byte == 0).unwrap_or(LONGEST_NAME);
     let (name, padding) = row.name.split_at(length);
     if name.is_empty() || padding.iter().any(|byte| *byte != 0) {
         return None;
     }
-    Some(Entry {
-        direction,
-        name: str::from_utf8(name).ok()?,
-        in_use,
-    })
+    Some(Entry { direction, name: str::from_utf8(name).ok()?, in_use })
 }
 
 /// Writes a row. Names were checked against [`LONGEST_NAME`].
 pub(super) fn write(entry: Option<Entry<'_>>) -> NameSlot {
-    let mut row = NameSlot {
-        status: FREE,
-        ..NameSlot::default()
-    };
-    if let Some(Entry {
-        direction,
-        name,
-        in_use,
-    }) = entry
-    {
+    let mut row = NameSlot { status: FREE, ..NameSlot::default() };
+    if let Some(Entry { direction, name, in_use }) = entry {
         for (byte, octet) in row.name.iter_mut().zip(name.bytes()) {
             *byte = octet;
         }

@@ -19,18 +19,8 @@ pub struct Slots {
 
 impl Slots {
     /// The row of a rule.
-    pub(in crate::compile) fn rule(
-        &self,
-        direction: Direction,
-        name: &str,
-    ) -> Result<u32, CompileError> {
-        let no_slot = || CompileError::NoSlot {
-            what: "rule",
-            name: name.to_owned(),
-        };
-        self.rules
-            .get(&(direction, name.to_owned()))
-            .copied()
-            .ok_or_else(no_slot)
+    pub(in crate::compile) fn rule(&self, direction: Direction, name: &str) -> Result<u32, CompileError> {
+        let no_slot = || CompileError::NoSlot { what: "rule", name: name.to_owned() };
+        self.rules.get(&(direction, name.to_owned())).copied().ok_or_else(no_slot)
     }
 }

@@ -1,0 +1,114 @@
+//! A minimal Debian root in which the package is installed, run, upgraded and removed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::process::{capture, is_root, run, target};
+
+/// The oldest release that the package is for.
+const SUITE: &str = "bookworm";
+
+/// Beyond the essential packages: what the unit is checked with, and what makes an interface to protect.
+const INCLUDE: &str = "--include=systemd,iproute2";
+
+/// Run inside the root.
+const TRY: &str = include_str!("try.sh");
+
+/// Installs, runs, upgrades, removes and purges the package.
+///
+/// # Errors
+/// When no root can be made here, or any check of `try.sh` fails.
+pub(crate) fn try_out(package: &Path) -> Result<()> {
+    if !is_root() {
+        bail!("trying the package needs root (debootstrap, chroot)");
+    }
+    let pristine = pristine()?;
+    let root = tempfile::Builder::new()
+        .prefix("package-root-")
+        .tempdir_in(target())
+        .context("cannot make a directory below target/")?;
+    run(Command::new("tar")
+        .arg("--extract")
+        .arg("--file")
+        .arg(&pristine)
+        .arg("--directory")
+        .arg(root.path()))?;
+    fs::copy(package, root.path().join("mpesa-fw.deb")).context("cannot copy the package into the root")?;
+    fs::write(root.path().join("try.sh"), TRY).context("cannot write into the root")?;
+
+    // Namespaces of its own: nothing is attached to an interface of this machine or pinned in its bpffs, and the mounts
+    // go when the last process does.
+    println!("trying the package in a {SUITE} root");
+    let status = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "--net", "--pid", "--fork", "--kill-child"])
+        .args(["sh", "-euc", ENTER, "enter"])
+        .arg(root.path())
+        .status()
+        .context("cannot run `unshare`")?;
+    if !status.success() {
+        bail!("the package does not behave; the failed check is above");
+    }
+    Ok(())
+}
+
+/// In the namespaces, outside the root.
+const ENTER: &str = r#"
+mount -t proc proc "$1/proc"
+mount -t sysfs sysfs "$1/sys"
+mount -t bpf -o mode=700 bpf "$1/sys/fs/bpf"
+mount --bind /dev "$1/dev"
+exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root DEBIAN_FRONTEND=noninteractive \
+    chroot "$1" sh -eu /try.sh
+"#;
+
+/// The root as debootstrap makes it, as a tar archive below `target/`, made once.
+fn pristine() -> Result<PathBuf> {
+    let archive = target().join(format!("debian-{SUITE}.tar"));
+    if archive.is_file() {
+        return Ok(archive);
+    }
+    let mirror = mirror()?;
+    let root = tempfile::Builder::new()
+        .prefix("debootstrap-")
+        .tempdir_in(target())
+        .context("cannot make a directory below target/")?;
+    println!("making a minimal {SUITE} root (a minute)");
+    capture(
+        Command::new("debootstrap").args(["--variant=minbase", INCLUDE, SUITE]).arg(root.path()).arg(mirror),
+    )?;
+    // In two steps, so that an interrupted one is not taken for whole.
+    let partial = archive.with_extension("partial");
+    run(Command::new("tar")
+        .arg("--create")
+        .arg("--file")
+        .arg(&partial)
+        .arg("--directory")
+        .arg(root.path())
+        .arg("."))?;
+    fs::rename(&partial, &archive).context("cannot rename the archive of the root")?;
+    Ok(archive)
+}
+
+/// Where this machine gets its own Debian packages from.
+fn mirror() -> Result<String> {
+    let targets = capture(Command::new("apt-get").args([
+        "indextargets",
+        "--format",
+        "$(REPO_URI) $(RELEASE) $(COMPONENT)",
+        "Created-By: Packages",
+    ]))?;
+    let sources: Vec<Vec<&str>> = targets.lines().map(|line| line.split(' ').collect()).collect();
+    let of = |wanted: &dyn Fn(&str) -> bool| {
+        sources.iter().find_map(|source| match source.as_slice() {
+            [uri, release, "main"] if wanted(release) => Some((*uri).to_owned()),
+            _ => None,
+        })
+    };
+    // Another release's mirror, but not one of its updates or security, holds this release too.
+    of(&|release| release == SUITE)
+        .or_else(|| of(&|release| !release.contains(['-', '/'])))
+        .context("the apt sources of this machine name no Debian archive with the component `main`")
+}
