@@ -1,1 +1,589 @@
 //! System calls that no crate wraps. The one file of the agent with `unsafe`.
+//!
+//! Maps are read and written through [`KernelMap`], which compares the sizes of its key and value with the kernel's
+//! before the first access; the kernel copies exactly that many bytes, so no call can overrun a buffer.
+#![expect(unsafe_code, reason = "bpf(2) and mmap(2) take raw pointers")]
+
+use std::{
+    ffi::CString,
+    io,
+    marker::PhantomData,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+    ptr::NonNull,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
+
+/// Attach type of an XDP link (enum `bpf_attach_type`).
+pub const BPF_XDP: u32 = 37;
+/// Attach type of a TCX link on ingress.
+pub const BPF_TCX_INGRESS: u32 = 46;
+/// Attach type of a TCX link on egress.
+pub const BPF_TCX_EGRESS: u32 = 47;
+/// Attach in front of all others (TCX).
+pub const BPF_F_BEFORE: u32 = 1 << 3;
+/// Generic XDP.
+pub const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
+/// XDP in the driver.
+pub const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
+/// Map flag: user space may map the values.
+pub const BPF_F_MMAPABLE: u32 = 1 << 10;
+
+const LINK_TYPE_XDP: u32 = 6;
+const LINK_TYPE_TCX: u32 = 11;
+
+/// Commands of bpf(2), enum `bpf_cmd`.
+#[derive(Clone, Copy)]
+#[repr(i32)]
+enum Command {
+    MapLookup = 1,
+    MapUpdate = 2,
+    MapDelete = 3,
+    ObjectPin = 6,
+    ObjectGet = 7,
+    ProgramById = 13,
+    MapById = 14,
+    Info = 15,
+    ProgramQuery = 16,
+    MapFreeze = 22,
+    MapLookupBatch = 24,
+    LinkCreate = 28,
+    LinkUpdate = 29,
+    LinkDetach = 34,
+    ProgramBindMap = 35,
+}
+
+/// # Safety
+/// Every pointer in `attribute` must be valid for what `command` does with it.
+unsafe fn bpf<A: IntoBytes + FromBytes>(command: Command, attribute: &mut A) -> io::Result<i64> {
+    // SAFETY: the attribute is a plain struct of this size, the kernel writes at most that much into it; the rest
+    // is the caller's promise.
+    let answer =
+        unsafe { libc::syscall(libc::SYS_bpf, command as i32, &raw mut *attribute, size_of::<A>() as u32) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+}
+
+/// For commands whose attribute holds numbers only.
+fn bpf_numbers<const N: usize>(command: Command, mut words: [u32; N]) -> io::Result<i64> {
+    // SAFETY: called with commands that read no pointer from these words.
+    unsafe { bpf(command, &mut words) }
+}
+
+fn bpf_fd<const N: usize>(command: Command, words: [u32; N]) -> io::Result<OwnedFd> {
+    let fd = bpf_numbers(command, words)? as i32;
+    // SAFETY: the kernel has just made it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn raw(fd: BorrowedFd<'_>) -> u32 {
+    fd.as_raw_fd() as u32
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(io::Error::from)
+}
+
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct ObjectAttribute {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+/// Pins a map, program or link on a bpffs.
+pub fn pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    let mut attribute = ObjectAttribute { path: path.as_ptr() as u64, fd: raw(fd), flags: 0 };
+    // SAFETY: a string that ends with 0 and outlives the call.
+    unsafe { bpf(Command::ObjectPin, &mut attribute) }.map(drop)
+}
+
+/// Opens what is pinned.
+pub fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    let path = c_path(path)?;
+    let mut attribute = ObjectAttribute { path: path.as_ptr() as u64, fd: 0, flags: 0 };
+    // SAFETY: a string that ends with 0 and outlives the call.
+    let fd = unsafe { bpf(Command::ObjectGet, &mut attribute) }? as i32;
+    // SAFETY: the kernel has just made it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Opens a program by its id.
+pub fn program_by_id(id: u32) -> io::Result<OwnedFd> {
+    bpf_fd(Command::ProgramById, [id, 0, 0])
+}
+
+/// Opens a map by its id.
+pub fn map_by_id(id: u32) -> io::Result<OwnedFd> {
+    bpf_fd(Command::MapById, [id, 0, 0])
+}
+
+/// Attaches a program to an interface. The link lives as long as the descriptor or a pin of it.
+pub fn link_create(
+    program: BorrowedFd<'_>,
+    interface: u32,
+    attach_type: u32,
+    flags: u32,
+) -> io::Result<OwnedFd> {
+    // Up to and including the TCX part of the union, all zero: no relative program, any revision.
+    bpf_fd(Command::LinkCreate, [raw(program), interface, attach_type, flags, 0, 0, 0, 0])
+}
+
+/// Replaces the program of a link: packets see the old or the new one.
+pub fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    bpf_numbers(Command::LinkUpdate, [raw(link), raw(program), 0, 0]).map(drop)
+}
+
+/// Detaches a link wherever else it is held.
+pub fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    bpf_numbers(Command::LinkDetach, [raw(link)]).map(drop)
+}
+
+/// Makes a program keep a map that its code does not use, so that `bpftool prog` shows it (Linux 5.10).
+pub fn bind_map(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<()> {
+    bpf_numbers(Command::ProgramBindMap, [raw(program), raw(map), 0]).map(drop)
+}
+
+/// No update from user space from now on, not even by root (Linux 5.2). EBUSY while it is mapped for writing.
+pub fn freeze(map: BorrowedFd<'_>) -> io::Result<()> {
+    bpf_numbers(Command::MapFreeze, [raw(map)]).map(drop)
+}
+
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct InfoAttribute {
+    fd: u32,
+    length: u32,
+    info: u64,
+}
+
+fn info<T: FromBytes + IntoBytes>(fd: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {
+    let mut attribute =
+        InfoAttribute { fd: raw(fd), length: size_of::<T>() as u32, info: (&raw mut *info) as u64 };
+    // SAFETY: the kernel writes at most `length` bytes there; pointers inside are the caller's and zero or valid.
+    unsafe { bpf(Command::Info, &mut attribute) }.map(drop)
+}
+
+/// What the kernel says of a map (the beginning of struct `bpf_map_info`).
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct MapInfo {
+    /// enum `bpf_map_type`.
+    pub kind: u32,
+    /// Unique until the next boot.
+    pub id: u32,
+    /// Bytes of a key.
+    pub key_size: u32,
+    /// Bytes of a value.
+    pub value_size: u32,
+    /// Entries at most.
+    pub max_entries: u32,
+    /// `BPF_F_…`.
+    pub flags: u32,
+    /// At most 15 bytes of it.
+    pub name: [u8; 16],
+}
+
+/// What the kernel says of a map.
+pub fn map_info(fd: BorrowedFd<'_>) -> io::Result<MapInfo> {
+    let mut answer = MapInfo::new_zeroed();
+    info(fd, &mut answer)?;
+    Ok(answer)
+}
+
+/// The beginning of struct `bpf_prog_info`.
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct RawProgramInfo {
+    kind: u32,
+    id: u32,
+    tag: [u8; 8],
+    lengths: [u32; 2],
+    instructions: [u64; 2],
+    load_time: u64,
+    uid: u32,
+    maps_len: u32,
+    maps: u64,
+    name: [u8; 16],
+}
+
+/// What the kernel says of a program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgramInfo {
+    /// Unique until the next boot.
+    pub id: u32,
+    /// At most 15 bytes of it.
+    pub name: String,
+    /// Maps that it uses or keeps.
+    pub maps: Vec<u32>,
+}
+
+/// What the kernel says of a program.
+pub fn program_info(fd: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
+    /// `MAX_USED_MAPS` of the kernel.
+    const MAPS: u32 = 64;
+    let mut maps = vec![0u32; MAPS as usize];
+    let mut answer = RawProgramInfo::new_zeroed();
+    answer.maps_len = MAPS;
+    answer.maps = maps.as_mut_ptr() as u64;
+    info(fd, &mut answer)?;
+    maps.truncate(answer.maps_len as usize);
+    Ok(ProgramInfo { id: answer.id, name: name_of(&answer.name), maps })
+}
+
+fn name_of(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+/// What kind of hook a link is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkKind {
+    /// XDP.
+    Xdp,
+    /// TCX ingress.
+    TcxIngress,
+    /// TCX egress.
+    TcxEgress,
+    /// Something that this program never makes.
+    Other,
+}
+
+/// The beginning of struct `bpf_link_info` for XDP and TCX links.
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct RawLinkInfo {
+    kind: u32,
+    id: u32,
+    program: u32,
+    reserved: u32,
+    interface: u32,
+    attach_type: u32,
+    rest: [u64; 4],
+}
+
+/// What the kernel says of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkInfo {
+    /// XDP or TCX.
+    pub kind: LinkKind,
+    /// Id of its program.
+    pub program: u32,
+    /// Index of its interface; 0: the interface is gone, or the link was detached.
+    pub interface: u32,
+}
+
+/// What the kernel says of a link.
+pub fn link_info(fd: BorrowedFd<'_>) -> io::Result<LinkInfo> {
+    let mut answer = RawLinkInfo::new_zeroed();
+    info(fd, &mut answer)?;
+    let kind = match (answer.kind, answer.attach_type) {
+        (LINK_TYPE_XDP, _) => LinkKind::Xdp,
+        (LINK_TYPE_TCX, BPF_TCX_INGRESS) => LinkKind::TcxIngress,
+        (LINK_TYPE_TCX, BPF_TCX_EGRESS) => LinkKind::TcxEgress,
+        _ => LinkKind::Other,
+    };
+    Ok(LinkInfo { kind, program: answer.program, interface: answer.interface })
+}
+
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct QueryAttribute {
+    interface: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    programs: u64,
+    count: u32,
+    reserved: u32,
+    rest: [u64; 4],
+}
+
+/// Ids of the TCX programs of an interface, in the order in which they run (Linux 6.6; before: EINVAL).
+pub fn tcx_programs(interface: u32, attach_type: u32) -> io::Result<Vec<u32>> {
+    /// `BPF_MPROG_MAX` of the kernel.
+    const PROGRAMS: u32 = 64;
+    let mut programs = vec![0u32; PROGRAMS as usize];
+    let mut attribute = QueryAttribute::new_zeroed();
+    attribute.interface = interface;
+    attribute.attach_type = attach_type;
+    attribute.count = PROGRAMS;
+    attribute.programs = programs.as_mut_ptr() as u64;
+    // SAFETY: the array has room for `count` ids and outlives the call.
+    unsafe { bpf(Command::ProgramQuery, &mut attribute) }?;
+    programs.truncate(attribute.count as usize);
+    Ok(programs)
+}
+
+/// Writes `bytes` to the beginning of an array map that was made with `BPF_F_MMAPABLE`, and lets the mapping go.
+pub fn fill(map: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
+    let info = map_info(map)?;
+    let capacity = info.value_size.next_multiple_of(8) as usize * info.max_entries as usize;
+    if bytes.len() > capacity {
+        return Err(io::Error::other(format!("{} bytes do not fit into {capacity}", bytes.len())));
+    }
+    let mapping = Mapping::new(map, capacity)?;
+    // SAFETY: the mapping is `capacity` bytes long, which was compared above, and nobody else knows it.
+    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), mapping.start.as_ptr(), bytes.len()) };
+    Ok(())
+}
+
+/// A writable mapping of a map's values.
+struct Mapping {
+    start: NonNull<u8>,
+    length: usize,
+}
+
+impl Mapping {
+    fn new(map: BorrowedFd<'_>, length: usize) -> io::Result<Self> {
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                length,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                map.as_raw_fd(),
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::other("mmap answered 0"))?;
+        Ok(Self { start, length })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: it is ours, and no reference into it outlives it. It can't fail for a mapping that is there.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
+    }
+}
+
+/// The words of an array map of `u64`, shared with the kernel's programs while they run.
+pub struct SharedWords {
+    mapping: Mapping,
+}
+
+// SAFETY: the memory is only accessed through atomics.
+unsafe impl Send for SharedWords {}
+// SAFETY: likewise.
+unsafe impl Sync for SharedWords {}
+
+impl SharedWords {
+    /// Maps an array of `u64` that was made with `BPF_F_MMAPABLE`.
+    pub fn new(map: BorrowedFd<'_>) -> io::Result<Self> {
+        let info = map_info(map)?;
+        if info.value_size != 8 {
+            return Err(io::Error::other(format!("values of {} bytes, not 8", info.value_size)));
+        }
+        Ok(Self { mapping: Mapping::new(map, 8 * info.max_entries as usize)? })
+    }
+
+    /// Sets bits of one word; false: there is no such word.
+    pub fn set_bits(&self, word: usize, bits: u64) -> bool {
+        if word >= self.mapping.length / 8 {
+            return false;
+        }
+        // SAFETY: within the mapping, aligned (the mapping starts at a page), and every access is atomic.
+        let word = unsafe { AtomicU64::from_ptr(self.mapping.start.cast::<u64>().add(word).as_ptr()) };
+        word.fetch_or(bits, Ordering::SeqCst);
+        true
+    }
+}
+
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct ElementAttribute {
+    map: u32,
+    reserved: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct BatchAttribute {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    element_flags: u64,
+    flags: u64,
+}
+
+/// A plain value that can be copied to and from the kernel byte by byte.
+pub trait Plain: FromBytes + IntoBytes + Immutable + Copy {}
+impl<T: FromBytes + IntoBytes + Immutable + Copy> Plain for T {}
+
+/// A map with keys `K` and values `V`; of a map per CPU, `V` is one CPU's value.
+pub struct KernelMap<K, V> {
+    fd: OwnedFd,
+    max_entries: u32,
+    cpus: Option<usize>,
+    types: PhantomData<fn() -> (K, V)>,
+}
+
+impl<K: Plain, V: Plain> KernelMap<K, V> {
+    /// Takes a map, if its keys and values have the size of the types.
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        const PER_CPU: [u32; 4] = [5, 6, 10, 21]; // hash, array, LRU hash, cgroup storage
+        let info = map_info(fd.as_fd())?;
+        let sizes = (info.key_size as usize, info.value_size as usize);
+        if sizes != (size_of::<K>(), size_of::<V>()) {
+            return Err(io::Error::other(format!(
+                "keys and values of {} and {} bytes, expected {} and {}",
+                sizes.0,
+                sizes.1,
+                size_of::<K>(),
+                size_of::<V>()
+            )));
+        }
+        let cpus = if PER_CPU.contains(&info.kind) { Some(possible_cpus()?) } else { None };
+        Ok(Self { fd, max_entries: info.max_entries, cpus, types: PhantomData })
+    }
+
+    /// Its descriptor.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Entries at most.
+    pub const fn max_entries(&self) -> u32 {
+        self.max_entries
+    }
+
+    fn element(&self, command: Command, key: &K, value: u64, flags: u64) -> io::Result<()> {
+        let mut attribute = ElementAttribute {
+            map: raw(self.fd.as_fd()),
+            reserved: 0,
+            key: std::ptr::from_ref(key) as u64,
+            value,
+            flags,
+        };
+        // SAFETY: the key has the map's key size (checked by `new`); callers give a value of the map's value size, times
+        // the possible CPUs for a map per CPU.
+        unsafe { bpf(command, &mut attribute) }.map(drop)
+    }
+
+    /// The value of a key. Not for maps per CPU.
+    pub fn get(&self, key: &K) -> io::Result<Option<V>> {
+        self.not_per_cpu()?;
+        let mut value = V::new_zeroed();
+        present(self.element(Command::MapLookup, key, (&raw mut value) as u64, 0))
+            .map(|found| found.then_some(value))
+    }
+
+    /// Sets the value of a key. Not for maps per CPU.
+    pub fn put(&self, key: &K, value: &V) -> io::Result<()> {
+        self.not_per_cpu()?;
+        self.element(Command::MapUpdate, key, std::ptr::from_ref(value) as u64, 0)
+    }
+
+    /// Sets the value of a key that is there; false: it is not. Not for maps per CPU.
+    pub fn replace(&self, key: &K, value: &V) -> io::Result<bool> {
+        const BPF_EXIST: u64 = 2;
+        self.not_per_cpu()?;
+        present(self.element(Command::MapUpdate, key, std::ptr::from_ref(value) as u64, BPF_EXIST))
+    }
+
+    /// Removes a key; false: it was not there.
+    pub fn remove(&self, key: &K) -> io::Result<bool> {
+        present(self.element(Command::MapDelete, key, 0, 0))
+    }
+
+    /// The values of a key on every possible CPU. Only for maps per CPU.
+    pub fn per_cpu(&self, key: &K) -> io::Result<Vec<V>> {
+        let (stride, mut bytes) = self.per_cpu_buffer()?;
+        self.element(Command::MapLookup, key, bytes.as_mut_ptr() as u64, 0)?;
+        Ok(bytes
+            .chunks_exact(stride)
+            .filter_map(|chunk| V::read_from_prefix(chunk).ok())
+            .map(|(v, _)| v)
+            .collect())
+    }
+
+    /// Sets the values of a key to zero on every CPU. Only for maps per CPU.
+    pub fn zero_per_cpu(&self, key: &K) -> io::Result<()> {
+        let (_, bytes) = self.per_cpu_buffer()?;
+        self.element(Command::MapUpdate, key, bytes.as_ptr() as u64, 0)
+    }
+
+    fn per_cpu_buffer(&self) -> io::Result<(usize, Vec<u8>)> {
+        let cpus = self.cpus.ok_or_else(|| io::Error::other("not a map per CPU"))?;
+        let stride = size_of::<V>().next_multiple_of(8);
+        Ok((stride, vec![0; stride * cpus]))
+    }
+
+    fn not_per_cpu(&self) -> io::Result<()> {
+        if self.cpus.is_some() { Err(io::Error::other("a map per CPU")) } else { Ok(()) }
+    }
+
+    /// Calls `each` for every entry of a hash, many a system call (Linux 5.6). Entries that come or go meanwhile may be
+    /// missed or seen twice.
+    pub fn for_each(&self, mut each: impl FnMut(&K, &V)) -> io::Result<()> {
+        self.not_per_cpu()?;
+        let mut room = 4096;
+        let mut keys = vec![K::new_zeroed(); room];
+        let mut values = vec![V::new_zeroed(); room];
+        let mut position = None;
+        loop {
+            let mut from = position.unwrap_or(0u64);
+            let mut to = 0u64;
+            let mut attribute = BatchAttribute {
+                in_batch: if position.is_some() { (&raw mut from) as u64 } else { 0 },
+                out_batch: (&raw mut to) as u64,
+                keys: keys.as_mut_ptr() as u64,
+                values: values.as_mut_ptr() as u64,
+                count: room as u32,
+                map: raw(self.fd.as_fd()),
+                element_flags: 0,
+                flags: 0,
+            };
+            // SAFETY: room for `count` keys and values of the map's sizes; a hash's position is a u32.
+            let answer = unsafe { bpf(Command::MapLookupBatch, &mut attribute) };
+            let last = match answer {
+                Ok(_) => false,
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+                // One bucket of the hash alone has more entries than there is room.
+                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && room < 1 << 20 => {
+                    room *= 4;
+                    keys.resize(room, K::new_zeroed());
+                    values.resize(room, V::new_zeroed());
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let count = (attribute.count as usize).min(room);
+            keys.iter().zip(&values).take(count).for_each(|(key, value)| each(key, value));
+            if last {
+                return Ok(());
+            }
+            position = Some(to);
+        }
+    }
+}
+
+fn present(answer: io::Result<()>) -> io::Result<bool> {
+    match answer {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// CPUs that may ever be there: how many values an element of a map per CPU has.
+fn possible_cpus() -> io::Result<usize> {
+    aya::util::nr_cpus().map_err(|(path, error)| io::Error::other(format!("{path}: {error}")))
+}

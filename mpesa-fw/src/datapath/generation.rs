@@ -1,0 +1,182 @@
+//! A generation: loaded and verified beside the running one, then opened again from its pins.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use aya::{Ebpf, programs::Program};
+use mpesa_fw_common::{settings::Direction, settings::Settings, tables::GenerationStamp};
+
+use super::{
+    DatapathError, ErrorKind, Result,
+    error::Context,
+    object::Object,
+    pins::{GenerationPins, PROGRAMS, Pins, STAMP},
+    shape, tables,
+};
+use crate::{compile::Compiled, sys};
+
+/// A generation that is loaded, verified and pinned, but judges nothing yet. Dropped without a commit it is removed.
+#[derive(Debug)]
+pub struct Staged {
+    stamp: GenerationStamp,
+    pub(super) pins: GenerationPins,
+    keep: bool,
+}
+
+impl Staged {
+    /// Number, digest and mode of it.
+    #[must_use]
+    pub const fn stamp(&self) -> GenerationStamp {
+        self.stamp
+    }
+
+    pub(super) fn keep(&mut self) {
+        self.keep = true;
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.keep
+            && let Err(error) = self.pins.remove()
+        {
+            tracing::warn!(generation = self.stamp.number, %error, "the pins of a generation that was not used stay");
+        }
+    }
+}
+
+/// What the agent decides of a generation besides the policy.
+pub(super) struct Choice {
+    pub(super) number: u32,
+    pub(super) serial: Option<u64>,
+    pub(super) trace: bool,
+    pub(super) limit_seed: u64,
+}
+
+/// Makes the tables, loads the programs, pins both.
+pub(super) fn stage(
+    object: &mut Object,
+    pins: &Pins,
+    compiled: &Compiled,
+    choice: &Choice,
+    is_state: impl Fn(u32) -> bool,
+) -> Result<Staged> {
+    let settings = Settings {
+        generation: choice.number,
+        trace: u32::from(choice.trace),
+        limit_seed: choice.limit_seed,
+        ..compiled.settings
+    };
+    let stamp = GenerationStamp {
+        digest: compiled.digest,
+        loaded_at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        serial_plus_one: choice.serial.map_or(0, |serial| serial.saturating_add(1)),
+        number: choice.number,
+        mode: settings.mode,
+    };
+    let tables = tables::all(&compiled.tables, &stamp);
+    for table in &tables {
+        object.size(table.name, table.entries);
+    }
+    if !choice.trace {
+        object.size(shape::LOGS, 4096); // the smallest there is
+    }
+    let mut ebpf = object.load(&settings)?;
+    shape::check_reused(&ebpf, is_state)?;
+    for table in &tables {
+        tables::fill(&ebpf, table)?;
+    }
+    load_programs(&mut ebpf)?;
+
+    let staged = Staged { stamp, pins: pins.generation(&stamp), keep: false };
+    staged.pins.create()?;
+    for name in PROGRAMS {
+        let pin = staged.pins.path(name);
+        sys::pin(program(&ebpf, name)?, &pin).context(|| format!("pin the program {}", pin.display()))?;
+    }
+    let pin = staged.pins.path(STAMP);
+    sys::pin(tables::array(&ebpf, STAMP)?, &pin).context(|| format!("pin the map {}", pin.display()))?;
+    Ok(staged)
+}
+
+fn load_programs(ebpf: &mut Ebpf) -> Result<()> {
+    for name in PROGRAMS {
+        let what = || format!("load the program {name}");
+        let program = ebpf.program_mut(name).ok_or_else(|| no_program(name))?;
+        if let Ok(program) = <&mut aya::programs::Xdp>::try_from(&mut *program) {
+            program.load().context(what)?;
+        } else if let Ok(program) = <&mut aya::programs::SchedClassifier>::try_from(program) {
+            program.load().context(what)?;
+        } else {
+            return Err(no_program(name));
+        }
+    }
+    // So that the stamp is found from a program (`bpftool prog` shows it) even where the code does not read it.
+    let stamp = tables::array(ebpf, STAMP)?;
+    for name in PROGRAMS {
+        if let Err(error) = sys::bind_map(program(ebpf, name)?, stamp) {
+            tracing::debug!(program = name, %error, "the stamp is not bound to the program");
+        }
+    }
+    Ok(())
+}
+
+fn program<'a>(ebpf: &'a Ebpf, name: &str) -> Result<BorrowedFd<'a>> {
+    let fd = ebpf
+        .program(name)
+        .ok_or_else(|| no_program(name))
+        .and_then(|program: &Program| program.fd().context(|| format!("use the program {name}")))?;
+    Ok(fd.as_fd())
+}
+
+fn no_program(name: &str) -> DatapathError {
+    DatapathError::new(
+        ErrorKind::Internal,
+        format!("load the program {name}"),
+        "the eBPF object has no such program",
+        "build the agent and the object from one tree",
+    )
+}
+
+/// The programs of one generation, from its pins.
+pub(super) struct Programs {
+    ingress_xdp: OwnedFd,
+    ingress_tc: OwnedFd,
+    egress_tc: OwnedFd,
+}
+
+impl Programs {
+    pub(super) fn open(pins: &GenerationPins) -> Result<Self> {
+        let open = |name: &str| {
+            let path = pins.path(name);
+            sys::open_pin(&path).context(|| format!("open the pinned program {}", path.display()))
+        };
+        let [ingress_xdp, ingress_tc, egress_tc] = PROGRAMS;
+        Ok(Self {
+            ingress_xdp: open(ingress_xdp)?,
+            ingress_tc: open(ingress_tc)?,
+            egress_tc: open(egress_tc)?,
+        })
+    }
+
+    pub(super) fn xdp(&self) -> BorrowedFd<'_> {
+        self.ingress_xdp.as_fd()
+    }
+
+    pub(super) fn tc(&self, direction: Direction) -> BorrowedFd<'_> {
+        match direction {
+            Direction::Ingress => self.ingress_tc.as_fd(),
+            Direction::Egress => self.egress_tc.as_fd(),
+        }
+    }
+
+    pub(super) fn ids(&self) -> io::Result<Vec<u32>> {
+        [&self.ingress_xdp, &self.ingress_tc, &self.egress_tc]
+            .into_iter()
+            .map(|fd| sys::program_info(fd.as_fd()).map(|info| info.id))
+            .collect()
+    }
+}

@@ -1,0 +1,122 @@
+//! Whether a pinned map is the map that the object means: aya reuses whatever lies at the path.
+
+use std::{os::fd::AsFd, path::Path};
+
+use aya::{
+    Ebpf,
+    maps::{Map, MapData},
+};
+use mpesa_fw_common::settings::Settings;
+
+use super::{DatapathError, ErrorKind, Result, error::Context, object::Object, pins::Pins, tables};
+use crate::sys::{self, MapInfo};
+
+/// Flow table; its capacity is the admin's choice.
+pub(super) const FLOWS: &str = "FLOWS";
+/// aya-log's ring buffer; each generation has its own.
+pub(super) const LOGS: &str = "AYA_LOGS";
+
+/// Opens or creates every state map, and tells the object to use them. A pinned map of another shape is refused.
+///
+/// The object is loaded once without pins, so that the kernel itself says what shape each map ought to have.
+pub(super) fn adopt_state(object: &mut Object, pins: &Pins, flows_capacity: u32) -> Result<()> {
+    object.size(FLOWS, flows_capacity);
+    let ebpf = object.load(&Settings::INERT)?;
+    let mut missing = Vec::new();
+    for (name, map) in state_maps(&ebpf) {
+        let wanted = info_of(name, map)?;
+        let pin = pins.state(name);
+        match sys::open_pin(&pin) {
+            Ok(fd) => {
+                let found = sys::map_info(fd.as_fd()).context(|| format!("look at the pinned map {name}"))?;
+                compare(name, &pin, &wanted, &found)?;
+            }
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => missing.push((pin, map)),
+            Err(error) => {
+                return Err(DatapathError::system(format!("open the pinned map {}", pin.display()), &error));
+            }
+        }
+    }
+    for (pin, map) in missing {
+        sys::pin(map.fd().as_fd(), &pin).context(|| format!("pin the map {}", pin.display()))?;
+    }
+    for (name, _) in state_maps(&ebpf) {
+        // The loader keeps names for as long as it lives, and there are two dozen of them once in a process.
+        object.reuse(String::from(name).leak(), pins.state(name));
+    }
+    Ok(())
+}
+
+/// Fails where a state map of a load is not the pinned one: somebody removed the pin meanwhile, and aya made a new map.
+pub(super) fn check_reused(ebpf: &Ebpf, is_pinned: impl Fn(u32) -> bool) -> Result<()> {
+    for (name, map) in state_maps(ebpf) {
+        if !is_pinned(info_of(name, map)?.id) {
+            return Err(DatapathError::new(
+                ErrorKind::Shape,
+                format!("reuse the state map {name}"),
+                "its pin was removed or replaced while the agent was running",
+                "restart the agent",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn state_maps(ebpf: &Ebpf) -> impl Iterator<Item = (&str, &MapData)> {
+    // Sections (.rodata, .bss) are maps too.
+    ebpf.maps()
+        .filter(|(name, _)| !tables::is_table(name) && !name.starts_with('.') && *name != LOGS)
+        .filter_map(|(name, map)| Some((name, data_of(map)?)))
+}
+
+/// The kinds of map that state is kept in.
+#[expect(clippy::wildcard_enum_match_arm, reason = "aya's enum of thirty kinds grows")]
+fn data_of(map: &Map) -> Option<&MapData> {
+    match map {
+        Map::Array(data)
+        | Map::PerCpuArray(data)
+        | Map::HashMap(data)
+        | Map::LruHashMap(data)
+        | Map::PerCpuHashMap(data)
+        | Map::PerCpuLruHashMap(data)
+        | Map::RingBuf(data) => Some(data),
+        _ => None,
+    }
+}
+
+fn info_of(name: &str, map: &MapData) -> Result<MapInfo> {
+    sys::map_info(map.fd().as_fd()).context(|| format!("look at the map {name}"))
+}
+
+fn compare(name: &str, pin: &Path, wanted: &MapInfo, found: &MapInfo) -> Result<()> {
+    let shape = |info: &MapInfo| (info.kind, info.key_size, info.value_size, info.flags);
+    let what = format!("reuse the pinned map {}", pin.display());
+    if shape(wanted) != shape(found) {
+        let why = format!(
+            "it has another shape: type, key, value and flags are {:?}, expected {:?}",
+            shape(found),
+            shape(wanted)
+        );
+        return Err(DatapathError::new(
+            ErrorKind::Shape,
+            what,
+            why,
+            "another build of mpesa-fw made it: `mpesa-fw detach` removes it (protection ends until the next start)",
+        ));
+    }
+    if wanted.max_entries != found.max_entries {
+        let why = format!("it holds {} entries, not {}", found.max_entries, wanted.max_entries);
+        let help = if name == FLOWS {
+            format!(
+                "go back to --flows-capacity {}, or run `mpesa-fw detach` first (open flows are then seeded anew)",
+                found.max_entries
+            )
+        } else {
+            String::from(
+                "another build of mpesa-fw made it: `mpesa-fw detach` removes it (protection ends until the next start)",
+            )
+        };
+        return Err(DatapathError::new(ErrorKind::Shape, what, why, help));
+    }
+    Ok(())
+}

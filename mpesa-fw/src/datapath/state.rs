@@ -1,0 +1,127 @@
+//! Handles of the state maps: what outlives generations and agents.
+
+use std::os::fd::OwnedFd;
+
+use aya::maps::{Array, Map, MapData, RingBuf};
+use mpesa_fw_common::{
+    Address,
+    counter::CounterBlock,
+    event::EventBucket,
+    state::{FlowKey, FlowState, InterfaceSlot, NameSlot},
+    tables::ResolvedNames,
+};
+
+use super::{Result, error::Context, pins::Pins, shape::FLOWS};
+use crate::sys::{self, KernelMap, Plain, SharedWords};
+
+const LIMIT_SEED: &str = "LIMIT_SEED";
+
+/// The state maps that the agent reads or writes.
+pub(super) struct State {
+    pub(super) flows: KernelMap<FlowKey, FlowState>,
+    pub(super) flow_ports: FlowPorts,
+    pub(super) counters: KernelMap<u32, CounterBlock>,
+    pub(super) near_misses: KernelMap<u32, u64>,
+    pub(super) event_buckets: KernelMap<u32, EventBucket>,
+    pub(super) own_hints: KernelMap<u32, u64>,
+    pub(super) own_addresses: KernelMap<Address, u8>,
+    pub(super) resolved: KernelMap<Address, ResolvedNames>,
+    pub(super) interface_slots: KernelMap<u32, InterfaceSlot>,
+    pub(super) counter_names: KernelMap<u32, NameSlot>,
+    pub(super) set_names: KernelMap<u32, NameSlot>,
+    pub(super) dns_names: KernelMap<u32, NameSlot>,
+    /// Ids of all state maps that are pinned.
+    pub(super) ids: Vec<u32>,
+}
+
+impl State {
+    /// Opens what `shape::adopt_state` has left at the pins.
+    pub(super) fn open(pins: &Pins) -> Result<Self> {
+        let mut ids = Vec::new();
+        for entry in std::fs::read_dir(pins.state_directory()).context(|| "list the pinned state")? {
+            let path = entry.context(|| "list the pinned state")?.path();
+            let info = sys::open_pin(&path).and_then(|fd| {
+                use std::os::fd::AsFd;
+                sys::map_info(fd.as_fd())
+            });
+            ids.push(info.context(|| format!("look at the pinned map {}", path.display()))?.id);
+        }
+        Ok(Self {
+            flows: open(pins, FLOWS)?,
+            flow_ports: FlowPorts::open(pins)?,
+            counters: open(pins, "COUNTERS")?,
+            near_misses: open(pins, "NEAR_MISSES")?,
+            event_buckets: open(pins, "EVENT_BUCKETS")?,
+            own_hints: open(pins, "OWN_HINTS")?,
+            own_addresses: open(pins, "OWN_ADDRESSES")?,
+            resolved: open(pins, "RESOLVED")?,
+            interface_slots: open(pins, "INTERFACE_SLOTS")?,
+            counter_names: open(pins, "COUNTER_NAMES")?,
+            set_names: open(pins, "SET_NAMES")?,
+            dns_names: open(pins, "DNS_NAMES")?,
+            ids,
+        })
+    }
+}
+
+/// Ports that flows may have. The programs set bits in the same words meanwhile, so they are shared memory where the
+/// map allows it; a read and a write of the whole word could lose one of theirs.
+pub(super) enum FlowPorts {
+    Shared(SharedWords),
+    Copied(KernelMap<u32, u64>),
+}
+
+impl FlowPorts {
+    fn open(pins: &Pins) -> Result<Self> {
+        let map: KernelMap<u32, u64> = open(pins, "FLOW_PORTS")?;
+        let info = sys::map_info(map.fd()).context(|| "look at the map FLOW_PORTS")?;
+        if info.flags & sys::BPF_F_MMAPABLE == 0 {
+            return Ok(Self::Copied(map));
+        }
+        SharedWords::new(map.fd()).map(Self::Shared).context(|| "map the ports of flows into memory")
+    }
+
+    /// Marks a port. Before its flow is recorded.
+    pub(super) fn mark(&self, port: u16) -> Result<()> {
+        let (word, bit) = (u32::from(port) / 64, 1u64 << (port % 64));
+        let what = || format!("mark the local port {port}");
+        match self {
+            Self::Shared(words) => {
+                words.set_bits(word as usize, bit);
+                Ok(())
+            }
+            Self::Copied(map) => {
+                let bits = map.get(&word).context(what)?.unwrap_or(0);
+                if bits & bit != 0 { Ok(()) } else { map.put(&word, &(bits | bit)).context(what) }
+            }
+        }
+    }
+}
+
+fn open<K: Plain, V: Plain>(pins: &Pins, name: &str) -> Result<KernelMap<K, V>> {
+    open_map(pins, name).and_then(|fd| KernelMap::new(fd).context(|| format!("use the pinned map {name}")))
+}
+
+fn open_map(pins: &Pins, name: &str) -> Result<OwnedFd> {
+    sys::open_pin(&pins.state(name)).context(|| format!("open the pinned map {name}"))
+}
+
+/// The ring buffer of events.
+pub(super) fn events(pins: &Pins) -> Result<RingBuf<MapData>> {
+    let what = || "open the ring buffer of events";
+    let map = MapData::from_pin(pins.state("EVENTS")).and_then(Map::from_map_data).context(what)?;
+    RingBuf::try_from(map).context(what)
+}
+
+/// Secret of the limiter's hash. It is kept with the state: with another one every source would have a fresh burst.
+pub(super) fn limit_seed(pins: &Pins) -> Result<u64> {
+    let what = || "open the limiter's secret";
+    let pin = pins.state(LIMIT_SEED);
+    if !pin.exists() {
+        let mut map = Array::<MapData, u64>::create(1, 0).context(what)?;
+        map.set(0, rand::random::<u64>(), 0).context(what)?;
+        map.pin(&pin).map_err(std::io::Error::other).context(what)?;
+    }
+    let map: KernelMap<u32, u64> = open(pins, LIMIT_SEED)?;
+    Ok(map.get(&0).context(what)?.unwrap_or_default())
+}

@@ -1,0 +1,366 @@
+//! The datapath in a real kernel: loading, swapping, adopting, mending, detaching.
+#![cfg(not(mpesa_fw_no_object))]
+
+#[path = "kernel_datapath_lab/mod.rs"]
+mod lab;
+
+use std::time::{Duration, Instant};
+
+use lab::{FRIEND, Lab, STRANGER, descriptors, friend, interface, policy, reload, run, wait_until};
+use mpesa_fw::datapath::{
+    Datapath, EgressHook, ErrorKind, Fault, IngressHook, Options, TcChoice, XdpChoice, detach,
+};
+use mpesa_fw_common::{DropReason, settings::Direction};
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_policy_judges_packets_and_a_reload_changes_it() {
+    Lab::run(|lab| {
+        let mut datapath = lab.open();
+        assert!(datapath.mounted_bpffs().is_some() && !datapath.adopted() && datapath.running().is_none());
+        assert!(lab.ping(FRIEND) && lab.ping(STRANGER));
+
+        let mut seeded = 0;
+        let report = {
+            let policy = policy(&[&friend()]);
+            let assignment =
+                mpesa_fw::compile::Registry::from_rows(datapath.registry_rows()).assign(&policy).unwrap();
+            let compiled = mpesa_fw::compile::compile(&policy, &assignment.slots).unwrap();
+            let staged = datapath.stage(&compiled, Some(7)).unwrap();
+            let rows = assignment.registry.to_rows();
+            let between = &mut |_: &Datapath| seeded += 1;
+            datapath.commit(staged, &rows, &assignment.fresh, &[interface("va")], between).unwrap()
+        };
+        assert_eq!(seeded, 1);
+        assert_eq!((report.stamp.number, report.stamp.serial_plus_one), (1, 8));
+        assert_eq!(report.attachments[0].ingress, Some(IngressHook::XdpNative));
+        assert_eq!(report.attachments[0].egress, Some(EgressHook::Tcx));
+        assert!(lab.ping(FRIEND) && !lab.ping(STRANGER));
+
+        reload(&mut datapath, &policy(&[&friend(), "198.51.100.0/24"]), &[interface("va")]).unwrap();
+        assert!(lab.ping(FRIEND) && lab.ping(STRANGER));
+        assert_eq!(lab.generations().len(), 1, "the old generation is gone");
+
+        let counts = datapath.counters().unwrap();
+        let ping = counts.iter().find(|counts| counts.rule == "ping").unwrap();
+        assert_eq!((ping.interface.as_str(), ping.direction), ("va", Direction::Ingress));
+        assert_eq!(ping.block.passed.packets, 3);
+        assert_eq!(ping.block.dropped[DropReason::SourceNotAllowed as usize].packets, 1);
+        assert!(ping.block.last_passed > 0);
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn reloads_lose_no_packet_and_leave_nothing_behind() {
+    for tc in [TcChoice::Auto, TcChoice::Clsact] {
+        Lab::run(move |lab| {
+            let mut datapath = lab.open_tc(tc);
+            let (narrow, wide) = (policy(&[&friend()]), policy(&[&friend(), "203.0.113.0/24"]));
+            let interfaces = [interface("va")];
+            reload(&mut datapath, &narrow, &interfaces).unwrap();
+            let allowed = lab.pings(FRIEND, 1500, "0.002");
+            let denied = lab.pings(STRANGER, 1500, "0.002");
+            let before = descriptors();
+            let mut times = Vec::new();
+            for round in 0..50 {
+                let start = Instant::now();
+                reload(&mut datapath, if round % 2 == 0 { &wide } else { &narrow }, &interfaces).unwrap();
+                times.push(start.elapsed());
+            }
+            assert_eq!(descriptors(), before, "no descriptor is leaked");
+            times.sort();
+            eprintln!("{tc:?}: reload {:?} median, {:?} worst", times[25], times[49]);
+            assert_eq!(allowed.join().unwrap(), 1500);
+            assert_eq!(denied.join().unwrap(), 0);
+            assert_eq!((lab.generations().len(), datapath.running().unwrap().number), (1, 51));
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn the_next_agent_adopts_what_it_finds() {
+    for tc in [TcChoice::Auto, TcChoice::Clsact] {
+        Lab::run(move |lab| {
+            let mut datapath = lab.open_tc(tc);
+            let report = reload(&mut datapath, &policy(&[&friend()]), &[interface("va")]).unwrap();
+            assert!(!lab.ping(STRANGER));
+            let counts = datapath.counters().unwrap();
+            drop(datapath);
+            assert!(lab.ping(FRIEND) && !lab.ping(STRANGER), "nobody is there, and it judges on");
+
+            let mut datapath = lab.open_tc(tc);
+            assert!(datapath.adopted() && datapath.mended().is_empty(), "{:?}", datapath.mended());
+            assert_eq!(datapath.running(), Some(report.stamp));
+            assert_eq!(datapath.attachments().unwrap(), report.attachments);
+            let now = datapath.counters().unwrap();
+            assert!(
+                now.iter()
+                    .zip(&counts)
+                    .all(|(now, then)| now.block.passed.packets >= then.block.passed.packets)
+            );
+            let next = reload(&mut datapath, &policy(&[&friend()]), &[interface("va")]).unwrap();
+            assert_eq!(next.stamp.number, 2);
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_failing_swap_is_undone() {
+    for tc in [TcChoice::Auto, TcChoice::Clsact] {
+        Lab::run(move |lab| {
+            lab.link("vb");
+            let mut datapath = lab.open_tc(tc);
+            let both = [interface("va"), interface("vb")];
+            for step in 0..4 {
+                datapath.inject(Some(Fault::Fail(step)));
+                reload(&mut datapath, &policy(&[&friend()]), &both).unwrap_err();
+                assert!(datapath.attachments().unwrap().is_empty(), "nothing is half attached");
+                assert!(lab.ping(STRANGER) && lab.generations().is_empty() && datapath.running().is_none());
+            }
+            datapath.inject(None);
+            let first = reload(&mut datapath, &policy(&[&friend()]), &both).unwrap();
+            let programs = programs(&datapath);
+            for step in 0..4 {
+                datapath.inject(Some(Fault::Fail(step)));
+                let error = reload(&mut datapath, &policy(&[]), &both).unwrap_err();
+                assert!(error.to_string().contains("nothing has changed"), "{error}");
+                assert_eq!(datapath.running(), Some(first.stamp));
+                assert_eq!(self::programs(&datapath), programs);
+                assert!(lab.ping(FRIEND) && !lab.ping(STRANGER));
+                assert_eq!(lab.generations().len(), 1);
+            }
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_mix_after_a_crash_is_mended() {
+    for tc in [TcChoice::Auto, TcChoice::Clsact] {
+        Lab::run(move |lab| {
+            lab.link("vb");
+            let both = [interface("va"), interface("vb")];
+            let mut datapath = lab.open_tc(tc);
+            reload(&mut datapath, &policy(&[&friend()]), &both).unwrap();
+            for step in 0..4u32 {
+                datapath.inject(Some(Fault::Vanish(step as usize)));
+                let number = datapath.running().unwrap().number;
+                reload(&mut datapath, &policy(&[&friend()]), &both).unwrap_err();
+                drop(datapath);
+                datapath = lab.open_tc(tc);
+                let expected = if step == 0 { number } else { number + 1 };
+                assert_eq!(datapath.running().unwrap().number, expected);
+                assert_eq!(
+                    datapath.mended().len(),
+                    if step == 0 { 1 } else { 5 - step as usize },
+                    "{:?}",
+                    datapath.mended()
+                );
+                assert_eq!(lab.generations().len(), 1);
+                let mut ids = datapath.program_ids().unwrap();
+                ids.retain(|id| programs(&datapath).contains(id));
+                assert_eq!(ids.len(), 2, "every hook runs the generation that is said to run");
+                assert!(lab.ping(FRIEND) && !lab.ping(STRANGER));
+            }
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_foreign_xdp_program_stays() {
+    Lab::run(|lab| {
+        // Another agent with other pins is as foreign as anything.
+        let elsewhere = lab.options().bpffs.join("elsewhere");
+        let mut foreign = Datapath::open(lab.options()).unwrap();
+        reload(&mut foreign, &policy(&["0.0.0.0/0"]), &[interface("va")]).unwrap();
+        let theirs = foreign.program_ids().unwrap()[0];
+
+        for xdp in [XdpChoice::Native, XdpChoice::Required] {
+            let options = Options { bpffs: elsewhere.clone(), xdp, ..lab.options() };
+            let mut ours = Datapath::open(options).unwrap();
+            let error = reload(&mut ours, &policy(&[&friend()]), &[interface("va")]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Foreign);
+            assert!(error.to_string().contains("`ingress_xdp`"), "{error}");
+            assert!(ours.attachments().unwrap().is_empty() && ours.running().is_none());
+        }
+        let mut ours = Datapath::open(Options { bpffs: elsewhere.clone(), ..lab.options() }).unwrap();
+        let report = reload(&mut ours, &policy(&[&friend()]), &[interface("va")]).unwrap();
+        assert_eq!(
+            report.attachments[0].ingress,
+            Some(IngressHook::TcIngress { foreign_xdp_program: theirs })
+        );
+        assert!(report.notes[0].contains("somebody else's"), "{:?}", report.notes);
+        assert!(lab.ping(FRIEND) && !lab.ping(STRANGER));
+        assert_eq!(foreign.attachments().unwrap()[0].ingress, Some(IngressHook::XdpNative));
+        assert_eq!(
+            foreign.attachments().unwrap()[0].ahead_of_egress.len(),
+            1,
+            "ours stands before theirs now"
+        );
+
+        drop(foreign);
+        detach(&elsewhere).unwrap();
+        assert!(lab.ping(STRANGER), "theirs is still there and allows it");
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn an_interface_goes_and_comes_back() {
+    for tc in [TcChoice::Auto, TcChoice::Clsact] {
+        Lab::run(move |lab| {
+            let mut datapath = lab.open_tc(tc);
+            let old = interface("va");
+            reload(&mut datapath, &policy(&[&friend()]), std::slice::from_ref(&old)).unwrap();
+            assert!(!lab.ping(STRANGER));
+            run("ip link delete va");
+            assert!(datapath.attachments().unwrap().is_empty());
+            datapath.release(old.index);
+            assert!(lab.pins("links").is_empty());
+            assert_eq!(datapath.counters().unwrap()[0].interface, "va", "its counts are kept");
+
+            let new = lab.link("va");
+            assert_ne!(new.index, old.index);
+            assert!(lab.ping(STRANGER));
+            let mut seeded = 0;
+            let attachment = datapath.protect(&new, &mut |_| seeded += 1).unwrap();
+            assert!(attachment.live() && seeded == 1);
+            assert!(lab.ping(FRIEND) && !lab.ping(STRANGER));
+
+            // Gone and back without the agent noticing: the reload finds a dead pin in its way.
+            run("ip link delete va");
+            let new = lab.link("va");
+            let report = reload(&mut datapath, &policy(&[&friend()]), &[new]).unwrap();
+            assert!(report.attachments[0].live());
+            assert!(lab.ping(FRIEND) && !lab.ping(STRANGER));
+
+            // And one that is gone for good is let go.
+            run("ip link delete va");
+            reload(&mut datapath, &policy(&[&friend()]), &[]).unwrap();
+            assert!(lab.pins("links").is_empty());
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn interfaces_with_odd_names_modes_and_new_names() {
+    Lab::run(|lab| {
+        run("ip link add dm0 type dummy");
+        run("ip link set dm0 up");
+        run("ip link add link va name va.10 type vlan id 10");
+        run("ip link set va.10 up");
+        let mut datapath = lab.open();
+        let list = [interface("dm0"), interface("va.10")];
+        let report = reload(&mut datapath, &policy(&[&friend()]), &list).unwrap();
+        assert!(report.attachments.iter().all(|a| a.live() && a.ingress == Some(IngressHook::XdpGeneric)));
+        assert!(
+            report.notes.iter().any(|note| note.contains("native XDP was refused")),
+            "{:?}",
+            report.notes
+        );
+
+        run("ip link set dm0 down");
+        run("ip link set dm0 name lan0");
+        let list = [interface("lan0"), interface("va.10")];
+        let report = reload(&mut datapath, &policy(&[&friend()]), &list).unwrap();
+        assert_eq!(report.attachments.len(), 2);
+        assert_eq!(lab.pins("links"), ["lan0-egress", "lan0-ingress", "va%2e10-egress", "va%2e10-ingress"]);
+
+        let report = reload(&mut datapath, &policy(&[&friend()]), &[interface("lan0")]).unwrap();
+        assert_eq!(report.detached, ["va.10"]);
+        assert_eq!(lab.pins("links").len(), 2);
+
+        let mut required = Datapath::open(Options { xdp: XdpChoice::Native, ..lab.options() }).unwrap();
+        run("ip link add dm1 type dummy");
+        let error = required.protect(&interface("dm1"), &mut |_| {}).unwrap_err();
+        assert!(error.to_string().contains("native XDP was refused"), "{error}");
+        assert_eq!(lab.pins("links").len(), 2, "egress of dm1 was undone");
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn detach_leaves_nothing() {
+    for tc in [TcChoice::Auto, TcChoice::Clsact] {
+        Lab::run(move |lab| {
+            let mut datapath = lab.open_tc(tc);
+            reload(&mut datapath, &policy(&[&friend()]), &[interface("va")]).unwrap();
+            let programs = datapath.program_ids().unwrap();
+            let maps: Vec<u32> = programs.iter().flat_map(|id| mpesa_fw_maps(*id)).collect();
+            assert!(maps.len() > 20);
+            drop(datapath);
+            let detached = detach(&lab.options().bpffs).unwrap();
+            assert_eq!(detached.len(), 2, "{detached:?}");
+            assert!(lab.ping(STRANGER) && lab.pins("").is_empty());
+            let gone = |id: &u32| mpesa_fw::sys::program_by_id(*id).is_err();
+            wait_until("the programs to go", || programs.iter().all(gone));
+            wait_until("the maps to go", || maps.iter().all(|id| mpesa_fw::sys::map_by_id(*id).is_err()));
+            assert!(detach(&lab.options().bpffs).unwrap().is_empty());
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn killed_at_any_moment_it_is_whole_again() {
+    const CHILD: &str = "MPESA_FW_TEST_RELOADS_AT";
+    if let Some(bpffs) = std::env::var_os(CHILD) {
+        let options = Options {
+            bpffs: bpffs.into(),
+            xdp: XdpChoice::Auto,
+            tc: TcChoice::Auto,
+            flows_capacity: 65536,
+            trace: false,
+        };
+        let mut datapath = Datapath::open(options).unwrap();
+        loop {
+            reload(&mut datapath, &policy(&[&friend()]), &[interface("va"), interface("vb")]).unwrap();
+        }
+    }
+    Lab::run(|lab| {
+        lab.link("vb");
+        let mut mended = 0;
+        for round in 0..20u64 {
+            let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--ignored", "--exact", "killed_at_any_moment_it_is_whole_again"])
+                .env(CHILD, lab.options().bpffs)
+                .stdout(std::process::Stdio::null())
+                .spawn()
+                .unwrap();
+            std::thread::sleep(Duration::from_millis(300 + round * 37 % 200));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            if round > 0 {
+                assert!(!lab.ping(STRANGER), "it judges on");
+            }
+            let datapath = lab.open();
+            mended += datapath.mended().len();
+            assert!(datapath.adopted());
+            let running = datapath.program_ids().unwrap();
+            let hooks = programs(&datapath);
+            assert!(hooks.len() == 2 && hooks.iter().all(|id| running.contains(id)), "{hooks:?} {running:?}");
+            assert_eq!(lab.generations().len(), 1);
+            assert!(lab.ping(FRIEND) && !lab.ping(STRANGER));
+        }
+        eprintln!("{mended} things mended after 20 kills");
+    });
+}
+
+fn mpesa_fw_maps(program: u32) -> Vec<u32> {
+    use std::os::fd::AsFd;
+    let program = mpesa_fw::sys::program_by_id(program).unwrap();
+    mpesa_fw::sys::program_info(program.as_fd()).unwrap().maps
+}
+
+/// Ids of the programs that the pinned links and filters run, each once.
+fn programs(datapath: &Datapath) -> Vec<u32> {
+    let mut ids = datapath.hooked_programs().unwrap();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
