@@ -1,5 +1,5 @@
 # Sends frames that scapy makes. One line of JSON in, one out. Arguments: interface, constants as JSON.
-import json, os, socket, sys, traceback
+import errno, json, os, socket, sys, traceback
 from functools import reduce
 
 from scapy.config import conf
@@ -34,7 +34,11 @@ def send(packet):
     mark += 1
     frame = bytes(packet)
     frame = frame[:6] + bytes([0x02, 0xf0]) + mark.to_bytes(4, "big") + frame[12:]
-    out.send(frame)
+    try:
+        out.send(frame)
+    except OSError as error:
+        if error.errno != errno.ENOBUFS:  # TC egress has dropped it.
+            raise
     return mark
 
 
