@@ -122,8 +122,11 @@ pub(super) fn take(names: &mut Names, Answer { name, result }: Answer) {
     match result {
         Ok((addresses, ttl)) => names.answered(&name, addresses, ttl, clock::unix()),
         Err(error) => {
+            let known = names.is_known(&name);
             if names.failed(&name, error.clone(), clock::unix()) {
-                tracing::warn!(%name, %error, "a name of the policy was not resolved: the last good answer counts");
+                let consequence =
+                    if known { "the last good answer counts" } else { "egress to it is denied until it is" };
+                tracing::warn!(%name, %error, "a name of the policy was not resolved: {consequence}");
             }
         }
     }
@@ -269,6 +272,9 @@ impl Installed {
 impl Agent {
     /// Says whether the policy is in force, when that changes (or when another generation runs).
     pub(super) fn tell_protection(&self, tell: Tell) {
+        if tell == Tell::Anew {
+            self.wake_trace.notify_one();
+        }
         let mut state = self.state();
         let running = Arc::clone(&state.current.running);
         let now = state.current.network.protection(running.mode());

@@ -56,6 +56,11 @@ impl Names {
         self.entries.get(name).is_some_and(|entry| entry.answered_at.is_some() || entry.failures > 0)
     }
 
+    /// Whether it has an address.
+    pub(super) fn is_known(&self, name: &str) -> bool {
+        self.entries.get(name).is_some_and(|entry| !entry.addresses.is_empty())
+    }
+
     /// The names of a policy with their slots; what is known of those that stay is kept.
     pub(super) fn set_slots(&mut self, slots: &BTreeMap<String, u16>) {
         let mut before = std::mem::take(&mut self.entries);

@@ -80,6 +80,8 @@ impl Agent {
             tracing::warn!(%error, "the count of reloads was not saved");
         }
         drop(one);
+        // Not before the answer: it takes a while after a large policy.
+        tokio::task::spawn_blocking(crate::sys::trim_memory);
         notify::ready(self.state().protection.label());
         result
     }

@@ -97,6 +97,8 @@ async fn ask_one(resolver: &TokioResolver, name: String) -> Answer {
             let ttl = answer.valid_until().saturating_duration_since(Instant::now());
             Ok((answer.iter().collect(), ttl.as_secs()))
         }
+        Err(error) if error.is_nx_domain() => Err("the resolver says that there is no such name".to_owned()),
+        Err(error) if error.is_no_records_found() => Err("the resolver knows no address of it".to_owned()),
         Err(error) => Err(error.to_string()),
     };
     Answer { name, result }

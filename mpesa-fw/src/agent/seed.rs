@@ -107,6 +107,13 @@ impl Seeded {
         }
     }
 
+    /// Leaves out what was said before.
+    pub(super) fn without(mut self, known: &[Denied]) -> Self {
+        self.denied.retain(|denied| !known.contains(denied));
+        self.denied_total = self.denied.len();
+        self
+    }
+
     /// Says it in the log.
     pub(super) fn log(&self, mode: Mode) {
         if self.seeded > 0 {

@@ -107,11 +107,13 @@ impl Agent {
             resolver: tokio::sync::Mutex::new(resolver),
             wake_network: Notify::new(),
             wake_names: Notify::new(),
+            wake_trace: Notify::new(),
             started_at: clock::unix(),
             names_store,
             reloads_store,
             _bpffs_lock: bpffs_lock,
         });
+        beside(crate::sys::trim_memory).await;
         agent.tell_protection(Tell::Anew);
         notify::ready(agent.state().protection.label());
         Ok(agent)

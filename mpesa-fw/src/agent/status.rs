@@ -254,7 +254,12 @@ impl Snapshot {
         warnings.extend(self.failed.iter().map(|(name, why)| format!("{name} is not protected: {why}")));
         warnings.extend(self.names.iter().filter_map(|name| {
             let error = name.error.as_ref()?;
-            Some(format!("name {} was not resolved, the last good answer counts: {error}", name.name))
+            let consequence = if name.addresses.is_empty() {
+                "egress to it is denied"
+            } else {
+                "the last good answer counts"
+            };
+            Some(format!("the name `{}` was not resolved, {consequence}: {error}", name.name))
         }));
         warnings.extend(self.notes.iter().cloned());
         warnings.extend(self.running.warnings.iter().cloned());

@@ -99,6 +99,7 @@ impl Agent {
     ) -> Result<(Vec<Attachment>, BTreeMap<String, String>), AgentError> {
         let running = Arc::clone(running);
         let (view, published) = (view.clone(), self.state().current.published.clone());
+        let known = self.state().current.seeded.denied.clone();
         self.kernel
             .with(move |datapath| {
                 let own = view.addresses.iter().map(|(_, a)| *a);
@@ -126,7 +127,7 @@ impl Agent {
                         }
                     }
                     match seeded {
-                        Ok(seeded) => seeded.log(running.mode()),
+                        Ok(seeded) => seeded.without(&known).log(running.mode()),
                         Err(error) => {
                             tracing::warn!(%error, "connections that were open may lose their replies")
                         }
