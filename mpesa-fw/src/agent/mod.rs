@@ -76,7 +76,6 @@ pub struct Agent {
     /// Held by whatever changes hooks or tables.
     change: tokio::sync::Mutex<()>,
     resolver: tokio::sync::Mutex<Resolver>,
-    wake_network: Notify,
     wake_names: Notify,
     wake_trace: Notify,
     started_at: u64,

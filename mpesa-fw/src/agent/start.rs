@@ -105,7 +105,6 @@ impl Agent {
             events: Mutex::new(events),
             change: tokio::sync::Mutex::new(()),
             resolver: tokio::sync::Mutex::new(resolver),
-            wake_network: Notify::new(),
             wake_names: Notify::new(),
             wake_trace: Notify::new(),
             started_at: clock::unix(),

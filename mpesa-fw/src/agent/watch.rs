@@ -10,6 +10,7 @@ use super::{
     install::{Surroundings, Tell, install},
     interfaces::View,
     judge::Judge,
+    kernel::beside,
     links::{Change, Changes},
     network::Network,
     prepare::Prepared,
@@ -31,7 +32,7 @@ impl Agent {
             match Changes::subscribe() {
                 Ok(changes) => self.follow(changes).await,
                 Err(error) => {
-                    tracing::error!(%error, "changes of interfaces can't be watched; they are looked at every second")
+                    tracing::error!(%error, "changes of interfaces can't be watched: they are looked at every second");
                 }
             }
             self.resync().await;
@@ -48,7 +49,6 @@ impl Agent {
                     Change::Overrun => tracing::warn!("too many changes of interfaces at once: all are read again"),
                     Change::Closed => return,
                 },
-                () = self.wake_network.notified() => {}
                 () = sleep(RESYNC) => {}
             }
             sleep(SETTLE).await;
@@ -141,7 +141,8 @@ impl Agent {
     /// The default route has come: the other physical interfaces are let go, by another generation of the same policy.
     async fn narrow(&self, running: &Arc<Running>, surroundings: Surroundings) -> Result<(), AgentError> {
         let rows = self.kernel.with(|datapath| datapath.registry_rows().clone()).await;
-        let prepared = Prepared::again(running, &rows)?;
+        let again = Arc::clone(running);
+        let prepared = beside(move || Prepared::again(&again, &rows)).await?;
         let (published, names) = {
             let state = self.state();
             (state.current.published.clone(), state.current.names.clone())

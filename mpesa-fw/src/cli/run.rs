@@ -56,6 +56,13 @@ pub(super) fn run(runtime_dir: &Path, arguments: RunArguments) -> Result<(), Fai
 }
 
 async fn serve(options: Options, metrics: SocketAddr, caller: Option<SshConnection>) -> Result<(), Failure> {
+    // From here on signals wait for the loop below: a start is never cut in the middle.
+    let unheard =
+        |error| Failure::system(format!("cannot hear of signals: {error}"), "this should not happen");
+    let mut terminate = signal(SignalKind::terminate()).map_err(unheard)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(unheard)?;
+    let mut hang_up = signal(SignalKind::hangup()).map_err(unheard)?;
+
     // The policy first: it fails most often. Then whatever another process may hold. The kernel last.
     Agent::check(&options).await?;
     agent::private_directory(&options.runtime_dir, 0o750)?;
@@ -81,11 +88,6 @@ async fn serve(options: Options, metrics: SocketAddr, caller: Option<SshConnecti
         }
     });
 
-    let unheard =
-        |error| Failure::system(format!("cannot hear of signals: {error}"), "this should not happen");
-    let mut terminate = signal(SignalKind::terminate()).map_err(unheard)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(unheard)?;
-    let mut hang_up = signal(SignalKind::hangup()).map_err(unheard)?;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
