@@ -46,8 +46,8 @@ impl Surroundings {
     ///
     /// # Errors
     /// The kernel does not answer, or the policy names an interface that can't be protected.
-    pub(super) async fn look(policy: &Policy) -> Result<Self, AgentError> {
-        let this = Self::look_leniently(policy).await?;
+    pub(super) async fn look(policy: &Policy, known_defaults: &BTreeSet<String>) -> Result<Self, AgentError> {
+        let this = Self::look_leniently(policy, known_defaults).await?;
         // A glob may match what can't be protected; a name is meant.
         let named = |name: &str| {
             policy.interfaces.iter().any(|p| matches!(p, InterfacePattern::Name(n) if n == name))
@@ -58,16 +58,24 @@ impl Surroundings {
         }
     }
 
-    /// Looks, and puts up with an interface that can't be protected.
+    /// Looks, and puts up with an interface that can't be protected. Where the default route is gone for a while,
+    /// the interfaces that held it last (`known_defaults`, by name) count as if they did.
     ///
     /// # Errors
     /// The kernel does not answer.
-    pub(super) async fn look_leniently(policy: &Policy) -> Result<Self, AgentError> {
+    pub(super) async fn look_leniently(
+        policy: &Policy,
+        known_defaults: &BTreeSet<String>,
+    ) -> Result<Self, AgentError> {
         let routes =
             if policy.interfaces.contains(&InterfacePattern::Default) { Routes::Ask } else { Routes::Leave };
         let doing = "list the interfaces of this host";
         let view = Links::open().map_err(AgentError::netlink(doing))?.view(routes).await;
-        let view = view.map_err(AgentError::netlink(doing))?;
+        let mut view = view.map_err(AgentError::netlink(doing))?;
+        if view.default_routes.is_empty() {
+            let known = view.links.values().filter(|link| known_defaults.contains(&link.name));
+            view.default_routes = known.map(|link| link.index).collect();
+        }
         let choice = choose(&policy.interfaces, &view);
         Ok(Self { view, choice })
     }
@@ -264,8 +272,9 @@ impl Installed {
         }
         let Surroundings { view, choice } = surroundings;
         let interim = running.follows_default() && view.default_routes.is_empty();
+        let defaults = view.default_names();
         let network = Network { view, choice, attachments, failed: BTreeMap::new() };
-        Current { running: Arc::new(running), network, names, published, seeded, notes, interim }
+        Current { running: Arc::new(running), network, names, published, seeded, notes, interim, defaults }
     }
 }
 

@@ -109,6 +109,8 @@ struct Current {
     notes: Vec<String>,
     /// Every physical interface is protected because there was no default route.
     interim: bool,
+    /// Names of the interfaces that held the default route last.
+    defaults: BTreeSet<String>,
 }
 
 impl Agent {

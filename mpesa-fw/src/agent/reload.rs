@@ -102,9 +102,12 @@ impl Agent {
                 Ok::<_, AgentError>((prepared, change))
             })
             .await?;
-            let known = self.state().current.names.clone();
+            let (known, defaults) = {
+                let state = self.state();
+                (state.current.names.clone(), state.current.defaults.clone())
+            };
             let names = learn_names(&known, &prepared, &mut *self.resolver.lock().await).await;
-            let surroundings = Surroundings::look(&prepared.policy).await?;
+            let surroundings = Surroundings::look(&prepared.policy, &defaults).await?;
             if !request.force {
                 surroundings.guard(&prepared, &names, request.caller)?;
             }

@@ -72,7 +72,7 @@ impl Agent {
             known.set_slots(&prepared.assignment.slots.names);
             known.restore(&names_store.read().unwrap_or_default());
             let names = learn_names(&known, &prepared, &mut resolver).await;
-            let surroundings = Surroundings::look(&prepared.policy).await?;
+            let surroundings = Surroundings::look(&prepared.policy, &BTreeSet::new()).await?;
             if !options.force {
                 surroundings.guard(&prepared, &names, caller)?;
             }

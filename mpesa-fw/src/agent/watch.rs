@@ -74,9 +74,13 @@ impl Agent {
             return Ok(());
         }
         let running = self.state().current.running.clone();
-        let surroundings = Surroundings::look_leniently(&running.policy).await?;
-        let interim_ends = self.state().current.interim && !surroundings.view.default_routes.is_empty();
-        if interim_ends {
+        let (interim, defaults) = {
+            let state = self.state();
+            (state.current.interim, state.current.defaults.clone())
+        };
+        let surroundings = Surroundings::look_leniently(&running.policy, &defaults).await?;
+        let has_default = !surroundings.view.default_routes.is_empty();
+        if interim && has_default {
             return self.narrow(&running, surroundings).await;
         }
         let Surroundings { view, choice } = surroundings;
@@ -84,7 +88,14 @@ impl Agent {
         let (attachments, failed) = self.mend(&running, &view, wanted).await?;
         let network = Network { view, choice, attachments, failed };
         self.say_differences(&network);
-        self.state().current.network = network;
+        {
+            let mut state = self.state();
+            if has_default {
+                state.current.defaults = network.view.default_names();
+            }
+            state.current.interim = running.follows_default() && !has_default;
+            state.current.network = network;
+        }
         self.tell_protection(Tell::Changes);
         Ok(())
     }

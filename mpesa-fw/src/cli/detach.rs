@@ -1,6 +1,6 @@
 //! `mpesa-fw detach`
 
-use std::path::Path;
+use std::{fs, io::ErrorKind, path::Path};
 
 use super::{arguments::BPFFS, failure::Failure, output::print};
 use crate::{
@@ -16,7 +16,7 @@ pub(super) fn detach(runtime_dir: &Path, bpffs: Option<&Path>) -> Result<(), Fai
             let mut removed = removed;
             // The agent has pins of its own; others may be meant besides.
             if let Some(bpffs) = bpffs.filter(|bpffs| bpffs.is_dir()) {
-                removed.extend(datapath::detach(bpffs)?);
+                removed.extend(from_pins(bpffs)?);
             }
             removed
         }
@@ -24,7 +24,7 @@ pub(super) fn detach(runtime_dir: &Path, bpffs: Option<&Path>) -> Result<(), Fai
             return Err(Failure::internal("the agent answered another question"));
         }
         Err(ClientError::NotThere(_) | ClientError::Broken { .. }) => {
-            datapath::detach(bpffs.unwrap_or(Path::new(BPFFS)))?
+            from_pins(bpffs.unwrap_or(Path::new(BPFFS)))?
         }
         Err(error @ (ClientError::Forbidden { .. } | ClientError::Refused(_))) => return Err(error.into()),
     };
@@ -33,4 +33,17 @@ pub(super) fn detach(runtime_dir: &Path, bpffs: Option<&Path>) -> Result<(), Fai
     }
     let lines: String = removed.iter().map(|what| format!("{what}\n")).collect();
     print(&format!("{lines}no packet is judged any more\n"))
+}
+
+/// A directory that can't be read is not one without pins.
+fn from_pins(bpffs: &Path) -> Result<Vec<String>, Failure> {
+    if let Err(error) = fs::read_dir(bpffs)
+        && error.kind() == ErrorKind::PermissionDenied
+    {
+        return Err(Failure::system(
+            format!("cannot read the pins in {}: {error}", bpffs.display()),
+            "run this as root",
+        ));
+    }
+    Ok(datapath::detach(bpffs)?)
 }
