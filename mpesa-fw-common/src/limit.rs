@@ -82,9 +82,9 @@ pub const fn limit_set_index(tag: u64) -> u32 {
     (tag >> 40) as u32 & (LIMIT_SETS as u32 - 1)
 }
 
-/// Charges one packet. True: it conforms.
+/// Charges one packet to an entry of its set; `interval` and `tolerance` are those of [`RuleInfo`]. True: it conforms.
 #[inline(always)]
-pub fn conforms(set: &mut LimitSet, tag: u64, rule: &RuleInfo, now: u64) -> bool {
+pub fn conforms(set: &mut LimitSet, tag: u64, interval: u64, tolerance: u64, now: u64) -> bool {
     let mut victim = 0usize;
     let mut earliest = u64::MAX;
     let mut found = false;
@@ -101,16 +101,16 @@ pub fn conforms(set: &mut LimitSet, tag: u64, rule: &RuleInfo, now: u64) -> bool
     let entry = &mut set[victim & (LIMIT_WAYS - 1)];
     if !found {
         entry.tag = tag;
-        let deepest = now + rule.limit_tolerance + rule.limit_interval;
+        let deepest = now + tolerance + interval;
         if entry.recovered_at > deepest {
             entry.recovered_at = deepest;
         }
     }
     let recovered_at = if entry.recovered_at > now { entry.recovered_at } else { now };
-    if recovered_at - now > rule.limit_tolerance {
+    if recovered_at - now > tolerance {
         return false;
     }
-    entry.recovered_at = recovered_at + rule.limit_interval;
+    entry.recovered_at = recovered_at + interval;
     true
 }
 

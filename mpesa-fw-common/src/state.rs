@@ -7,8 +7,11 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
     address::{Address, Family},
-    limit::LimitSet,
-    tables::ResolvedNames,
+    decide::{Found, find_flow},
+    limit::{LimitSet, conforms, limit_set_index},
+    packet::PacketMeta,
+    settings::Direction,
+    tables::{ResolvedNames, Tables},
 };
 
 /// Entries of `FLOWS`, a least-recently-used hash, unless the agent is told otherwise.
@@ -224,4 +227,24 @@ pub trait State {
     fn note_fragment(&self, key: &FragmentKey, state: &FragmentState);
     /// A set of the limiter, to be changed in place.
     fn limit_set(&self, index: u32) -> Option<Self::Limits<'_>>;
+    /// Looks for the live flow of a packet and moves it on. The kernel's implementation calls [`find_flow`] as a function
+    /// that the verifier looks at only once; likewise [`Self::charge`].
+    #[inline(always)]
+    fn find_flow<T: Tables>(&self, tables: &T, meta: &PacketMeta, direction: Direction) -> Found {
+        find_flow(tables, self, meta, direction)
+    }
+    /// Charges a packet to its entry of the limiter. True: it conforms.
+    #[inline(always)]
+    fn charge(&self, tag: u64, interval: u64, tolerance: u64) -> bool {
+        charge(self, tag, interval, tolerance)
+    }
+}
+
+/// Charges a packet to its entry of the limiter; false also where the table does not answer.
+#[inline(always)]
+pub fn charge<S: State + ?Sized>(state: &S, tag: u64, interval: u64, tolerance: u64) -> bool {
+    match state.limit_set(limit_set_index(tag)) {
+        Some(mut set) => conforms(&mut set, tag, interval, tolerance, state.now()),
+        None => false,
+    }
 }

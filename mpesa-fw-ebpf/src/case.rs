@@ -76,7 +76,7 @@ pub fn egress(frame: &SkbFrame) -> Verdict {
 
 /// The case of this CPU.
 #[inline(always)]
-fn current<'a>(direction: Direction) -> Option<&'a mut Case> {
+pub fn current<'a>(direction: Direction) -> Option<&'a mut Case> {
     access::value(maps::CASES.get_ptr_mut(direction as u32))
 }
 

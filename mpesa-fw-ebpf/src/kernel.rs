@@ -3,16 +3,18 @@
 use aya_ebpf::maps::Array;
 use mpesa_fw_common::{
     Address, Direction, Mode, RuleSet, Verdict,
+    decide::{self, Found},
     limit::LimitSet,
+    packet::PacketMeta,
     settings::Settings,
-    state::{BITMAP_WORDS, FlowKey, FlowState, FragmentKey, FragmentState, State},
+    state::{self, BITMAP_WORDS, FlowKey, FlowState, FragmentKey, FragmentState, State},
     tables::{
         AddressClass, AddressTable, Bucket, ClaimIndex, ClassId, IDS_PER_BLOCK, RANGES_PER_BLOCK, Range4,
         ResolvedNames, RuleIndex, RuleInfo, Start6, Tables, Window, rule_info_index,
     },
 };
 
-use crate::{access, maps, search};
+use crate::{access, case, maps, search};
 
 /// Written by the agent before the programs are loaded, and frozen with `.rodata`.
 #[unsafe(no_mangle)]
@@ -207,6 +209,37 @@ impl State for Kernel {
     fn limit_set(&self, index: u32) -> Option<&mut LimitSet> {
         access::value(maps::LIMITS.get_ptr_mut(index))
     }
+
+    #[inline(always)]
+    fn find_flow<T: Tables>(&self, _: &T, _: &PacketMeta, direction: Direction) -> Found {
+        Found::from_code(find_flow_of_case(direction as u32))
+    }
+
+    #[inline(always)]
+    fn charge(&self, tag: u64, interval: u64, tolerance: u64) -> bool {
+        charge_limit(tag, interval, tolerance) == CONFORMS
+    }
+}
+
+/// A global function, see [`case`]: the flow of the case that is being judged.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn find_flow_of_case(direction: u32) -> u32 {
+    let direction =
+        if direction == Direction::Ingress as u32 { Direction::Ingress } else { Direction::Egress };
+    match case::current(direction) {
+        Some(case) => decide::find_flow(&Kernel, &Kernel, &case.meta, direction).code(),
+        None => Found::NONE.code(),
+    }
+}
+
+const CONFORMS: u32 = 1;
+
+/// Likewise; called for each of the limited services of a port.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn charge_limit(tag: u64, interval: u64, tolerance: u64) -> u32 {
+    if state::charge(&Kernel, tag, interval, tolerance) { CONFORMS } else { 0 }
 }
 
 #[inline(always)]

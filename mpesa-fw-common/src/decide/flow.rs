@@ -15,12 +15,26 @@ use crate::{
 /// Verifier: one integer, all of it always written. As an enum with fields the compiler packs bytes that it never set,
 /// and the register that they come from may hold a pointer ("32-bit pointer arithmetic prohibited").
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Found(u32);
+pub struct Found(u32);
 
 impl Found {
     /// There is none, or none any more.
-    pub(super) const NONE: Self = Self(0);
+    pub const NONE: Self = Self(0);
     const LIVE: u32 = 1 << 16;
+
+    /// As a function returns it that can return numbers only.
+    #[inline(always)]
+    #[must_use]
+    pub const fn code(self) -> u32 {
+        self.0
+    }
+
+    /// From [`Self::code`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_code(code: u32) -> Self {
+        Self(code)
+    }
 
     #[inline(always)]
     const fn live(flow: &FlowState) -> Self {
@@ -46,7 +60,7 @@ impl Found {
 
 /// Looks for the live flow of a packet and moves it on. A flow that another generation judged is judged again first.
 #[inline(always)]
-pub(super) fn find<T: Tables, S: State>(
+pub fn find_flow<T: Tables, S: State + ?Sized>(
     tables: &T,
     state: &S,
     meta: &PacketMeta,
@@ -122,7 +136,12 @@ const fn opens_flow(meta: &PacketMeta) -> bool {
 
 /// Judges a flow by this generation. False: it is not permitted any more (observe mode marks it and lets it live).
 #[inline(always)]
-fn judge_again<T: Tables, S: State>(tables: &T, state: &S, key: &FlowKey, flow: &mut FlowState) -> bool {
+fn judge_again<T: Tables, S: State + ?Sized>(
+    tables: &T,
+    state: &S,
+    key: &FlowKey,
+    flow: &mut FlowState,
+) -> bool {
     let (rule, denied) = match flow_permission(tables, state, key) {
         Permission::Allowed(RuleSet(rules)) => (RuleSet(rules).first(), None),
         Permission::Denied(reason, rule, _) => (rule, Some(reason)),

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     address::{Address, Family},
-    limit::{LIMITED_PER_CLAIM, LimitWhat, conforms, limit_set_index, limit_tag},
+    limit::{LIMITED_PER_CLAIM, LimitWhat, limit_tag},
     packet::{FragmentKind, PacketMeta, Parsed, icmpv6},
     reason::{DropReason, PassReason, Reason},
     settings::{Direction, Verdict, feature},
@@ -101,7 +101,7 @@ fn whole<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta) -> Decis
         Reason::Pass(_) | Reason::Drop(_) => {}
     }
     // 7, and "never lost to rule 6"
-    if flow::can_be_reply(meta) && flow::find(tables, state, meta, Direction::Ingress) != Found::NONE {
+    if flow::can_be_reply(meta) && state.find_flow(tables, meta, Direction::Ingress) != Found::NONE {
         return Decision::pass(PassReason::Flow);
     }
     served
@@ -140,10 +140,7 @@ fn keeps_limit<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta, ru
         return true;
     }
     let tag = limit_tag(tables.limit_seed(), &info, meta.family, &meta.source);
-    match state.limit_set(limit_set_index(tag)) {
-        Some(mut set) => conforms(&mut set, tag, &info, state.now()),
-        None => false,
-    }
+    state.charge(tag, info.limit_interval, info.limit_tolerance)
 }
 
 /// 3: whether no honest packet can come from there.

@@ -8,6 +8,7 @@ mod ingress;
 mod permission;
 
 pub use egress::egress;
+pub use flow::{Found, find_flow};
 pub use ingress::ingress;
 pub use permission::{Permission, destination, flow_permission, service};
 

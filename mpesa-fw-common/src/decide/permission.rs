@@ -54,7 +54,7 @@ pub fn service<T: Tables>(
 
 /// Whether destinations allow this host to send this to `remote`.
 #[inline(always)]
-pub fn destination<T: Tables, S: State>(
+pub fn destination<T: Tables, S: State + ?Sized>(
     tables: &T,
     state: &S,
     family: Family,
@@ -84,7 +84,7 @@ pub fn destination<T: Tables, S: State>(
 
 /// Whether destinations allow a flow that this host opened.
 #[inline(always)]
-pub fn flow_permission<T: Tables, S: State>(tables: &T, state: &S, key: &FlowKey) -> Permission {
+pub fn flow_permission<T: Tables, S: State + ?Sized>(tables: &T, state: &S, key: &FlowKey) -> Permission {
     let family = if key.family == Family::V4 as u8 { Family::V4 } else { Family::V6 };
     let request = if key.protocol == protocol::ICMP { icmp::ECHO_REQUEST } else { icmpv6::ECHO_REQUEST };
     destination(tables, state, family, claim(family, key.protocol, key.remote_port, request), &key.remote)
@@ -95,7 +95,7 @@ const INTERNAL: Permission = Permission::Denied(DropReason::Internal, RuleIndex:
 
 /// Destinations that name an address by DNS.
 #[inline(always)]
-fn named<T: Tables, S: State>(tables: &T, state: &S, remote: &Address) -> RuleSet {
+fn named<T: Tables, S: State + ?Sized>(tables: &T, state: &S, remote: &Address) -> RuleSet {
     let mut rules = RuleSet::NONE;
     if let Some(slots) = state.resolved(remote) {
         for slot in slots.iter().take(NAMES_PER_ADDRESS) {

@@ -1,1 +1,151 @@
 //! Keeps the datapath as the policy says.
+//!
+//! [`Agent::start`] puts the first generation in force, [`Agent::reload`] the next ones; between them the
+//! [tasks](tasks) watch interfaces, resolve names and keep flows. What changes hooks or tables takes the `change`
+//! lock, one at a time.
+
+pub mod change;
+pub mod clock;
+mod error;
+pub mod events;
+mod flows;
+mod guard;
+mod install;
+pub mod interfaces;
+mod judge;
+mod kernel;
+mod links;
+pub mod lock;
+mod names;
+pub mod network;
+mod notify;
+mod options;
+mod prepare;
+mod reload;
+mod resolver;
+mod running;
+mod seed;
+
+mod snapshot;
+mod sockets;
+mod start;
+
+pub mod status;
+mod store;
+mod tasks;
+mod watch;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::Notify;
+
+pub use error::{AgentError, Kind};
+pub use events::EventRecord;
+pub use guard::SshConnection;
+pub use kernel::beside;
+pub use names::NameStatus;
+pub use notify::stopping;
+pub use options::Options;
+pub use reload::{ReloadRequest, Reloaded};
+pub use running::{Running, hex};
+pub use snapshot::Snapshot;
+pub use start::private_directory;
+
+
+pub use status::Status;
+
+use events::EventLog;
+use kernel::Kernel;
+use lock::Lock;
+use names::Names;
+use network::{Network, Protection};
+use resolver::Resolver;
+use seed::Seeded;
+use store::Store;
+
+/// The agent: one generation in force, and everything that keeps it so.
+pub struct Agent {
+    options: Options,
+    kernel: Kernel,
+    state: Mutex<State>,
+    events: Mutex<EventLog>,
+    /// Held by whatever changes hooks or tables.
+    change: tokio::sync::Mutex<()>,
+    resolver: tokio::sync::Mutex<Resolver>,
+    wake_network: Notify,
+    wake_names: Notify,
+    started_at: u64,
+    names_store: Store,
+    reloads_store: Store,
+    _bpffs_lock: Lock,
+}
+
+/// What the agent knows. Never locked while something blocks.
+struct State {
+    current: Current,
+    /// How reloads went, by label.
+    reloads: BTreeMap<String, u64>,
+    protection: Protection,
+    since: u64,
+    /// What was said already.
+    said: BTreeSet<String>,
+    /// Nothing is to be attached any more: the agent ends.
+    detached: bool,
+}
+
+/// What belongs to the generation in force.
+struct Current {
+    running: Arc<Running>,
+    network: Network,
+    names: Names,
+    /// What the datapath was last told of `names`.
+    published: BTreeMap<IpAddr, Vec<u16>>,
+    seeded: Seeded,
+    /// What the admin should know of the datapath and the resolvers.
+    notes: Vec<String>,
+    /// Every physical interface is protected because there was no default route.
+    interim: bool,
+}
+
+impl Agent {
+    /// A panic while it was held has ended the agent or soon will; what is in it is as good as before.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn event_log(&self) -> MutexGuard<'_, EventLog> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last `count` events, oldest first.
+    #[must_use]
+    pub fn last_events(&self, count: usize) -> Vec<EventRecord> {
+        self.event_log().last(count)
+    }
+
+    /// Whether every interface that the policy names is protected.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        match self.state().protection {
+            Protection::Enforcing | Protection::Observing => true,
+            Protection::Incomplete => false,
+        }
+    }
+
+    /// Stops judging: removes every hook, table and pin. The agent has nothing to do then and should end.
+    ///
+    /// # Errors
+    /// The kernel refuses; what could be detached is.
+    pub async fn detach(&self) -> Result<Vec<String>, AgentError> {
+        let _one = self.change.lock().await;
+        self.state().detached = true;
+        let bpffs = self.options.bpffs.clone();
+        let removed = beside(move || crate::datapath::detach(&bpffs)).await?;
+        tracing::warn!("detached on request: nothing is judged any more");
+        Ok(removed)
+    }
+}

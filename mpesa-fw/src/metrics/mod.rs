@@ -1,1 +1,8 @@
-//! Counts for Prometheus.
+//! Counts for Prometheus, read from the kernel when they are scraped.
+
+mod collector;
+mod families;
+mod server;
+
+pub use collector::AgentCollector;
+pub use server::serve;

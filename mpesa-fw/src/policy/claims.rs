@@ -74,6 +74,7 @@ fn check(protocols: &[Protocol], rule: &Fields<'_>, name: Span, report: &mut Rep
     }
     let mut good = true;
     match (without.first(), rule.key("ports")) {
+        (None, None) if rule.is_misspelt("ports") => good = false,
         (None, None) => {
             good = false;
             report

@@ -142,9 +142,20 @@ impl Builder<'_> {
     fn syntax(&mut self, error: &ScanError) {
         let at = error.marker();
         let span = Span { file: self.file, line: at.line(), column: at.col() + 1, width: 1 };
-        self.report
-            .error(span, format!("this is not valid YAML: {}", error.info()))
-            .hint("look at the indentation, brackets and quotes of this line and the one before it");
+        let open = self.stack.iter().rev().find_map(|frame| {
+            let (Frame::List(span, _) | Frame::Map(span, _, _)) = frame;
+            let bracket = self.report.first_char(*span).filter(|c| ['[', '{'].contains(c))?;
+            Some((bracket, span.line))
+        });
+        let hint = match open {
+            Some((bracket, line)) => {
+                format!("is the `{bracket}` on line {line}, or a quote after it, closed?")
+            }
+            None => {
+                "look at the indentation, brackets and quotes of this line and the one before it".to_owned()
+            }
+        };
+        self.report.error(span, format!("this is not valid YAML: {}", error.info())).hint(hint);
     }
 
     /// Reports an anchor or a tag.
@@ -219,7 +230,7 @@ fn key(node: Node, entries: &[Entry], report: &mut Report) -> Key {
         let line = first.key_span.line;
         report
             .error(node.span, format!("`{key}` is written twice here, first on line {line}"))
-            .hint("keep one of them; YAML would silently take the last");
+            .hint("keep one of them; many programs would silently take the last");
         return Key::Bad;
     }
     Key::Good(key, node.span)
@@ -237,5 +248,57 @@ fn resolve(text: &str, style: ScalarStyle) -> Value {
             Ok(number) => Value::Number { written: text.to_owned(), integer: number.as_u64() },
             Err(_) => Value::Text(text.to_owned()),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_yaml::Value as Other;
+
+    use super::*;
+
+    fn other(node: Node) -> Other {
+        match node.value {
+            Value::Null => Other::Null,
+            Value::Bool(value) => Other::Bool(value),
+            Value::Number { written, .. } => Other::Number(written.parse().expect("a number")),
+            Value::Text(text) => Other::String(text),
+            Value::List(nodes) => Other::Sequence(nodes.into_iter().map(other).collect()),
+            Value::Map(entries) => entries
+                .into_iter()
+                .map(|entry| (Other::String(entry.key), other(entry.value)))
+                .collect::<serde_yaml::Mapping>()
+                .into(),
+            Value::Bad => panic!("nothing here is bad"),
+        }
+    }
+
+    fn agree(text: &str) {
+        let mut report = Report::default();
+        let file = report.add("rules.yaml".as_ref());
+        let node = parse(text.as_bytes(), file, &mut report).expect("a document");
+        assert!(!report.has_errors());
+        assert_eq!(other(node), serde_yaml::from_str::<Other>(text).expect("a document"));
+    }
+
+    /// Two parsers that share no line of code read the shipped policies alike.
+    #[test]
+    fn as_serde_yaml_reads_it() {
+        let rules = Path::new("../rules");
+        for directory in [rules.to_owned(), rules.join("environments")] {
+            for entry in directory.read_dir().expect("it is part of the repository") {
+                let path = entry.expect("an entry").path();
+                if path.extension().is_some_and(|extension| extension == "yaml") {
+                    agree(&std::fs::read_to_string(&path).expect("a file"));
+                }
+            }
+        }
+        agree(
+            "a: [1, -1, 1.5, .5, 0x10, 0o17, 017, 1_000, 1e3, yes, on, ~, Null, True, '1', \"a\\tb\", 2026-08-08]",
+        );
+        agree("a: |\n  text\n   more\nb: >-\n  folded\n  text\nc:\nd: plain\n  text\n");
+        agree("a: [fd00::/8, 10.0.0.0/8, 1:2, 12:30:45, a#b]\nb: {c: d, e: }\n");
     }
 }

@@ -12,6 +12,8 @@ pub(super) struct Fields<'n> {
     pub(super) span: Span,
     what: &'n str,
     entries: &'n [Entry],
+    /// Known keys that unknown ones were probably meant to be.
+    meant: Vec<String>,
 }
 
 impl<'n> Fields<'n> {
@@ -22,14 +24,18 @@ impl<'n> Fields<'n> {
             mismatch(node, &format!("expected {what} here"), hint, report);
             return None;
         };
+        let mut meant = Vec::new();
         for entry in entries.iter().filter(|entry| !known.contains(&entry.key.as_str())) {
             let hint = match nearest(&entry.key, known.iter().copied()) {
-                Some(key) => format!("did you mean `{key}`?"),
+                Some(key) => {
+                    meant.push(key.to_owned());
+                    format!("did you mean `{key}`?")
+                }
                 None => format!("the keys of {what} are {}", listed(known)),
             };
             report.error(entry.key_span, format!("unknown key `{}` in {what}", entry.key)).hint(hint);
         }
-        Some(Self { span: node.span, what, entries })
+        Some(Self { span: node.span, what, entries, meant })
     }
 
     /// The value of a key, if it is written.
@@ -40,12 +46,17 @@ impl<'n> Fields<'n> {
     /// The value of a key; reported if it is missing, with `example`.
     pub(super) fn required(&self, key: &str, example: &str, report: &mut Report) -> Option<&'n Node> {
         let value = self.optional(key);
-        if value.is_none() {
+        if value.is_none() && !self.is_misspelt(key) {
             report
                 .error(self.span, format!("{} needs the key `{key}`", self.what))
                 .hint(format!("for example `{key}: {example}`"));
         }
         value
+    }
+
+    /// Whether an unknown key was probably meant to be this one. It was reported.
+    pub(super) fn is_misspelt(&self, key: &str) -> bool {
+        self.meant.iter().any(|meant| meant == key)
     }
 
     /// Where a key stands.
@@ -67,6 +78,25 @@ pub(super) fn entries<'n>(node: &'n Node, what: &str, example: &str, report: &mu
     entries
 }
 
+/// A list of any length.
+pub(super) fn list_or_empty<'n>(
+    node: &'n Node,
+    what: &str,
+    example: &str,
+    report: &mut Report,
+) -> &'n [Node] {
+    match &node.value {
+        Value::List(nodes) if nodes.is_empty() => &[],
+        Value::Null
+        | Value::Bool(_)
+        | Value::Number { .. }
+        | Value::Text(_)
+        | Value::List(_)
+        | Value::Map(_)
+        | Value::Bad => list(node, what, example, report),
+    }
+}
+
 /// A list with at least one element.
 pub(super) fn list<'n>(node: &'n Node, what: &str, example: &str, report: &mut Report) -> &'n [Node] {
     let hint = match &node.value {
@@ -85,17 +115,15 @@ pub(super) fn list<'n>(node: &'n Node, what: &str, example: &str, report: &mut R
             format!("for example `{example}`")
         }
     };
-    report.error(node.span, format!("{what} must be a list, not {}", describe(&node.value))).hint(hint);
+    report.error(node.span, format!("{what} must be a list, {}", describe(&node.value))).hint(hint);
     &[]
 }
 
 /// A list, or one scalar that stands for a list of itself.
 pub(super) fn list_or_one<'n>(node: &'n Node, what: &str, example: &str, report: &mut Report) -> &'n [Node] {
     match &node.value {
-        Value::Text(_) | Value::Number { .. } => std::slice::from_ref(node),
-        Value::Null | Value::Bool(_) | Value::List(_) | Value::Map(_) | Value::Bad => {
-            list(node, what, example, report)
-        }
+        Value::Text(_) | Value::Number { .. } | Value::Bool(_) => std::slice::from_ref(node),
+        Value::Null | Value::List(_) | Value::Map(_) | Value::Bad => list(node, what, example, report),
     }
 }
 
@@ -114,7 +142,7 @@ pub(super) fn text<'n>(node: &'n Node, what: &str, report: &mut Report) -> Optio
         }),
         Value::Null | Value::Bool(_) | Value::List(_) => None,
     };
-    let finding = report.error(node.span, format!("{what} must be text, not {}", describe(&node.value)));
+    let finding = report.error(node.span, format!("{what} must be text, {}", describe(&node.value)));
     finding.hint = hint;
     None
 }
@@ -159,7 +187,7 @@ pub(super) fn scalar<'n>(
 /// Reports a wrong type, unless the value was reported already.
 pub(super) fn mismatch(node: &Node, expectation: &str, hint: String, report: &mut Report) {
     if !matches!(node.value, Value::Bad) {
-        report.error(node.span, format!("{expectation}, not {}", describe(&node.value))).hint(hint);
+        report.error(node.span, format!("{expectation}, {}", describe(&node.value))).hint(hint);
     }
 }
 
@@ -179,16 +207,16 @@ pub(super) fn word<T: Copy>(node: &Node, what: &str, words: &[(&str, T)], report
     found
 }
 
-/// A value in words.
+/// Why a value of another type was expected, as the end of a sentence.
 fn describe(value: &Value) -> String {
     match value {
-        Value::Null => "nothing".to_owned(),
-        Value::Bool(value) => format!("the truth value `{value}`"),
-        Value::Number { written, .. } => format!("the number `{written}`"),
-        Value::Text(_) => "a text".to_owned(),
-        Value::List(_) => "a list".to_owned(),
-        Value::Map(_) => "a mapping".to_owned(),
-        Value::Bad => "something else".to_owned(),
+        Value::Null => "but nothing is written here".to_owned(),
+        Value::Bool(value) => format!("not the truth value `{value}`"),
+        Value::Number { written, .. } => format!("not the number `{written}`"),
+        Value::Text(_) => "not a text".to_owned(),
+        Value::List(_) => "not a list".to_owned(),
+        Value::Map(_) => "not a mapping".to_owned(),
+        Value::Bad => "not something else".to_owned(),
     }
 }
 

@@ -52,7 +52,7 @@ pub struct Finding {
 impl Finding {
     /// Says what to do.
     pub(super) fn hint(&mut self, hint: impl Into<String>) {
-        self.hint = Some(hint.into());
+        self.hint = Some(shortened(hint.into()));
     }
 
     /// Gives the offending line.
@@ -63,10 +63,12 @@ impl Finding {
 
 /// Longest piece of a line that is shown; of a longer one the piece around the column.
 const SHOWN: usize = 120;
+/// Longest message or hint.
+const SENTENCE: usize = 400;
 
 impl Display for Finding {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.severity.label(), self.message)?;
+        write!(f, "{}: {}", self.severity.label(), Printable(&self.message))?;
         let margin = " ".repeat(self.line.to_string().len());
         write!(f, "\n{margin}--> {}", Printable(&self.file.to_string_lossy()))?;
         if self.line > 0 {
@@ -85,9 +87,17 @@ impl Display for Finding {
             }
         }
         if let Some(hint) = &self.hint {
-            write!(f, "\n{margin} = hint: {hint}")?;
+            write!(f, "\n{margin} = hint: {}", Printable(hint))?;
         }
         Ok(())
+    }
+}
+
+/// A sentence that quotes a text of any length.
+pub(super) fn shortened(sentence: String) -> String {
+    match sentence.char_indices().nth(SENTENCE) {
+        Some((end, _)) => format!("{}…", &sentence[..end]),
+        None => sentence,
     }
 }
 

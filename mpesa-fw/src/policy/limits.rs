@@ -30,6 +30,9 @@ pub(super) fn decode(node: &Node, report: &mut Report) -> Option<Limit> {
                 .hint("keep one of them");
             return None;
         }
+        (None, None) if fields.is_misspelt("new_connections") || fields.is_misspelt("packets") => {
+            return None;
+        }
         (None, None) => {
             report
                 .error(fields.span, "a limit needs `new_connections` or `packets`")

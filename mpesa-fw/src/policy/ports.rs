@@ -58,6 +58,7 @@ fn range(text: &str) -> Result<RangeInclusive<u16>, Complaint> {
         let service = [("http", 80), ("https", 443), ("ssh", 22), ("dns", 53), ("ntp", 123), ("smtp", 25)];
         return complaint(match service.iter().find(|(name, _)| *name == text.to_lowercase()) {
             Some((_, port)) => format!("write its number: {port}"),
+            None if ["all", "*"].contains(&text) => "write `ports: any`".to_owned(),
             None => "for example 443 or \"9000-9010\"; ports are 1 to 65535".to_owned(),
         });
     };

@@ -101,7 +101,7 @@ fn length_of(address: IpAddr, length: &str, bits: u8) -> Result<u8, InvalidPrefi
 
 fn not_an_address(text: &str, address: &str, length: Option<&str>) -> InvalidPrefix {
     let with_length = |address: String| match length {
-        Some(length) => format!("{address}/{length}"),
+        Some(length) => format!("{address}/{}", length.trim()),
         None => address,
     };
     let despaced: String = address.chars().filter(|c| !c.is_whitespace()).collect();
@@ -120,13 +120,13 @@ fn not_an_address(text: &str, address: &str, length: Option<&str>) -> InvalidPre
         Some(format!("write `{host}` here and put the port under `ports: [{port}]`"))
     } else if let Some((first, last)) = address.split_once('-')
         && first.parse::<IpAddr>().is_ok()
-        && last.parse::<IpAddr>().is_ok()
+        && (last.parse::<IpAddr>().is_ok() || last.parse::<u8>().is_ok())
     {
         Some("ranges are not supported: write the prefixes or the addresses that it consists of".to_owned())
     } else if address.contains('%') {
         Some("an address is written without its interface: remove the `%` and what follows".to_owned())
     } else {
-        complaint_about_octets(address)
+        complaint_about_octets(address).or_else(|| no_name(text))
     };
     InvalidPrefix { message: format!("`{text}` is not an IP address or prefix"), hint }
 }
@@ -158,7 +158,12 @@ fn host_of_url(text: &str) -> Option<&str> {
 
 fn complaint_about_octets(address: &str) -> Option<String> {
     if address.contains(':') {
-        return Some("put an IPv6 address in quotes and check its groups".to_owned());
+        return Some(
+            "check its groups: up to 4 hexadecimal digits each, 8 of them, `::` at most once".to_owned(),
+        );
+    }
+    if !address.starts_with(|c: char| c.is_ascii_digit()) {
+        return None;
     }
     let parts: Vec<&str> = address.split('.').collect();
     if let Some(part) = parts.iter().find(|part| part.parse::<u8>().is_err()) {
@@ -170,6 +175,11 @@ fn complaint_about_octets(address: &str) -> Option<String> {
         return Some(format!("look at `{part}`: {why}"));
     }
     (parts.len() != 4).then(|| format!("an IPv4 address has 4 parts, this has {}", parts.len()))
+}
+
+fn no_name(text: &str) -> Option<String> {
+    let hint = "addresses only: DNS names may stand in `to` of a destination, and there alone";
+    (text.contains('.') && super::names::host(text).is_ok()).then(|| hint.to_owned())
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    finding::{Finding, PolicyErrors, Printable, Severity},
+    finding::{Finding, PolicyErrors, Printable, Severity, shortened},
     model::Location,
 };
 
@@ -65,7 +65,7 @@ impl Report {
         let text = &self.texts[at.file];
         let finding = Finding {
             severity,
-            message,
+            message: shortened(message),
             file: text.path.clone(),
             line: at.line,
             column: at.column,
@@ -91,6 +91,12 @@ impl Report {
     pub(super) fn span(&self, at: &Location, text: &str) -> Span {
         let file = self.texts.iter().position(|known| known.path == at.file).unwrap_or(0);
         Span { file, line: at.line, column: at.column, width: text.chars().count() }
+    }
+
+    /// What stands at the beginning of a span.
+    pub(super) fn first_char(&self, at: Span) -> Option<char> {
+        let line = self.texts[at.file].lines.get(at.line.checked_sub(1)?)?;
+        line.chars().nth(at.column.checked_sub(1)?)
     }
 
     /// `file:line`, to point at a second place in a message.

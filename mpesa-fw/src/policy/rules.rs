@@ -21,8 +21,12 @@ const DESTINATION: [&str; 6] = ["name", "to", "protocol", "ports", "types", "by"
 
 /// `ingress.services`.
 pub(super) fn services(node: &Node, sets: &mut Sets, report: &mut Report) -> Vec<Service> {
-    let nodes =
-        fields::list(node, "`services`", "services: [{ name: ssh, ports: [22], from: [admins] }]", report);
+    let nodes = fields::list_or_empty(
+        node,
+        "`services`",
+        "services: [{ name: ssh, ports: [22], from: [admins] }]",
+        report,
+    );
     too_many(nodes, "services", report);
     let mut names = BTreeMap::new();
     let mut services = Vec::with_capacity(nodes.len());
@@ -44,7 +48,7 @@ pub(super) fn services(node: &Node, sets: &mut Sets, report: &mut Report) -> Vec
 
 /// `egress.allow`.
 pub(super) fn destinations(node: &Node, sets: &mut Sets, report: &mut Report) -> Vec<Destination> {
-    let nodes = fields::list(
+    let nodes = fields::list_or_empty(
         node,
         "`allow`",
         "allow: [{ name: dns, to: [10.0.0.2], protocol: udp, ports: [53] }]",
@@ -200,7 +204,11 @@ fn target(
         }
         addresses.prefixes.push(prefix);
     } else if !text.contains('.') {
-        return Err((format!("the set `{text}` does not exist"), Some(sets.suggest(text))));
+        let mut hint = sets.suggest(text);
+        if side == Side::Destination {
+            hint.push_str("; a DNS name has a dot");
+        }
+        return Err((format!("the set `{text}` does not exist"), Some(hint)));
     } else if side == Side::Destination {
         let name = names::host(text).map_err(|(message, hint)| (message, Some(hint)))?;
         if targets.names.contains(&name) {
@@ -210,7 +218,10 @@ fn target(
     } else {
         return refuse(
             format!("`{text}` is a DNS name; only `to` of a destination takes names"),
-            "a packet does not prove the name of its sender: write addresses, or a set",
+            match side {
+                Side::Source => "a packet does not prove the name of its sender: write addresses, or a set",
+                Side::Local | Side::Destination => "write the local addresses that receive the service",
+            },
         );
     }
     Ok(())

@@ -8,7 +8,7 @@ use time::{Date, macros::format_description};
 
 use super::{
     document::{Entry, Node, Value},
-    fields::{self, Fields, listed},
+    fields::{self, Fields, Scalar, listed},
     model::AddressSet,
     names, prefix,
     report::{Report, Span},
@@ -37,6 +37,7 @@ impl Sets {
             if let Err((message, hint)) = names::check_label(&entry.key) {
                 report.error(entry.key_span, message).hint(hint);
             }
+            let set = decode(entry, sources, report);
             if let Some(first) = self.index.get(&entry.key) {
                 let place = report.place(self.spans[*first]);
                 report
@@ -47,7 +48,6 @@ impl Sets {
                     .hint("rename one of them, or remove it");
                 continue;
             }
-            let set = decode(entry, sources, report);
             self.index.insert(entry.key.clone(), self.sets.len());
             self.sets.push(set);
             self.spans.push(entry.key_span);
@@ -132,6 +132,7 @@ fn decode_long(
                 .error(node.span, format!("the set `{}` has both `addresses` and `file`", set.name))
                 .hint("make two sets of it; a rule can name both");
         }
+        (None, None) if fields.is_misspelt("addresses") || fields.is_misspelt("file") => {}
         (None, None) => {
             report
                 .error(at, format!("the set `{}` has no addresses", set.name))
@@ -196,7 +197,11 @@ fn read(node: &Node, sources: &mut Sources, report: &mut Report) -> Vec<IpNet> {
 }
 
 fn date(node: &Node, what: &str, report: &mut Report) -> Option<Date> {
-    let text = fields::text(node, what, report)?;
+    let example = "`2027-02-08`";
+    let text = match fields::scalar(node, &format!("{what} must be a date"), example, report)? {
+        Scalar::Text(text) => text,
+        Scalar::Integer(_, written) => written,
+    };
     let date = Date::parse(text, format_description!("[year]-[month]-[day]"));
     if let Err(error) = &date {
         let no_such_day = matches!(error, time::error::Parse::TryFromParsed(_));

@@ -6,7 +6,8 @@ pub(super) fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c s
     let allowed = (lower.chars().count() / 3).max(1);
     let by_distance = candidates.into_iter().map(|candidate| {
         let distance = strsim::damerau_levenshtein(&lower, &candidate.replace('_', "-"));
-        let prefix = lower.len() >= 3 && (candidate.starts_with(&lower) || lower.starts_with(candidate));
+        let prefix = lower.len() >= 3
+            && (candidate.starts_with(&lower) || candidate.ends_with(&lower) || lower.starts_with(candidate));
         (if prefix { distance.min(1) } else { distance }, candidate)
     });
     by_distance

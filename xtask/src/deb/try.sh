@@ -7,7 +7,7 @@ fail() { echo "package: FAILED: $*" >&2; exit 1; }
 expect() { if [ "$2" = "$3" ]; then say "$1"; else fail "$1: expected '$2', seen '$3'"; fi; }
 contains() { case "$2" in *"$3"*) say "$1" ;; *) fail "$1: '$3' is not in: $2" ;; esac; }
 mode() { stat --format='%a %U %G' "$1"; }
-pins() { find /sys/fs/bpf -type f | wc -l; }
+pins() { find /sys/fs/bpf -mindepth 2 -type f | wc -l; }
 
 rules=/etc/mpesa-fw/rules.yaml
 

@@ -1,0 +1,34 @@
+//! The two clocks: the kernel stamps with the monotonic one, people read the other.
+
+use std::time::{Duration, SystemTime};
+
+use nix::time::{ClockId, clock_gettime};
+use time::OffsetDateTime;
+
+/// Nanoseconds of the monotonic clock, as in events, flows and counters.
+#[must_use]
+pub fn monotonic() -> u64 {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |t| Duration::from(t).as_nanos() as u64)
+}
+
+/// Seconds since 1970.
+#[must_use]
+pub fn unix() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+/// The wall-clock time of a stamp of the monotonic clock.
+#[must_use]
+pub fn wall(stamp: u64) -> OffsetDateTime {
+    let age = monotonic().saturating_sub(stamp);
+    OffsetDateTime::now_utc() - Duration::from_nanos(age)
+}
+
+/// The wall-clock time of seconds since 1970; the epoch where they are out of range.
+#[must_use]
+pub fn at(unix: u64) -> OffsetDateTime {
+    i64::try_from(unix)
+        .ok()
+        .and_then(|s| OffsetDateTime::from_unix_timestamp(s).ok())
+        .unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}

@@ -1,0 +1,134 @@
+//! Why the agent could not do what it was asked for.
+
+use std::{io, path::PathBuf};
+
+use super::{guard::WouldCut, interfaces::Refused, lock::LockError};
+use crate::{
+    compile::{CompileError, RegistryError},
+    datapath::{DatapathError, ErrorKind},
+    policy::PolicyErrors,
+};
+
+/// Why a start or a reload failed. In every case the running protection is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The policy file is not valid.
+    #[error("{0}")]
+    Policy(PolicyErrors),
+    /// The policy is valid and has too many of something.
+    #[error("the policy does not fit: {0}")]
+    Registry(#[from] RegistryError),
+    /// The policy is valid and does not fit the tables.
+    #[error("the policy can't be compiled: {0}")]
+    Compile(#[from] CompileError),
+    /// The policy names an interface that can't be protected.
+    #[error("interface `{}` can't be protected: {}", .0.name, .0.reason)]
+    Unfit(Refused),
+    /// The admin who asks would be cut off.
+    #[error("{0}")]
+    WouldCut(#[from] WouldCut),
+    /// The kernel or missing privileges are in the way.
+    #[error("{0}")]
+    Datapath(#[from] DatapathError),
+    /// Another agent runs.
+    #[error("{0}")]
+    Lock(#[from] LockError),
+    /// A file, directory or socket can't be had.
+    #[error("cannot {doing} {}: {source}", .path.display())]
+    File {
+        /// What was tried.
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The kernel does not tell what interfaces or sockets there are.
+    #[error("cannot {doing}: {why}")]
+    Netlink {
+        /// What was tried.
+        doing: &'static str,
+        /// Why not.
+        why: String,
+    },
+    /// Somebody detached the datapath, and the agent is about to end.
+    #[error("the datapath was detached, and the agent is about to end")]
+    Detached,
+    /// A mistake of this program.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// What class of failure it is: decides the exit code and the metric's label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// What was asked for is not valid.
+    Invalid,
+    /// It is valid and refused for the admin's own sake.
+    Refused,
+    /// The kernel, the system or missing privileges.
+    Failed,
+    /// A mistake of this program.
+    Internal,
+}
+
+impl AgentError {
+    /// What class of failure it is.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Policy(_) | Self::Registry(_) | Self::Unfit(_) => Kind::Invalid,
+            Self::Compile(CompileError::NoSlot { .. }) | Self::Internal(_) => Kind::Internal,
+            Self::Compile(
+                CompileError::TooManyRules { .. }
+                | CompileError::TooManyWatchedSets { .. }
+                | CompileError::TooManyClasses { .. }
+                | CompileError::TooManyRanges { .. }
+                | CompileError::LimitTooSlow { .. },
+            ) => Kind::Invalid,
+            Self::WouldCut(_) | Self::Detached => Kind::Refused,
+            Self::Datapath(error) => match error.kind() {
+                ErrorKind::Internal => Kind::Internal,
+                ErrorKind::Permission
+                | ErrorKind::Kernel
+                | ErrorKind::Foreign
+                | ErrorKind::Shape
+                | ErrorKind::Full
+                | ErrorKind::Interface => Kind::Failed,
+            },
+            Self::Lock(_) | Self::File { .. } | Self::Netlink { .. } => Kind::Failed,
+        }
+    }
+
+    /// What to do, where the message does not say it.
+    #[must_use]
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Self::Policy(_) | Self::Registry(_) | Self::Compile(_) | Self::Unfit(_) | Self::Datapath(_) => None,
+            Self::WouldCut(_) => {
+                Some("allow that address in a service for the port, or use --force if you have another way in".into())
+            }
+            Self::Lock(LockError::Held { .. }) => Some(
+                "stop that agent (`systemctl stop mpesa-fw`), or give this one its own --runtime-dir and --bpffs".into(),
+            ),
+            Self::Lock(LockError::Io { .. }) | Self::File { .. } => {
+                Some("run as root, and check that the directory exists and is writable".into())
+            }
+            Self::Netlink { .. } => Some("the agent needs CAP_NET_ADMIN in its network namespace: run it as root".into()),
+            Self::Detached => Some("start it again: `systemctl start mpesa-fw`".into()),
+            Self::Internal(_) => Some("this is a defect of mpesa-fw: please report it".into()),
+        }
+    }
+
+    /// For `map_err` on an operation with a path.
+    pub fn file(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { doing, path, source }
+    }
+
+    /// For `map_err` on a question over netlink.
+    pub fn netlink<E: std::fmt::Display>(doing: &'static str) -> impl FnOnce(E) -> Self {
+        move |why| Self::Netlink { doing, why: why.to_string() }
+    }
+}

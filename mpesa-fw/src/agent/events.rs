@@ -1,0 +1,160 @@
+//! The last packets that were dropped, kept in memory. The kernel sends a bounded number a second and counts the rest.
+
+use std::{collections::VecDeque, net::IpAddr};
+
+use mpesa_fw_common::{
+    Direction, DropReason,
+    event::Event,
+};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use zerocopy::FromBytes;
+
+use super::{clock, running::Running, seed::protocol};
+
+/// Events kept.
+pub const KEPT: usize = 1000;
+/// Generations whose rules are still known by name.
+const GENERATIONS: usize = 8;
+
+/// A packet that was dropped, or would have been in enforce mode.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventRecord {
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub time: OffsetDateTime,
+    /// Where.
+    pub interface: String,
+    /// `ingress` or `egress`.
+    pub direction: String,
+    /// The rule charged; empty: none claims it.
+    pub rule: String,
+    /// A [`DropReason`]'s label.
+    pub reason: String,
+    /// Where it came from.
+    pub source: IpAddr,
+    /// 0 where there is none.
+    pub source_port: u16,
+    /// Where it was to go.
+    pub target: IpAddr,
+    /// Its port, or the ICMP type.
+    pub target_port: u16,
+    /// Name or number.
+    pub protocol: String,
+    /// Bytes of the frame.
+    pub length: u32,
+    /// False: observe mode let it go.
+    pub dropped: bool,
+}
+
+/// The last [`KEPT`] events.
+#[derive(Default)]
+pub struct EventLog {
+    events: VecDeque<EventRecord>,
+    generations: VecDeque<RuleNames>,
+}
+
+struct RuleNames {
+    number: u32,
+    by_direction: [Vec<String>; 2],
+}
+
+impl EventLog {
+    /// Rules of this generation are known from now on.
+    pub fn learn(&mut self, running: &Running) {
+        let policy = &running.policy;
+        self.generations.push_front(RuleNames {
+            number: running.stamp.number,
+            by_direction: [
+                policy.ingress.services.iter().map(|s| s.name.clone()).collect(),
+                policy.egress.allow.iter().map(|d| d.name.clone()).collect(),
+            ],
+        });
+        self.generations.truncate(GENERATIONS);
+    }
+
+    /// Takes the bytes of one event. `interface` finds a name by index.
+    pub fn take(&mut self, bytes: &[u8], interface: impl FnOnce(u32) -> String) {
+        let Ok((event, _)) = Event::read_from_prefix(bytes) else { return };
+        let direction = if event.direction == Direction::Egress as u8 { Direction::Egress } else { Direction::Ingress };
+        let reason = DropReason::try_from(event.reason).unwrap_or(DropReason::Internal);
+        if self.events.len() == KEPT {
+            self.events.pop_front();
+        }
+        self.events.push_back(EventRecord {
+            time: clock::wall(event.time),
+            interface: interface(event.interface),
+            direction: direction.label().to_owned(),
+            rule: self.rule(event.generation, direction, event.rule),
+            reason: reason.label().to_owned(),
+            source: event.source.into(),
+            source_port: event.source_port,
+            target: event.target.into(),
+            target_port: event.target_port,
+            protocol: protocol(event.protocol),
+            length: event.length,
+            dropped: event.enforced != 0,
+        });
+    }
+
+    /// The last `count` events, oldest first.
+    #[must_use]
+    pub fn last(&self, count: usize) -> Vec<EventRecord> {
+        self.events.iter().skip(self.events.len().saturating_sub(count)).cloned().collect()
+    }
+
+    fn rule(&self, generation: u32, direction: Direction, index: u8) -> String {
+        self.generations
+            .iter()
+            .find(|names| names.number == generation)
+            .and_then(|names| names.by_direction[direction as usize].get(usize::from(index)))
+            .cloned()
+            .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mpesa_fw_common::Address;
+    use zerocopy::IntoBytes;
+
+    fn event(port: u16) -> Event {
+        Event {
+            time: clock::monotonic(),
+            source: Address::from_v4_octets([203, 0, 113, 9]),
+            target: Address::from_v4_octets([10, 0, 0, 5]),
+            interface: 2,
+            generation: 1,
+            length: 60,
+            source_port: 4000,
+            target_port: port,
+            protocol: 6,
+            direction: 0,
+            reason: DropReason::NoService as u8,
+            rule: 64,
+            enforced: 1,
+            reserved: [0; 3],
+        }
+    }
+
+    #[test]
+    fn only_the_last_thousand_are_kept() {
+        let mut log = EventLog::default();
+        for port in 0..1500 {
+            log.take(event(port).as_bytes(), |index| format!("if{index}"));
+        }
+        let last = log.last(5000);
+        assert_eq!((last.len(), last[0].target_port, last[999].target_port), (KEPT, 500, 1499));
+        assert_eq!(last[0].source.to_string(), "203.0.113.9");
+        assert_eq!((last[0].interface.as_str(), last[0].reason.as_str()), ("if2", "no_service"));
+        assert_eq!(log.last(3).len(), 3);
+    }
+
+    #[test]
+    fn what_is_too_short_is_left_out() {
+        let mut log = EventLog::default();
+        log.take(&event(1).as_bytes()[..20], |_| String::new());
+        assert!(log.last(1).is_empty());
+    }
+}

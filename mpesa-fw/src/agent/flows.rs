@@ -1,0 +1,74 @@
+//! Upkeep of the flow table: what is over goes, what has a socket stays, what is no longer permitted goes at once.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    net::IpAddr,
+};
+
+use mpesa_fw_common::{
+    Mode,
+    packet::protocol::TCP,
+    state::{FlowKey, FlowState},
+};
+
+use super::{clock, error::AgentError, judge::Judge, sockets::Sockets};
+use crate::datapath::Datapath;
+
+/// A TCP flow that has been idle for this long, nanoseconds, is asked for its socket.
+const IDLE: u64 = 60_000_000_000;
+
+/// What upkeep found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Upkeep {
+    /// Peers of live flows.
+    pub remotes: BTreeSet<IpAddr>,
+    /// Flows that were over.
+    pub expired: usize,
+}
+
+/// Removes expired flows and keeps those fresh whose socket still exists.
+///
+/// # Errors
+/// The kernel does not answer.
+pub(super) fn upkeep(datapath: &Datapath) -> Result<Upkeep, AgentError> {
+    let now = clock::monotonic();
+    let flows = datapath.flows()?;
+    let idle = |key: &FlowKey, state: &FlowState| key.protocol == TCP && now.saturating_sub(state.last_seen) > IDLE;
+    let with_socket: HashSet<FlowKey> = if flows.iter().any(|(key, state)| idle(key, state)) {
+        let sockets = Sockets::dump().map_err(AgentError::netlink("list the sockets of this host"))?;
+        sockets.connected.iter().map(|c| c.key).collect()
+    } else {
+        HashSet::new()
+    };
+    let mut found = Upkeep::default();
+    for (key, state) in flows {
+        if idle(&key, &state) && with_socket.contains(&key) {
+            datapath.update_flow(&key, &FlowState { last_seen: now, ..state })?;
+        } else if state.is_expired(key.protocol, now) {
+            datapath.remove_flow(&key)?;
+            found.expired += 1;
+            continue;
+        }
+        found.remotes.insert(key.remote.into());
+    }
+    Ok(found)
+}
+
+/// Removes the flows that a new generation does not permit. Returns how many those were. In observe mode none is
+/// removed: the kernel marks them as they pass.
+///
+/// # Errors
+/// The kernel does not answer.
+pub(super) fn judge_again(datapath: &Datapath, judge: &Judge<'_>, mode: Mode) -> Result<usize, AgentError> {
+    match mode {
+        Mode::Observe => return Ok(0),
+        Mode::Enforce => {}
+    }
+    let mut removed = 0;
+    for (key, _) in datapath.flows()? {
+        if judge.flow(&key).is_err() && datapath.remove_flow(&key)? {
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}

@@ -1,0 +1,200 @@
+//! The lock-out guard: a policy that would cut the SSH connection of the admin who asks for it is refused.
+
+use std::net::IpAddr;
+
+use mpesa_fw_common::{DropReason, Mode, Reason};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    interfaces::{Choice, View},
+    judge::Judge,
+};
+
+/// Both ends of the caller's SSH connection, as `SSH_CONNECTION` says them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SshConnection {
+    /// Where the admin is.
+    pub client: IpAddr,
+    /// The admin's port.
+    pub client_port: u16,
+    /// The address of this host that was called.
+    pub server: IpAddr,
+    /// The port of sshd.
+    pub server_port: u16,
+}
+
+/// What would become of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "refused: this policy would cut your own SSH connection from {} to {} port {} ({}: {})",
+    .connection.client, .connection.server, .connection.server_port, .direction, .reason.label()
+)]
+pub struct WouldCut {
+    /// The connection.
+    pub connection: SshConnection,
+    /// Whether its packets or the replies would be dropped.
+    pub direction: &'static str,
+    /// Why.
+    pub reason: DropReason,
+}
+
+impl SshConnection {
+    /// Reads the value of `SSH_CONNECTION`: `203.0.113.7 52814 10.0.0.5 22`. A zone (`fe80::1%eth0`) is left out.
+    #[must_use]
+    pub fn parse(value: &str) -> Option<Self> {
+        let words: Vec<&str> = value.split_whitespace().collect();
+        let [client, client_port, server, server_port] = words[..] else { return None };
+        let address = |word: &str| -> Option<IpAddr> {
+            let (address, _zone) = word.split_once('%').unwrap_or((word, ""));
+            address.parse::<IpAddr>().ok().map(|a| a.to_canonical())
+        };
+        let (client, server) = (address(client)?, address(server)?);
+        let (client_port, server_port) = (client_port.parse().ok()?, server_port.parse().ok()?);
+        Some(Self { client, client_port, server, server_port })
+    }
+}
+
+/// Judges the connection by the generation that would run.
+///
+/// # Errors
+/// It would be dropped, in a mode that drops, at an interface that will be protected.
+pub(super) fn check(judge: &Judge<'_>, mode: Mode, connection: SshConnection, view: &View, choice: &Choice) -> Result<(), WouldCut> {
+    let drops = match mode {
+        Mode::Enforce => true,
+        Mode::Observe => false,
+    };
+    if !drops || !passes_a_hook(connection, view, choice) {
+        return Ok(());
+    }
+    let SshConnection { client, client_port, server, server_port } = connection;
+    let cut = |direction, reason| WouldCut { connection, direction, reason };
+    let Some(call) = tcp_frame((client, client_port), (server, server_port), SYN) else { return Ok(()) };
+    if let Reason::Drop(reason) = judge.ingress(&call).reason {
+        return Err(cut("ingress", reason));
+    }
+    let Some(reply) = tcp_frame((server, server_port), (client, client_port), ACK) else { return Ok(()) };
+    if let Reason::Drop(reason) = judge.egress(&reply, server_port).reason {
+        return Err(cut("egress", reason));
+    }
+    Ok(())
+}
+
+/// Whether the connection comes in at a protected interface, as far as its address tells. An address that no
+/// interface has (it may be translated on the way) counts as protected.
+fn passes_a_hook(connection: SshConnection, view: &View, choice: &Choice) -> bool {
+    if connection.client.is_loopback() || view.addresses.iter().any(|(_, a)| *a == connection.client) {
+        return false;
+    }
+    let mut on = view.addresses.iter().filter(|(_, a)| *a == connection.server).map(|(index, _)| index).peekable();
+    on.peek().is_none() || on.any(|index| choice.protect.contains_key(index))
+}
+
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+
+/// An Ethernet frame with a TCP segment without payload. Checksums are left 0: no hook looks at them. None where the
+/// two ends are of different families.
+fn tcp_frame(source: (IpAddr, u16), target: (IpAddr, u16), flags: u8) -> Option<Vec<u8>> {
+    const TCP: u8 = 6;
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+    match (source.0, target.0) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            frame.extend([0x08, 0x00, 0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, TCP, 0, 0]);
+            frame.extend(from.octets());
+            frame.extend(to.octets());
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 20, TCP, 64]);
+            frame.extend(from.octets());
+            frame.extend(to.octets());
+        }
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return None,
+    }
+    frame.extend(source.1.to_be_bytes());
+    frame.extend(target.1.to_be_bytes());
+    frame.extend([0, 0, 0, 1, 0, 0, 0, 1, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    Some(frame)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, io::Write as _, os::unix::fs::PermissionsExt as _};
+
+    use super::*;
+    use crate::{
+        agent::{
+            interfaces::{Layer, Link, choose},
+            prepare::Prepared,
+        },
+        compile::RegistryRows,
+    };
+
+    fn prepared(ingress: &str, egress: &str) -> Prepared {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o600)).unwrap();
+        write!(
+            file,
+            "version: 1\nmode: enforce\ninterfaces: [eth0]\ningress:\n  default: {ingress}\n  services:\n    \
+             - {{ name: ssh, ports: [22], from: [203.0.113.7, \"2001:db8::/64\"] }}\negress:\n  default: {egress}\n  allow: []\n",
+        )
+        .unwrap();
+        Prepared::read(file.path(), &RegistryRows::default()).unwrap()
+    }
+
+    fn view() -> View {
+        let link = |index, name: &str| Link { index, name: name.into(), kind: None, layer: Layer::Ethernet };
+        View {
+            links: BTreeMap::from([(2, link(2, "eth0")), (3, link(3, "eth1"))]),
+            addresses: [(2, "10.0.0.5".parse().unwrap()), (3, "10.1.0.5".parse().unwrap())].into(),
+            ..View::default()
+        }
+    }
+
+    fn outcome(prepared: &Prepared, mode: Mode, connection: &str) -> Result<(), WouldCut> {
+        let view = view();
+        let choice = choose(&prepared.policy.interfaces, &view);
+        let own: Vec<IpAddr> = view.addresses.iter().map(|(_, a)| *a).collect();
+        let judge = Judge::new(&prepared.compiled, own, &BTreeMap::new());
+        check(&judge, mode, SshConnection::parse(connection).unwrap(), &view, &choice)
+    }
+
+    #[test]
+    fn whoever_is_allowed_passes_and_others_are_told_why_not() {
+        let policy = prepared("drop", "drop");
+        assert_eq!(outcome(&policy, Mode::Enforce, "203.0.113.7 50000 10.0.0.5 22"), Ok(()));
+        assert_eq!(outcome(&policy, Mode::Enforce, "2001:db8::7 50000 2001:db8:1::5 22"), Ok(()));
+        let cut = outcome(&policy, Mode::Enforce, "203.0.113.8 50000 10.0.0.5 22").unwrap_err();
+        assert_eq!((cut.direction, cut.reason), ("ingress", DropReason::SourceNotAllowed));
+        let cut = outcome(&policy, Mode::Enforce, "203.0.113.7 50000 10.0.0.5 2222").unwrap_err();
+        assert_eq!(cut.reason, DropReason::NoService);
+        assert!(cut.to_string().contains("from 203.0.113.7 to 10.0.0.5 port 2222"), "{cut}");
+    }
+
+    #[test]
+    fn replies_count_too() {
+        let cut = outcome(&prepared("pass", "drop"), Mode::Enforce, "198.51.100.1 50000 10.0.0.5 2222").unwrap_err();
+        assert_eq!(cut.direction, "egress");
+        assert_eq!(outcome(&prepared("pass", "pass"), Mode::Enforce, "198.51.100.1 50000 10.0.0.5 2222"), Ok(()));
+    }
+
+    #[test]
+    fn observe_mode_and_other_interfaces_cut_nothing() {
+        let policy = prepared("drop", "drop");
+        assert_eq!(outcome(&policy, Mode::Observe, "203.0.113.8 50000 10.0.0.5 22"), Ok(()));
+        assert_eq!(outcome(&policy, Mode::Enforce, "203.0.113.8 50000 10.1.0.5 22"), Ok(()), "eth1 is not protected");
+        assert_eq!(outcome(&policy, Mode::Enforce, "127.0.0.1 50000 127.0.0.1 22"), Ok(()));
+        // An address that no interface has may be translated on the way here: not known not to be protected.
+        assert!(outcome(&policy, Mode::Enforce, "203.0.113.8 50000 192.0.2.1 22").is_err());
+    }
+
+    #[test]
+    fn the_variable_of_sshd_is_understood() {
+        let parse = SshConnection::parse;
+        let zone = parse("fe80::1%eth0 50000 fe80::2%eth0 22").unwrap();
+        assert_eq!((zone.client.to_string(), zone.server_port), ("fe80::1".to_owned(), 22));
+        assert_eq!(parse("::ffff:203.0.113.7 1 ::ffff:10.0.0.5 22").unwrap().client.to_string(), "203.0.113.7");
+        assert_eq!(parse(""), None);
+        assert_eq!(parse("a b c d"), None);
+        assert_eq!(parse("203.0.113.7 50000 10.0.0.5"), None);
+    }
+}

@@ -1,0 +1,241 @@
+//! Which interfaces to protect: the policy's patterns against what the kernel has.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use mpesa_fw_common::counter::INTERFACES;
+use serde::{Deserialize, Serialize};
+
+use crate::{datapath::Interface, policy::model::InterfacePattern};
+
+/// An interface as far as the choice needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Index.
+    pub index: u32,
+    /// Name.
+    pub name: String,
+    /// `IFLA_INFO_KIND`: `veth`, `bridge`, `vlan`; none for a network card.
+    pub kind: Option<String>,
+    /// What its frames begin with.
+    pub layer: Layer,
+}
+
+/// The link layer, `ARPHRD_…`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Layer {
+    /// Ethernet frames: what the datapath reads.
+    Ethernet,
+    /// `lo`.
+    Loopback,
+    /// ppp, tun, wg and others, by name.
+    Other(String),
+}
+
+/// What the kernel says of the network at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    /// Every interface, by index.
+    pub links: BTreeMap<u32, Link>,
+    /// Every address, with the index of its interface.
+    pub addresses: BTreeSet<(u32, IpAddr)>,
+    /// Interfaces that hold a default route of either family.
+    pub default_routes: BTreeSet<u32>,
+}
+
+/// An interface that the policy asks for and that can't be protected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Its name.
+    pub name: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// An interface with addresses that no pattern matches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unprotected {
+    /// Its name.
+    pub name: String,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What follows from patterns and view.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// To be protected, by index, at most [`INTERFACES`].
+    pub protect: BTreeMap<u32, Interface>,
+    /// Named, and not there.
+    pub missing: Vec<String>,
+    /// There, and not fit.
+    pub refused: Vec<Refused>,
+}
+
+/// Applies the patterns.
+#[must_use]
+pub fn choose(patterns: &[InterfacePattern], view: &View) -> Choice {
+    let mut wanted: BTreeSet<u32> = BTreeSet::new();
+    let mut missing = Vec::new();
+    for pattern in patterns {
+        match pattern {
+            InterfacePattern::Default => wanted.extend(default_interfaces(view)),
+            InterfacePattern::Name(name) => match view.links.values().find(|link| link.name == *name) {
+                Some(link) => {
+                    wanted.insert(link.index);
+                }
+                None => missing.push(name.clone()),
+            },
+            InterfacePattern::Glob(glob) => wanted.extend(
+                view.links
+                    .values()
+                    .filter(|link| glob_may_match(link) && matches(glob.as_bytes(), link.name.as_bytes()))
+                    .map(|link| link.index),
+            ),
+        }
+    }
+    let mut choice = Choice { missing, ..Choice::default() };
+    for link in wanted.iter().filter_map(|index| view.links.get(index)) {
+        match unfit(link, choice.protect.len()) {
+            Some(reason) => choice.refused.push(Refused { name: link.name.clone(), reason }),
+            None => {
+                choice.protect.insert(link.index, Interface { name: link.name.clone(), index: link.index });
+            }
+        }
+    }
+    choice
+}
+
+/// Interfaces that carry an address and are not among `protected`. Loopback never counts.
+#[must_use]
+pub fn unprotected(view: &View, protected: &BTreeSet<u32>) -> Vec<Unprotected> {
+    view.links
+        .values()
+        .filter(|link| link.layer != Layer::Loopback && !protected.contains(&link.index))
+        .filter_map(|link| {
+            let addresses: Vec<IpAddr> =
+                view.addresses.iter().filter(|(index, _)| *index == link.index).map(|(_, a)| *a).collect();
+            (!addresses.is_empty()).then(|| Unprotected { name: link.name.clone(), addresses })
+        })
+        .collect()
+}
+
+/// The interfaces with a default route; until there is one, every physical interface.
+fn default_interfaces(view: &View) -> Vec<u32> {
+    if !view.default_routes.is_empty() {
+        return view.default_routes.iter().copied().collect();
+    }
+    view.links.values().filter(|link| link.kind.is_none() && link.layer == Layer::Ethernet).map(|link| link.index).collect()
+}
+
+fn glob_may_match(link: &Link) -> bool {
+    link.layer != Layer::Loopback && !matches!(link.kind.as_deref(), Some("veth" | "bridge"))
+}
+
+fn unfit(link: &Link, taken: usize) -> Option<String> {
+    match &link.layer {
+        Layer::Loopback => Some("loopback is never touched: leave it out of `interfaces`".to_owned()),
+        Layer::Other(layer) => Some(format!(
+            "it is not Ethernet ({layer}), and only Ethernet frames can be judged: name the Ethernet interface below it"
+        )),
+        Layer::Ethernet if taken >= INTERFACES => {
+            Some(format!("{INTERFACES} interfaces are protected already, and no more fit: name fewer in `interfaces`"))
+        }
+        Layer::Ethernet => None,
+    }
+}
+
+/// `*` and `?` as in a shell.
+fn matches(glob: &[u8], name: &[u8]) -> bool {
+    match (glob.split_first(), name.split_first()) {
+        (None, None) => true,
+        (Some((b'*', rest)), _) => matches(rest, name) || name.split_first().is_some_and(|(_, n)| matches(glob, n)),
+        (Some((b'?', rest)), Some((_, n))) => matches(rest, n),
+        (Some((g, rest)), Some((c, n))) => g == c && matches(rest, n),
+        (Some(_), None) | (None, Some(_)) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(links: &[(u32, &str, Option<&str>, Layer)]) -> View {
+        View {
+            links: links
+                .iter()
+                .map(|(index, name, kind, layer)| {
+                    let link =
+                        Link { index: *index, name: (*name).into(), kind: kind.map(Into::into), layer: layer.clone() };
+                    (*index, link)
+                })
+                .collect(),
+            ..View::default()
+        }
+    }
+
+    fn host() -> View {
+        view(&[
+            (1, "lo", None, Layer::Loopback),
+            (2, "eth0", None, Layer::Ethernet),
+            (3, "eth1", None, Layer::Ethernet),
+            (4, "ethveth", Some("veth"), Layer::Ethernet),
+            (5, "ethbr", Some("bridge"), Layer::Ethernet),
+            (6, "wg0", Some("wireguard"), Layer::Other("None".into())),
+        ])
+    }
+
+    fn names(choice: &Choice) -> Vec<&str> {
+        choice.protect.values().map(|i| i.name.as_str()).collect()
+    }
+
+    #[test]
+    fn globs_leave_out_veth_and_bridges() {
+        assert_eq!(names(&choose(&[InterfacePattern::Glob("e*".into())], &host())), ["eth0", "eth1"]);
+        assert_eq!(names(&choose(&[InterfacePattern::Glob("eth?".into())], &host())), ["eth0", "eth1"]);
+        assert_eq!(names(&choose(&[InterfacePattern::Glob("*".into())], &host())), ["eth0", "eth1"]);
+    }
+
+    #[test]
+    fn names_may_be_veth_and_are_waited_for() {
+        let choice = choose(&[InterfacePattern::Name("ethveth".into()), InterfacePattern::Name("eth9".into())], &host());
+        assert_eq!(names(&choice), ["ethveth"]);
+        assert_eq!(choice.missing, ["eth9"]);
+    }
+
+    #[test]
+    fn default_is_every_card_until_there_is_a_route() {
+        let mut host = host();
+        assert_eq!(names(&choose(&[InterfacePattern::Default], &host)), ["eth0", "eth1"]);
+        host.default_routes.insert(4);
+        assert_eq!(names(&choose(&[InterfacePattern::Default], &host)), ["ethveth"]);
+    }
+
+    #[test]
+    fn what_is_no_ethernet_is_refused_by_name() {
+        let choice = choose(&[InterfacePattern::Name("wg0".into()), InterfacePattern::Name("lo".into())], &host());
+        assert!(choice.protect.is_empty());
+        assert_eq!(choice.refused.iter().map(|r| r.name.as_str()).collect::<Vec<_>>(), ["lo", "wg0"]);
+    }
+
+    #[test]
+    fn the_ninth_is_refused() {
+        let many: Vec<_> = (1..=9).map(|i| (i, format!("eth{i}"))).collect();
+        let many: Vec<_> = many.iter().map(|(i, n)| (*i, n.as_str(), None, Layer::Ethernet)).collect();
+        let choice = choose(&[InterfacePattern::Glob("eth*".into())], &view(&many));
+        assert_eq!(choice.protect.len(), 8);
+        assert_eq!(choice.refused.len(), 1);
+    }
+
+    #[test]
+    fn an_address_without_protection_is_listed() {
+        let mut host = host();
+        host.addresses.insert((1, "127.0.0.1".parse().unwrap()));
+        host.addresses.insert((3, "10.0.0.1".parse().unwrap()));
+        host.addresses.insert((2, "10.0.0.2".parse().unwrap()));
+        let open = unprotected(&host, &BTreeSet::from([2]));
+        assert_eq!(open, [Unprotected { name: "eth1".into(), addresses: vec!["10.0.0.1".parse().unwrap()] }]);
+    }
+}

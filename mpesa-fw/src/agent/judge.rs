@@ -1,0 +1,134 @@
+//! The kernel's own decision, run on the host: over the tables of compile and what the agent knows of the state.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+};
+
+use mpesa_fw_common::{
+    Address, Direction, DropReason,
+    decide::{self, Decision, Permission, Sender},
+    limit::{LIMIT_WAYS, LimitEntry, LimitSet},
+    packet::{self, PacketBytes, PacketMeta},
+    state::{FlowKey, FlowState, FragmentKey, FragmentState, State},
+    tables::{NAMES_PER_ADDRESS, ResolvedNames, RuleIndex, Tables as _},
+};
+
+use super::clock;
+use crate::compile::Compiled;
+
+/// One generation with the state that goes with it: no flows, no fragments, every limit unspent.
+pub(super) struct Judge<'c> {
+    compiled: &'c Compiled,
+    state: HostState,
+}
+
+struct HostState {
+    own: BTreeSet<Address>,
+    resolved: HashMap<Address, ResolvedNames>,
+}
+
+impl<'c> Judge<'c> {
+    /// Judges by `compiled`, given this host's addresses and the answers of DNS (slots by address).
+    #[must_use]
+    pub(super) fn new(
+        compiled: &'c Compiled,
+        own: impl IntoIterator<Item = IpAddr>,
+        resolved: &BTreeMap<IpAddr, Vec<u16>>,
+    ) -> Self {
+        let resolved = resolved.iter().map(|(address, slots)| ((*address).into(), packed(slots))).collect();
+        let own = own.into_iter().map(Into::into).collect();
+        Self { compiled, state: HostState { own, resolved } }
+    }
+
+    /// Whether egress permits a flow, and by which rule; else why not.
+    ///
+    /// # Errors
+    /// The reason for which its first packet would be dropped.
+    pub(super) fn flow(&self, key: &FlowKey) -> Result<RuleIndex, DropReason> {
+        match decide::flow_permission(self.compiled, &self.state, key) {
+            Permission::Allowed(rules) => Ok(rules.first()),
+            Permission::Denied(reason, _, _) => Err(reason),
+            Permission::Unclaimed if self.compiled.default_passes(Direction::Egress) => Ok(RuleIndex::NONE),
+            Permission::Unclaimed => Err(DropReason::NoDestination),
+        }
+    }
+
+    /// Judges a frame towards this host.
+    pub(super) fn ingress(&self, frame: &[u8]) -> Decision {
+        decide::ingress(self.compiled, &self.state, &parse(frame))
+    }
+
+    /// Judges a frame from this host that a socket bound to `port` sends.
+    pub(super) fn egress(&self, frame: &[u8], port: u16) -> Decision {
+        let sender = Sender { cookie: 1, bound_port: port, is_full: true };
+        decide::egress(self.compiled, &self.state, &parse(frame), &sender)
+    }
+}
+
+fn parse(frame: &[u8]) -> PacketMeta {
+    let mut meta = PacketMeta::EMPTY;
+    packet::parse(&Frame(frame), &mut meta);
+    meta
+}
+
+/// Slots as the map holds them: plus one, 0 is an empty place.
+fn packed(slots: &[u16]) -> ResolvedNames {
+    let mut names = [0; NAMES_PER_ADDRESS];
+    for (place, slot) in names.iter_mut().zip(slots) {
+        *place = slot + 1;
+    }
+    names
+}
+
+struct Frame<'b>(&'b [u8]);
+
+impl PacketBytes for Frame<'_> {
+    fn length(&self) -> u32 {
+        u32::try_from(self.0.len()).unwrap_or(u32::MAX)
+    }
+    fn holds(&self, length: u32) -> bool {
+        self.length() >= length
+    }
+    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        let rest = self.0.get(offset as usize..)?;
+        rest.first_chunk().copied()
+    }
+    fn stripped_tags(&self) -> u32 {
+        0
+    }
+    fn is_segmented(&self) -> bool {
+        false
+    }
+}
+
+impl State for HostState {
+    type Flow<'a> = Box<FlowState>;
+    type Limits<'a> = Box<LimitSet>;
+
+    fn now(&self) -> u64 {
+        clock::monotonic()
+    }
+    fn is_own(&self, address: &Address) -> bool {
+        self.own.contains(address)
+    }
+    fn resolved(&self, address: &Address) -> Option<ResolvedNames> {
+        self.resolved.get(address).copied()
+    }
+    fn flow(&self, _: &FlowKey) -> Option<Self::Flow<'_>> {
+        None
+    }
+    fn open_flow(&self, _: &FlowKey, _: &FlowState) -> bool {
+        true
+    }
+    fn may_have_flow(&self, _: u16) -> bool {
+        false
+    }
+    fn fragment(&self, _: &FragmentKey) -> Option<FragmentState> {
+        None
+    }
+    fn note_fragment(&self, _: &FragmentKey, _: &FragmentState) {}
+    fn limit_set(&self, _: u32) -> Option<Self::Limits<'_>> {
+        Some(Box::new([LimitEntry::default(); LIMIT_WAYS]))
+    }
+}

@@ -1,0 +1,221 @@
+//! Asks the kernel for its interfaces, addresses and default routes (rtnetlink), and hears of changes.
+
+use std::{io, net::IpAddr};
+
+use futures_util::{StreamExt, TryStreamExt};
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use rtnetlink::{
+    Handle, MulticastGroup, RouteMessageBuilder,
+    packet_route::{
+        AddressFamily, RouteNetlinkMessage,
+        address::{AddressAttribute, AddressMessage},
+        link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage},
+        route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
+    },
+};
+use tokio::task::JoinHandle;
+
+use super::interfaces::{Layer, Link, View};
+
+/// Routes are only asked for where the policy says `default`; a router's table is large.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Routes {
+    /// Needed.
+    Ask,
+    /// Not needed.
+    Leave,
+}
+
+/// A netlink socket for questions.
+pub(super) struct Links {
+    handle: Handle,
+    driver: JoinHandle<()>,
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl Links {
+    /// Opens the socket in the network namespace of this process.
+    ///
+    /// # Errors
+    /// The kernel refuses the socket.
+    pub(super) fn open() -> io::Result<Self> {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        Ok(Self { handle, driver: tokio::spawn(connection) })
+    }
+
+    /// Reads everything.
+    ///
+    /// # Errors
+    /// The kernel refuses a question.
+    pub(super) async fn view(&self, routes: Routes) -> Result<View, rtnetlink::Error> {
+        let mut view = View::default();
+        let mut links = self.handle.link().get().execute();
+        while let Some(message) = links.try_next().await? {
+            if let Some(link) = link(&message) {
+                view.links.insert(link.index, link);
+            }
+        }
+        let mut addresses = self.handle.address().get().execute();
+        while let Some(message) = addresses.try_next().await? {
+            view.addresses.extend(address(&message).map(|a| (message.header.index, a)));
+        }
+        if routes == Routes::Ask {
+            let questions = [
+                RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
+                RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
+            ];
+            for question in questions {
+                let mut routes = self.handle.route().get(question).execute();
+                while let Some(message) = routes.try_next().await? {
+                    view.default_routes.extend(default_route(&message));
+                }
+            }
+        }
+        Ok(view)
+    }
+}
+
+/// Hears of changes.
+pub(super) struct Changes {
+    messages: futures_util::stream::BoxStream<'static, NetlinkMessage<RouteNetlinkMessage>>,
+    driver: JoinHandle<()>,
+}
+
+impl Drop for Changes {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// What a message of the kernel asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Something that matters may have changed: read everything again.
+    Any,
+    /// The kernel had more to say than the socket could hold: read everything again.
+    Overrun,
+    /// The socket is gone: open another one, then read everything again.
+    Closed,
+}
+
+impl Changes {
+    /// Subscribes in the network namespace of this process.
+    ///
+    /// # Errors
+    /// The kernel refuses the socket.
+    pub(super) fn subscribe() -> io::Result<Self> {
+        let (connection, _, messages) = rtnetlink::new_multicast_connection(&[
+            MulticastGroup::Link,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv6Route,
+        ])?;
+        let messages = messages.map(|(message, _)| message).boxed();
+        Ok(Self { messages, driver: tokio::spawn(connection) })
+    }
+
+    /// Waits for the next change that matters.
+    pub(super) async fn next(&mut self) -> Change {
+        loop {
+            match self.messages.next().await {
+                None => return Change::Closed,
+                Some(message) => match message.payload {
+                    NetlinkPayload::Overrun(_) => return Change::Overrun,
+                    NetlinkPayload::InnerMessage(message) if matters(&message) => return Change::Any,
+                    // netlink_packet_core's enum, not ours: acknowledgements and the like.
+                    _ => {}
+                },
+            }
+        }
+    }
+}
+
+/// Routes other than default ones come and go by the thousand on a router, and mean nothing here.
+fn matters(message: &RouteNetlinkMessage) -> bool {
+    match message {
+        RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
+            route.header.destination_prefix_length == 0
+        }
+        RouteNetlinkMessage::NewLink(_)
+        | RouteNetlinkMessage::DelLink(_)
+        | RouteNetlinkMessage::NewAddress(_)
+        | RouteNetlinkMessage::DelAddress(_) => true,
+        _ => false,
+    }
+}
+
+fn link(message: &LinkMessage) -> Option<Link> {
+    let mut name = None;
+    let mut kind = None;
+    for attribute in &message.attributes {
+        if let LinkAttribute::IfName(n) = attribute {
+            name = Some(n.clone());
+        }
+        if let LinkAttribute::LinkInfo(infos) = attribute {
+            kind = infos.iter().find_map(kind_of);
+        }
+    }
+    let layer = if message.header.link_layer_type == LinkLayerType::Ether {
+        Layer::Ethernet
+    } else if message.header.link_layer_type == LinkLayerType::Loopback {
+        Layer::Loopback
+    } else {
+        Layer::Other(kind.clone().unwrap_or_else(|| format!("{:?}", message.header.link_layer_type).to_lowercase()))
+    };
+    Some(Link { index: message.header.index, name: name?, kind, layer })
+}
+
+fn kind_of(info: &LinkInfo) -> Option<String> {
+    if let LinkInfo::Kind(kind) = info { Some(InfoKind::to_string(kind)) } else { None }
+}
+
+/// `IFA_LOCAL` is this host's end of a point-to-point address, `IFA_ADDRESS` the other end; IPv6 often has only the latter.
+fn address(message: &AddressMessage) -> Option<IpAddr> {
+    let local = message.attributes.iter().find_map(|a| match a {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    local.or_else(|| {
+        message.attributes.iter().find_map(|a| match a {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
+    })
+}
+
+/// The interfaces of a default route in the main table that leads somewhere.
+fn default_route(message: &RouteMessage) -> Vec<u32> {
+    let header = &message.header;
+    let ip = matches!(header.address_family, AddressFamily::Inet | AddressFamily::Inet6);
+    let leads = ip && header.destination_prefix_length == 0 && header.kind == RouteType::Unicast;
+    if !leads || header.table != RouteHeader::RT_TABLE_MAIN {
+        return Vec::new();
+    }
+    message
+        .attributes
+        .iter()
+        .flat_map(|attribute| match attribute {
+            RouteAttribute::Oif(index) => vec![*index],
+            RouteAttribute::MultiPath(hops) => hops.iter().map(|hop| hop.interface_index).collect(),
+            _ => Vec::new(),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn this_machine_has_a_loopback() {
+        let view = Links::open().unwrap().view(Routes::Ask).await.unwrap();
+        let lo = view.links.values().find(|link| link.name == "lo").unwrap();
+        assert_eq!(lo.layer, Layer::Loopback);
+    }
+}

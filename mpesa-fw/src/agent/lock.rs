@@ -1,0 +1,112 @@
+//! One agent a runtime directory and one a bpffs directory.
+//!
+//! The lock is `flock` on the directory itself: it needs no file, works on bpffs, and ends with the process
+//! however that ends.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
+
+/// Held until dropped.
+#[derive(Debug)]
+pub struct Lock {
+    _held: Flock<File>,
+}
+
+/// Why a directory could not be locked.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another agent has it.
+    #[error("{} is in use by another agent ({holder})", .path.display())]
+    Held {
+        /// The directory.
+        path: PathBuf,
+        /// Who has it, as far as the kernel tells.
+        holder: String,
+    },
+    /// The directory can't be opened or locked.
+    #[error("cannot lock {}", .path.display())]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl Lock {
+    /// Locks a directory that exists.
+    ///
+    /// # Errors
+    /// Another process has it, or it can't be opened.
+    pub fn directory(path: &Path) -> Result<Self, LockError> {
+        let file = File::open(path).map_err(|source| LockError::Io { path: path.into(), source })?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(held) => Ok(Self { _held: held }),
+            Err((_, Errno::EWOULDBLOCK)) => Err(LockError::Held { path: path.into(), holder: holder(path) }),
+            Err((_, errno)) => Err(LockError::Io { path: path.into(), source: errno.into() }),
+        }
+    }
+}
+
+/// The process that holds a lock on `path`.
+fn holder(path: &Path) -> String {
+    let pid = fs::metadata(path)
+        .ok()
+        .zip(fs::read_to_string("/proc/locks").ok())
+        .and_then(|(meta, locks)| pid_of(&locks, meta.ino()));
+    match pid {
+        Some(pid) => {
+            let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            format!("process {pid}, {}", command.trim())
+        }
+        None => "its process is not visible from here".to_owned(),
+    }
+}
+
+/// A line of `/proc/locks` is `1: FLOCK  ADVISORY  WRITE 707 00:1b:1234 0 EOF`. The device is left out of the
+/// comparison: some file systems report another one here than `stat` does.
+fn pid_of(locks: &str, inode: u64) -> Option<u32> {
+    locks.lines().find_map(|line| {
+        let mut words = line.split_whitespace().skip_while(|w| *w != "FLOCK").skip(3);
+        let pid = words.next()?.parse().ok()?;
+        let place = words.next()?;
+        (place.rsplit(':').next()?.parse() == Ok(inode)).then_some(pid)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_lock_is_refused_and_names_the_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Lock::directory(dir.path()).unwrap();
+        let refused = Lock::directory(dir.path()).unwrap_err().to_string();
+        assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
+        drop(first);
+        Lock::directory(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_is_missing_is_named() {
+        let error = Lock::directory(Path::new("/nowhere/at/all")).unwrap_err();
+        assert!(error.to_string().contains("/nowhere/at/all"));
+    }
+
+    #[test]
+    fn the_holder_is_found_by_inode() {
+        let locks = "1: POSIX  ADVISORY  READ 11 00:1b:77 0 EOF\n2: FLOCK  ADVISORY  WRITE 4242 00:1b:77 0 EOF\n";
+        assert_eq!(pid_of(locks, 77), Some(4242));
+        assert_eq!(pid_of(locks, 78), None);
+    }
+}

@@ -1,0 +1,108 @@
+//! Everything that can be asked of the agent at one moment: metrics and `status` are both made of it.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use super::{
+    Agent, NameStatus, Running,
+    error::AgentError,
+    interfaces::{Refused, Unprotected},
+    kernel::beside,
+    network::Protection,
+    seed::Denied,
+};
+use crate::datapath::{Attachment, RuleCounts};
+
+/// One moment. Counts are read from the kernel when it is taken.
+pub struct Snapshot {
+    /// The generation in force.
+    pub running: Arc<Running>,
+    /// Whether the policy is in force.
+    pub protection: Protection,
+    /// Unix time since when that is so.
+    pub since: u64,
+    /// Unix time of the agent's start.
+    pub started_at: u64,
+    /// Every count.
+    pub counts: Vec<RuleCounts>,
+    /// Drops from ranges that sets watch.
+    pub near_misses: Vec<(String, u64)>,
+    /// Events that were too many.
+    pub events_suppressed: u64,
+    /// Entries of the flow table.
+    pub flows: u32,
+    /// Room in it.
+    pub flows_capacity: u32,
+    /// The hooks, as they are in the kernel.
+    pub attachments: Vec<Attachment>,
+    /// Named and not there.
+    pub missing: Vec<String>,
+    /// There and not fit.
+    pub refused: Vec<Refused>,
+    /// Not attached, and why.
+    pub failed: BTreeMap<String, String>,
+    /// Interfaces with addresses and without protection.
+    pub unprotected: Vec<Unprotected>,
+    /// DNS names.
+    pub names: Vec<NameStatus>,
+    /// Connections that were open and are not permitted.
+    pub denied: Vec<Denied>,
+    /// How reloads went.
+    pub reloads: BTreeMap<String, u64>,
+    /// What the admin should know.
+    pub notes: Vec<String>,
+}
+
+impl Snapshot {
+    /// Addresses that names stand for.
+    #[must_use]
+    pub fn addresses_of(&self, name: &str) -> &[IpAddr] {
+        self.names.iter().find(|n| n.name == name).map_or(&[], |n| &n.addresses)
+    }
+}
+
+impl Agent {
+    /// Takes one, beside the tasks.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub async fn snapshot_beside(self: &Arc<Self>) -> Result<Snapshot, AgentError> {
+        let agent = Arc::clone(self);
+        beside(move || agent.snapshot()).await
+    }
+
+    /// Takes one. Blocks: for threads that may.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub fn snapshot(&self) -> Result<Snapshot, AgentError> {
+        let datapath = self.kernel.lock();
+        let counts = datapath.counters()?;
+        let near_misses = datapath.near_misses()?;
+        let events_suppressed = datapath.events_suppressed()?;
+        let flows = datapath.flow_count()?;
+        let attachments = datapath.attachments()?;
+        drop(datapath);
+        let state = self.state();
+        let current = &state.current;
+        Ok(Snapshot {
+            running: Arc::clone(&current.running),
+            protection: state.protection,
+            since: state.since,
+            started_at: self.started_at,
+            counts,
+            near_misses,
+            events_suppressed,
+            flows,
+            flows_capacity: self.options.flows_capacity,
+            attachments,
+            missing: current.network.choice.missing.clone(),
+            refused: current.network.choice.refused.clone(),
+            failed: current.network.failed.clone(),
+            unprotected: current.network.unprotected(),
+            names: current.names.status(),
+            denied: current.seeded.denied.clone(),
+            reloads: state.reloads.clone(),
+            notes: current.notes.clone(),
+        })
+    }
+}

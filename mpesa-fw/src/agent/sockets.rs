@@ -1,0 +1,190 @@
+//! The kernel's list of sockets (sock_diag): which connections exist, and which ports serve.
+
+use std::{collections::HashSet, io, net::IpAddr};
+
+use mpesa_fw_common::{
+    Address, Family,
+    state::{FlowKey, FlowPhase},
+};
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_sock_diag::{
+    SockDiagMessage,
+    constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP},
+    inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags},
+};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
+
+/// The sockets of this network namespace at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sockets {
+    /// Sockets with a peer.
+    pub connected: Vec<Connected>,
+    /// Protocol and local port of sockets that wait for peers: TCP listeners, UDP sockets without a peer.
+    pub serving: HashSet<(u8, u16)>,
+}
+
+/// A socket with a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Connected {
+    /// Both ends.
+    pub key: FlowKey,
+    /// How far the connection has come.
+    pub phase: FlowPhase,
+}
+
+impl Sockets {
+    /// Asks the kernel, in the network namespace of this thread.
+    ///
+    /// # Errors
+    /// The kernel refuses, or answers what can't be understood.
+    pub(super) fn dump() -> io::Result<Self> {
+        let mut sockets = Self::default();
+        for protocol in [IPPROTO_TCP, IPPROTO_UDP] {
+            for family in [AF_INET, AF_INET6] {
+                ask(family, protocol, |header| sockets.add(protocol, header))?;
+            }
+        }
+        Ok(sockets)
+    }
+
+    /// Connections that this host opened, as far as can be told: those whose local port does not serve.
+    pub(super) fn outgoing(&self) -> impl Iterator<Item = &Connected> {
+        self.connected.iter().filter(|c| !self.serving.contains(&(c.key.protocol, c.key.local_port)))
+    }
+
+    fn add(&mut self, protocol: u8, header: &InetResponseHeader) {
+        let id = &header.socket_id;
+        match header.state {
+            TCP_LISTEN => {
+                self.serving.insert((protocol, id.source_port));
+            }
+            // UDP sockets without a peer are "closed" in this list.
+            TCP_CLOSE if protocol == IPPROTO_UDP => {
+                self.serving.insert((protocol, id.source_port));
+            }
+            state => {
+                let Some(phase) = phase(state) else { return };
+                let Some(key) = key(protocol, id) else { return };
+                self.connected.push(Connected { key, phase });
+            }
+        }
+    }
+}
+
+// include/net/tcp_states.h
+const TCP_ESTABLISHED: u8 = 1;
+const TCP_SYN_SENT: u8 = 2;
+const TCP_FIN_WAIT1: u8 = 4;
+const TCP_FIN_WAIT2: u8 = 5;
+const TCP_CLOSE: u8 = 7;
+const TCP_CLOSE_WAIT: u8 = 8;
+const TCP_LAST_ACK: u8 = 9;
+const TCP_LISTEN: u8 = 10;
+const TCP_CLOSING: u8 = 11;
+
+fn phase(state: u8) -> Option<FlowPhase> {
+    match state {
+        TCP_ESTABLISHED | TCP_CLOSE_WAIT => Some(FlowPhase::Answered),
+        TCP_SYN_SENT => Some(FlowPhase::Opened),
+        TCP_FIN_WAIT1 | TCP_FIN_WAIT2 | TCP_LAST_ACK | TCP_CLOSING => Some(FlowPhase::Closing),
+        _ => None,
+    }
+}
+
+/// None for what never reaches a hook: loopback, and a peer that is no host.
+fn key(protocol: u8, id: &SocketId) -> Option<FlowKey> {
+    let (local, remote) = (id.source_address.to_canonical(), id.destination_address.to_canonical());
+    if local.is_loopback() || remote.is_loopback() || remote.is_unspecified() || id.destination_port == 0 {
+        return None;
+    }
+    let family = match remote {
+        IpAddr::V4(_) => Family::V4,
+        IpAddr::V6(_) => Family::V6,
+    };
+    let (local, remote) = (Address::from(local), Address::from(remote));
+    Some(FlowKey::new(family, protocol, local, id.source_port, remote, id.destination_port))
+}
+
+fn ask(family: u8, protocol: u8, mut found: impl FnMut(&InetResponseHeader)) -> io::Result<()> {
+    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let request = SockDiagMessage::InetRequest(InetRequest {
+        family,
+        protocol,
+        extensions: ExtensionFlags::empty(),
+        states: StateFlags::all(),
+        socket_id: if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() },
+    });
+    let mut message = NetlinkMessage::new(header, request.into());
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let length = socket.recv(&mut &mut buffer[..], 0)?;
+        let mut rest = &buffer[..length];
+        while !rest.is_empty() {
+            let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest).map_err(io::Error::other)?;
+            match &message.payload {
+                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => found(&response.header),
+                NetlinkPayload::Done(_) => return Ok(()),
+                NetlinkPayload::Error(error) => return Err(error.to_io()),
+                // netlink_packet_core's enum, not ours: nothing else belongs to a dump.
+                _ => {}
+            }
+            let step = (message.header.length as usize).next_multiple_of(4).max(16);
+            rest = rest.get(step..).unwrap_or_default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, UdpSocket};
+
+    #[test]
+    fn a_listener_serves_and_loopback_is_left_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let _client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let udp = UdpSocket::bind("[::1]:0").unwrap();
+        let sockets = Sockets::dump().unwrap();
+        assert!(sockets.serving.contains(&(6, port)));
+        assert!(sockets.serving.contains(&(17, udp.local_addr().unwrap().port())));
+        assert!(sockets.connected.iter().all(|c| c.key.local_port != port));
+    }
+
+    #[test]
+    fn a_connection_of_a_serving_port_is_not_outgoing() {
+        let key = |port| {
+            let (a, b) = (Address::v4(0x0a00_0001), Address::v4(0xc400_0001));
+            FlowKey::new(Family::V4, 6, a, port, b, 443)
+        };
+        let sockets = Sockets {
+            connected: vec![
+                Connected { key: key(22), phase: FlowPhase::Answered },
+                Connected { key: key(50000), phase: FlowPhase::Answered },
+            ],
+            serving: HashSet::from([(6, 22)]),
+        };
+        assert_eq!(sockets.outgoing().map(|c| c.key.local_port).collect::<Vec<_>>(), [50000]);
+    }
+
+    #[test]
+    fn a_mapped_address_is_ipv4() {
+        let mut id = SocketId::new_v6();
+        id.source_address = "::ffff:10.0.0.1".parse().unwrap();
+        id.destination_address = "::ffff:196.201.214.200".parse().unwrap();
+        id.source_port = 50000;
+        id.destination_port = 443;
+        let key = key(6, &id).unwrap();
+        assert_eq!(key.family, Family::V4 as u8);
+        assert_eq!(key.remote, Address::from_v4_octets([196, 201, 214, 200]));
+    }
+}

@@ -1,0 +1,169 @@
+//! The first generation.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, DirBuilder},
+    os::unix::fs::{DirBuilderExt, MetadataExt},
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use tokio::sync::Notify;
+
+use super::{
+    Agent, Options, SshConnection, State, clock,
+    error::AgentError,
+    events::EventLog,
+    install::{Surroundings, Tell, install, learn_names, resolver_notes},
+    kernel::{Kernel, beside},
+    lock::Lock,
+    names::Names,
+    network::Protection,
+    notify,
+    prepare::Prepared,
+    resolver::Resolver,
+    running::hex,
+    store::Store,
+};
+use crate::{
+    compile::RegistryRows,
+    datapath::{self, Datapath, ErrorKind},
+};
+
+/// An interface may go between the look and the attach.
+pub(super) const ATTEMPTS: usize = 3;
+
+impl Agent {
+    /// Reads the policy and nothing else: what can be refused without the kernel is.
+    ///
+    /// # Errors
+    /// The policy is not valid, or does not fit.
+    pub async fn check(options: &Options) -> Result<(), AgentError> {
+        let rules = options.rules.clone();
+        beside(move || Prepared::read(&rules, &RegistryRows::default()).map(drop)).await
+    }
+
+    /// Puts the policy in force. Tasks, control socket and metrics are the caller's to start.
+    ///
+    /// # Errors
+    /// See [`AgentError`]. Whatever judged packets before does so still.
+    pub async fn start(options: Options, caller: Option<SshConnection>) -> Result<Arc<Self>, AgentError> {
+        private_directory(&options.state_dir, 0o700)?;
+
+        let early_lock = options.bpffs.is_dir().then(|| Lock::directory(&options.bpffs)).transpose()?;
+        let early_inode = inode(&options.bpffs);
+        let datapath = open(&options).await?;
+        let bpffs_lock = match early_lock {
+            Some(lock) if inode(&options.bpffs) == early_inode => lock,
+            _ => Lock::directory(&options.bpffs)?,
+        };
+        say_what_was_found(&datapath);
+        let kernel = Kernel::new(datapath);
+
+        let names_store = Store::new(&options.state_dir, "names.json");
+        let reloads_store = Store::new(&options.state_dir, "reloads.json");
+        let mut resolver = Resolver::default();
+        let mut attempt = 1;
+        let (installed, surroundings, names) = loop {
+            let rows = kernel.with(|datapath| datapath.registry_rows().clone()).await;
+            let rules = options.rules.clone();
+            let prepared = beside(move || Prepared::read(&rules, &rows)).await?;
+            let mut known = Names::default();
+            known.set_slots(&prepared.assignment.slots.names);
+            known.restore(&names_store.read().unwrap_or_default());
+            let names = learn_names(&known, &prepared, &mut resolver).await;
+            let surroundings = Surroundings::look(&prepared.policy).await?;
+            if !options.force {
+                surroundings.guard(&prepared, &names, caller)?;
+            }
+            // What the map holds from an earlier agent is by slots that the registry kept.
+            let before = known.table(&[]);
+            match install(&kernel, prepared, options.rules.clone(), &surroundings, before, &names).await {
+                Ok(installed) => break (installed, surroundings, names),
+                Err(error) if is_interface_gone(&error) && attempt < ATTEMPTS => attempt += 1,
+                Err(error) => return Err(error),
+            }
+        };
+
+        let own: Vec<_> = surroundings.view.addresses.iter().map(|(_, a)| *a).collect();
+        let notes = resolver_notes(&installed, &resolver.servers(), &own);
+        let current = installed.settle(surroundings, names, notes);
+        let mut events = EventLog::default();
+        events.learn(&current.running);
+        let state = State {
+            current,
+            reloads: reloads_store.read().unwrap_or_default(),
+            protection: Protection::Incomplete,
+            since: clock::unix(),
+            said: BTreeSet::new(),
+            detached: false,
+        };
+        let agent = Arc::new(Self {
+            options,
+            kernel,
+            state: Mutex::new(state),
+            events: Mutex::new(events),
+            change: tokio::sync::Mutex::new(()),
+            resolver: tokio::sync::Mutex::new(resolver),
+            wake_network: Notify::new(),
+            wake_names: Notify::new(),
+            started_at: clock::unix(),
+            names_store,
+            reloads_store,
+            _bpffs_lock: bpffs_lock,
+        });
+        agent.tell_protection(Tell::Anew);
+        notify::ready(agent.state().protection.label());
+        Ok(agent)
+    }
+}
+
+async fn open(options: &Options) -> Result<Datapath, AgentError> {
+    let options = datapath::Options {
+        bpffs: options.bpffs.clone(),
+        xdp: options.xdp,
+        tc: options.tc,
+        flows_capacity: options.flows_capacity,
+        trace: options.trace_packets,
+    };
+    Ok(beside(move || Datapath::open(options)).await?)
+}
+
+fn say_what_was_found(datapath: &Datapath) {
+    if let Some(path) = datapath.mounted_bpffs() {
+        tracing::info!(path = %path.display(), "no bpffs was mounted there: mounted one");
+    }
+    for mended in datapath.mended() {
+        tracing::warn!("{mended}");
+    }
+    if let Some(stamp) = datapath.running().filter(|_| datapath.adopted()) {
+        tracing::info!(
+            generation = stamp.number,
+            digest = &hex(&stamp.digest)[..12],
+            "adopted the datapath of an earlier agent: enforcement never stopped, counts go on"
+        );
+    }
+}
+
+/// A directory that only its owner can write. Made with `mode` where it does not exist.
+///
+/// # Errors
+/// It can't be made, or others can write it.
+pub fn private_directory(path: &Path, mode: u32) -> Result<(), AgentError> {
+    DirBuilder::new().recursive(true).mode(mode).create(path).map_err(AgentError::file("create", path))?;
+    let meta = fs::metadata(path).map_err(AgentError::file("read", path))?;
+    if meta.mode() & 0o022 != 0 {
+        let why = std::io::Error::other("group or others can write it; use a directory of its own, mode 0750");
+        return Err(AgentError::file("use", path)(why));
+    }
+    Ok(())
+}
+
+fn inode(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
+}
+
+/// Whether an interface went away between the look and the attach.
+pub(super) fn is_interface_gone(error: &AgentError) -> bool {
+    matches!(error, AgentError::Datapath(error) if error.kind() == ErrorKind::Interface)
+}

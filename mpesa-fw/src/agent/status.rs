@@ -1,0 +1,295 @@
+//! What `mpesa-fw status` shows, as it crosses the control socket.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use mpesa_fw_common::{Direction, DropReason, counter::Counter};
+use serde::{Deserialize, Serialize};
+use time::{Date, OffsetDateTime};
+
+use super::{
+    NameStatus, Snapshot, clock,
+    interfaces::{Refused, Unprotected},
+    network::{Protection, egress_label, ingress_label},
+    seed::Denied,
+};
+use crate::datapath::{Attachment, IngressHook};
+
+/// The agent and its datapath at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Whether the policy is in force.
+    pub protection: Protection,
+    /// Since when.
+    #[serde(with = "time::serde::rfc3339")]
+    pub since: OffsetDateTime,
+    /// The agent.
+    pub agent: AgentStatus,
+    /// The generation in force.
+    pub generation: GenerationStatus,
+    /// Interfaces that are protected.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// Interfaces that the policy names and that are not there: waited for.
+    pub missing: Vec<String>,
+    /// Interfaces that the policy asks for and that can't be protected.
+    pub refused: Vec<Refused>,
+    /// Interfaces with addresses that the policy does not ask for.
+    pub unprotected: Vec<Unprotected>,
+    /// Services in file order.
+    pub services: Vec<RuleStatus>,
+    /// Destinations in file order.
+    pub destinations: Vec<RuleStatus>,
+    /// What was dropped, or would have been; the most first.
+    pub drops: Vec<DropStatus>,
+    /// Drops from ranges that sets watch.
+    pub near_misses: BTreeMap<String, u64>,
+    /// Flows that this host opened.
+    pub flows: FlowStatus,
+    /// DNS names of the policy.
+    pub names: Vec<NameStatus>,
+    /// Connections that were open at the start and are not permitted.
+    pub denied_connections: Vec<Denied>,
+    /// How reloads went, by result.
+    pub reloads: BTreeMap<String, u64>,
+    /// What somebody should look at.
+    pub warnings: Vec<String>,
+}
+
+/// The agent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AgentStatus {
+    /// Its version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Since when it runs.
+    #[serde(with = "time::serde::rfc3339")]
+    pub started: OffsetDateTime,
+}
+
+/// A generation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GenerationStatus {
+    /// Its number.
+    pub number: u32,
+    /// SHA-256 of the policy and its tables.
+    pub digest: String,
+    /// What the author numbered it.
+    pub serial: Option<u64>,
+    /// `enforce` or `observe`.
+    pub mode: String,
+    /// When it came into force.
+    #[serde(with = "time::serde::rfc3339")]
+    pub loaded: OffsetDateTime,
+    /// The rules file.
+    pub rules: PathBuf,
+}
+
+/// An interface that is protected.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub index: u32,
+    /// `xdp_native`, `xdp_generic`, `tc_ingress`; none: ingress is not judged.
+    pub ingress: Option<String>,
+    /// `tcx`, `clsact`; none: egress is not judged.
+    pub egress: Option<String>,
+    /// What is second best about it.
+    pub notes: Vec<String>,
+}
+
+/// Counts of a rule.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RuleStatus {
+    /// Its name.
+    pub rule: String,
+    /// Packets it let pass.
+    pub passed_packets: u64,
+    /// Bytes of them.
+    pub passed_bytes: u64,
+    /// Packets charged to it that were dropped.
+    pub dropped_packets: u64,
+    /// When it last let one pass.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub last_passed: Option<OffsetDateTime>,
+}
+
+/// What was dropped for one reason.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DropStatus {
+    /// `ingress` or `egress`.
+    pub direction: String,
+    /// A [`DropReason`]'s label.
+    pub reason: String,
+    /// The rule charged; empty: none claims it.
+    pub rule: String,
+    /// Packets dropped.
+    pub packets: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Packets that observe mode let go.
+    pub would_drop_packets: u64,
+}
+
+/// The flow table.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FlowStatus {
+    /// Entries.
+    pub open: u32,
+    /// Room.
+    pub capacity: u32,
+}
+
+impl Status {
+    /// Makes a status of a snapshot.
+    #[must_use]
+    pub fn new(snapshot: Snapshot) -> Self {
+        let running = &snapshot.running;
+        let policy = &running.policy;
+        let services = policy.ingress.services.iter().map(|s| snapshot.rule(Direction::Ingress, &s.name)).collect();
+        let destinations = policy.egress.allow.iter().map(|d| snapshot.rule(Direction::Egress, &d.name)).collect();
+        let interfaces: Vec<InterfaceStatus> = snapshot.attachments.iter().map(InterfaceStatus::new).collect();
+        let warnings = snapshot.warnings(&interfaces);
+        Self {
+            protection: snapshot.protection,
+            since: clock::at(snapshot.since),
+            agent: AgentStatus {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                pid: std::process::id(),
+                started: clock::at(snapshot.started_at),
+            },
+            generation: GenerationStatus {
+                number: running.stamp.number,
+                digest: running.digest(),
+                serial: policy.serial,
+                mode: policy.mode.label().to_owned(),
+                loaded: clock::at(running.stamp.loaded_at),
+                rules: running.rules.clone(),
+            },
+            interfaces,
+            services,
+            destinations,
+            drops: snapshot.drops(),
+            near_misses: snapshot.near_misses.iter().cloned().collect(),
+            flows: FlowStatus { open: snapshot.flows, capacity: snapshot.flows_capacity },
+            missing: snapshot.missing,
+            refused: snapshot.refused,
+            unprotected: snapshot.unprotected,
+            names: snapshot.names,
+            denied_connections: snapshot.denied,
+            reloads: snapshot.reloads,
+            warnings,
+        }
+    }
+}
+
+impl Snapshot {
+    fn rule(&self, direction: Direction, rule: &str) -> RuleStatus {
+        let mut status = RuleStatus {
+            rule: rule.to_owned(),
+            passed_packets: 0,
+            passed_bytes: 0,
+            dropped_packets: 0,
+            last_passed: None,
+        };
+        let mut last_passed = 0;
+        for counts in self.counts.iter().filter(|c| c.direction == direction && c.rule == rule) {
+            status.passed_packets += counts.block.passed.packets;
+            status.passed_bytes += counts.block.passed.bytes;
+            status.dropped_packets += counts.block.dropped.iter().map(|c| c.packets).sum::<u64>();
+            last_passed = last_passed.max(counts.block.last_passed);
+        }
+        status.last_passed = (last_passed > 0).then(|| clock::wall(last_passed));
+        status
+    }
+
+    fn drops(&self) -> Vec<DropStatus> {
+        let mut sums: BTreeMap<(Direction, DropReason, &str), (Counter, u64)> = BTreeMap::new();
+        for counts in &self.counts {
+            for reason in DropReason::ALL {
+                let (dropped, would_drop) =
+                    (counts.block.dropped[*reason as usize], counts.block.would_drop[*reason as usize]);
+                if dropped.packets + would_drop.packets > 0 {
+                    let sum = sums.entry((counts.direction, *reason, &counts.rule)).or_default();
+                    sum.0.packets += dropped.packets;
+                    sum.0.bytes += dropped.bytes;
+                    sum.1 += would_drop.packets;
+                }
+            }
+        }
+        let mut drops: Vec<DropStatus> = sums
+            .into_iter()
+            .map(|((direction, reason, rule), (dropped, would_drop_packets))| DropStatus {
+                direction: direction.label().to_owned(),
+                reason: reason.label().to_owned(),
+                rule: rule.to_owned(),
+                packets: dropped.packets,
+                bytes: dropped.bytes,
+                would_drop_packets,
+            })
+            .collect();
+        drops.sort_by_key(|d| std::cmp::Reverse(d.packets + d.would_drop_packets));
+        drops
+    }
+
+    fn warnings(&self, interfaces: &[InterfaceStatus]) -> Vec<String> {
+        let today = OffsetDateTime::now_utc().date();
+        // Those that had expired when the policy was loaded are among its own warnings.
+        let loaded = clock::at(self.running.stamp.loaded_at).date();
+        let expired = |expires: &Option<Date>| expires.is_some_and(|day| day < today && day >= loaded);
+        let mut warnings: Vec<String> = self
+            .running
+            .policy
+            .sets
+            .iter()
+            .filter(|set| expired(&set.expires))
+            .map(|set| format!("the set `{}` has expired: compare its addresses with the source", set.name))
+            .collect();
+        warnings.extend(interfaces.iter().flat_map(|i| i.notes.iter().map(|note| format!("{}: {note}", i.name))));
+        warnings.extend(self.failed.iter().map(|(name, why)| format!("{name} is not protected: {why}")));
+        warnings.extend(self.names.iter().filter_map(|name| {
+            let error = name.error.as_ref()?;
+            Some(format!("name {} was not resolved, the last good answer counts: {error}", name.name))
+        }));
+        warnings.extend(self.notes.iter().cloned());
+        warnings.extend(self.running.warnings.iter().cloned());
+        warnings
+    }
+}
+
+impl InterfaceStatus {
+    fn new(attachment: &Attachment) -> Self {
+        let mut notes = Vec::new();
+        match attachment.ingress {
+            None => notes.push("ingress is NOT judged: the hook is gone".to_owned()),
+            Some(IngressHook::XdpNative) => {}
+            Some(IngressHook::XdpGeneric) => {
+                notes.push("the driver has no XDP: generic mode, slower under a flood".to_owned());
+            }
+            Some(IngressHook::TcIngress { foreign_xdp_program: 0 }) => {
+                notes.push("ingress is judged at TC, behind XDP".to_owned());
+            }
+            Some(IngressHook::TcIngress { foreign_xdp_program }) => notes.push(format!(
+                "another XDP program (id {foreign_xdp_program}) owns the interface: ingress is judged at TC, behind it"
+            )),
+        }
+        if attachment.egress.is_none() {
+            notes.push("egress is NOT judged: the hook is gone".to_owned());
+        }
+        for (direction, ahead) in
+            [("ingress", &attachment.ahead_of_ingress), ("egress", &attachment.ahead_of_egress)]
+        {
+            if !ahead.is_empty() {
+                notes.push(format!("other programs see {direction} packets first and may accept them on their own: {ahead:?}"));
+            }
+        }
+        Self {
+            name: attachment.interface.name.clone(),
+            index: attachment.interface.index,
+            ingress: attachment.ingress.map(|hook| ingress_label(hook).to_owned()),
+            egress: attachment.egress.map(|hook| egress_label(hook).to_owned()),
+            notes,
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The few things that outlive a restart of the agent: answers of DNS, and how reloads went.
+
+use std::{
+    fs, io,
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+/// A file of JSON in the state directory. What can't be read is as good as not there: nothing in it is needed to enforce.
+#[derive(Clone, Debug)]
+pub(super) struct Store {
+    path: PathBuf,
+}
+
+impl Store {
+    /// The file `name` in `state_dir`.
+    #[must_use]
+    pub(super) fn new(state_dir: &Path, name: &str) -> Self {
+        Self { path: state_dir.join(name) }
+    }
+
+    /// Reads it.
+    #[must_use]
+    pub(super) fn read<T: DeserializeOwned>(&self) -> Option<T> {
+        let text = fs::read(&self.path).ok()?;
+        match serde_json::from_slice(&text) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                tracing::warn!(file = %self.path.display(), %error, "a file of an earlier agent can't be read and is ignored");
+                None
+            }
+        }
+    }
+
+    /// Writes it beside and renames it, so that a crash leaves the old or the new one.
+    ///
+    /// # Errors
+    /// The directory can't be written.
+    pub(super) fn write<T: Serialize>(&self, value: &T) -> io::Result<()> {
+        let beside = self.path.with_extension("new");
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        file.write_all(&serde_json::to_vec(value)?)?;
+        fs::rename(&beside, &self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_and_garbage_is_ignored() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(dir.path(), "names.json");
+        assert_eq!(store.read::<Vec<u32>>(), None);
+        store.write(&vec![1, 2]).unwrap();
+        assert_eq!(store.read::<Vec<u32>>(), Some(vec![1, 2]));
+        fs::write(dir.path().join("names.json"), "{").unwrap();
+        assert_eq!(store.read::<Vec<u32>>(), None);
+    }
+}

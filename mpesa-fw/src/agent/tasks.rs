@@ -1,0 +1,115 @@
+//! What goes on while nobody asks: names, flows, events, interfaces.
+
+use std::{sync::Arc, time::Duration};
+
+use aya::maps::{MapData, RingBuf};
+use tokio::{io::unix::AsyncFd, task::JoinSet, time::sleep};
+
+use super::{Agent, clock, flows, install::take, kernel::beside};
+
+/// How often the flow table is looked through.
+const UPKEEP: Duration = Duration::from_secs(30);
+
+impl Agent {
+    /// Starts every task. One that ends does so by a panic, which whoever awaits the set passes on.
+    #[must_use]
+    pub fn tasks(self: &Arc<Self>) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Arc::clone(self).watch_network());
+        tasks.spawn(Arc::clone(self).resolve_names());
+        tasks.spawn(Arc::clone(self).keep_flows());
+        tasks.spawn(Arc::clone(self).drain_events());
+        tasks
+    }
+
+    async fn resolve_names(self: Arc<Self>) {
+        self.publish_names().await;
+        loop {
+            let wait = self.state().current.names.next_due().map(|due| due.saturating_sub(clock::unix()).max(1));
+            tokio::select! {
+                () = sleep(Duration::from_secs(wait.unwrap_or(3600))) => {}
+                () = self.wake_names.notified() => {}
+            }
+            let due = self.state().current.names.due(clock::unix());
+            if due.is_empty() {
+                continue;
+            }
+            let mut resolver = self.resolver.lock().await;
+            resolver.ask(due, |answer| take(&mut self.state().current.names, answer)).await;
+            drop(resolver);
+            self.publish_names().await;
+        }
+    }
+
+    /// Tells the datapath, and the next agent, what names stand for.
+    async fn publish_names(&self) {
+        let _one = self.change.lock().await;
+        let (table, saved) = {
+            let state = self.state();
+            (state.current.names.table(&[]), state.current.names.to_save())
+        };
+        if !saved.is_empty() {
+            let store = self.names_store.clone();
+            if let Err(error) = beside(move || store.write(&saved)).await {
+                tracing::warn!(%error, "answers of DNS were not saved: after a restart they are asked for again");
+            }
+        }
+        if table == self.state().current.published {
+            return;
+        }
+        let for_kernel = table.clone();
+        match self.kernel.with(move |datapath| datapath.set_resolved(&for_kernel)).await {
+            Ok(left_out) => {
+                if left_out > 0 {
+                    tracing::warn!(left_out, "answers of DNS do not fit their table");
+                }
+                self.state().current.published = table;
+            }
+            Err(error) => tracing::error!("answers of DNS could not be put in force: {error}"),
+        }
+    }
+
+    async fn keep_flows(self: Arc<Self>) {
+        loop {
+            sleep(UPKEEP).await;
+            match self.kernel.with(|datapath| flows::upkeep(datapath)).await {
+                Ok(found) => {
+                    tracing::debug!(expired = found.expired, peers = found.remotes.len(), "flows looked through");
+                    self.state().current.names.in_use(&found.remotes, clock::unix());
+                }
+                Err(error) => tracing::error!("flows could not be looked through: {error}"),
+            }
+        }
+    }
+
+    async fn drain_events(self: Arc<Self>) {
+        let ring = self.kernel.with(|datapath| datapath.events()).await;
+        let ring = ring.map_err(|e| e.to_string()).and_then(|ring| pollable(ring).map_err(|e| e.to_string()));
+        let mut ring = match ring {
+            Ok(ring) => ring,
+            Err(error) => {
+                tracing::error!("events can't be read, drops are counted all the same: {error}");
+                return std::future::pending().await;
+            }
+        };
+        loop {
+            let mut ready = match ring.readable_mut().await {
+                Ok(ready) => ready,
+                Err(error) => {
+                    tracing::error!(%error, "events can't be waited for");
+                    return std::future::pending().await;
+                }
+            };
+            while let Some(bytes) = ready.get_inner_mut().next() {
+                self.event_log().take(&bytes, |index| self.state().current.network.name(index));
+            }
+            ready.clear_ready();
+        }
+    }
+}
+
+/// The ring buffer keeps its descriptor open for as long as it lives, which is what the newer constructor is about.
+#[expect(deprecated, reason = "its successor is unsafe, to promise what is true of a RingBuf")]
+fn pollable(ring: RingBuf<MapData>) -> std::io::Result<AsyncFd<RingBuf<MapData>>> {
+    AsyncFd::new(ring)
+}

@@ -1,0 +1,184 @@
+//! Interfaces come, go and change: each that the policy names is protected, whenever it appears.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::time::{sleep, timeout};
+
+use super::{
+    Agent, Running,
+    error::AgentError,
+    install::{Surroundings, Tell, install},
+    interfaces::View,
+    judge::Judge,
+    links::{Change, Changes},
+    network::Network,
+    prepare::Prepared,
+    seed::seed,
+};
+use crate::datapath::{Attachment, Interface};
+
+/// Belt and braces: everything is looked at again this often.
+const RESYNC: Duration = Duration::from_secs(30);
+/// Changes come in crowds: wait for the rest of them.
+const SETTLE: Duration = Duration::from_millis(50);
+/// Pause before another socket is opened.
+const REOPEN: Duration = Duration::from_secs(1);
+
+impl Agent {
+    /// Watches until the agent ends.
+    pub(super) async fn watch_network(self: Arc<Self>) {
+        loop {
+            match Changes::subscribe() {
+                Ok(changes) => self.follow(changes).await,
+                Err(error) => tracing::error!(%error, "changes of interfaces can't be watched; they are looked at every second"),
+            }
+            self.resync().await;
+            sleep(REOPEN).await;
+        }
+    }
+
+    async fn follow(&self, mut changes: Changes) {
+        self.resync().await; // what changed before the subscription
+        loop {
+            tokio::select! {
+                change = changes.next() => match change {
+                    Change::Any => {}
+                    Change::Overrun => tracing::warn!("too many changes of interfaces at once: all are read again"),
+                    Change::Closed => return,
+                },
+                () = self.wake_network.notified() => {}
+                () = sleep(RESYNC) => {}
+            }
+            sleep(SETTLE).await;
+            while let Ok(change) = timeout(Duration::ZERO, changes.next()).await {
+                if change == Change::Closed {
+                    return;
+                }
+            }
+            self.resync().await;
+        }
+    }
+
+    /// Compares what is with what should be, and mends it.
+    async fn resync(&self) {
+        let _one = self.change.lock().await;
+        if let Err(error) = self.resync_now().await {
+            tracing::error!("interfaces could not be looked at: {error}");
+        }
+    }
+
+    async fn resync_now(&self) -> Result<(), AgentError> {
+        if self.state().detached {
+            return Ok(());
+        }
+        let running = self.state().current.running.clone();
+        let surroundings = Surroundings::look_leniently(&running.policy).await?;
+        let interim_ends = self.state().current.interim && !surroundings.view.default_routes.is_empty();
+        if interim_ends {
+            return self.narrow(&running, surroundings).await;
+        }
+        let Surroundings { view, choice } = surroundings;
+        let wanted: Vec<Interface> = choice.protect.values().cloned().collect();
+        let (attachments, failed) = self.mend(&running, &view, wanted).await?;
+        let network = Network { view, choice, attachments, failed };
+        self.say_differences(&network);
+        self.state().current.network = network;
+        self.tell_protection(Tell::Changes);
+        Ok(())
+    }
+
+    /// Releases what is gone, protects what is new. Nothing that is protected is let go here: a default route that
+    /// moves takes protection to another interface and leaves it on the old one until the next reload.
+    async fn mend(
+        &self,
+        running: &Arc<Running>,
+        view: &View,
+        wanted: Vec<Interface>,
+    ) -> Result<(Vec<Attachment>, BTreeMap<String, String>), AgentError> {
+        let running = Arc::clone(running);
+        let (view, published) = (view.clone(), self.state().current.published.clone());
+        self.kernel
+            .with(move |datapath| {
+                let own = view.addresses.iter().map(|(_, a)| *a);
+                datapath.set_own_addresses(&own.clone().collect())?;
+                let attached = datapath.attachments()?;
+                for gone in attached.iter().filter(|a| !view.links.contains_key(&a.interface.index)) {
+                    tracing::warn!(interface = %gone.interface.name, "a protected interface is gone");
+                    datapath.release(gone.interface.index);
+                }
+                let mut failed = BTreeMap::new();
+                let judge = Judge::new(&running.compiled, own.clone(), &published);
+                for interface in wanted {
+                    if attached.iter().any(|a| a.interface == interface && a.live()) {
+                        continue;
+                    }
+                    let own = own.clone().collect();
+                    let mut seeded = Ok(super::Seeded::default());
+                    let result = datapath.protect(&interface, &mut |datapath| {
+                        seeded = seed(datapath, &judge, running.mode(), running.stamp.number, &own);
+                    });
+                    match result {
+                        Ok(_) => tracing::info!(interface = %interface.name, "protected"),
+                        Err(error) => {
+                            failed.insert(interface.name.clone(), error.to_string());
+                        }
+                    }
+                    match seeded {
+                        Ok(seeded) => seeded.log(running.mode()),
+                        Err(error) => tracing::warn!(%error, "connections that were open may lose their replies"),
+                    }
+                }
+                Ok((datapath.attachments()?, failed))
+            })
+            .await
+    }
+
+    /// The default route has come: the other physical interfaces are let go, by another generation of the same policy.
+    async fn narrow(&self, running: &Arc<Running>, surroundings: Surroundings) -> Result<(), AgentError> {
+        let rows = self.kernel.with(|datapath| datapath.registry_rows().clone()).await;
+        let prepared = Prepared::again(running, &rows)?;
+        let (published, names) = {
+            let state = self.state();
+            (state.current.published.clone(), state.current.names.clone())
+        };
+        let rules = running.rules.clone();
+        let installed = install(&self.kernel, prepared, rules, &surroundings, published, &names).await?;
+        let notes = self.state().current.notes.clone();
+        let current = installed.settle(surroundings, names, notes);
+        self.event_log().learn(&current.running);
+        self.state().current = current;
+        self.tell_protection(Tell::Anew);
+        Ok(())
+    }
+
+    fn say_differences(&self, network: &Network) {
+        for (name, why) in &network.failed {
+            self.say_once(format!("interface {name} is not protected: {why}"));
+        }
+        for missing in &network.choice.missing {
+            self.say_once(format!("interface {missing} is not there: it will be protected when it appears"));
+        }
+        for refused in &network.choice.refused {
+            self.say_once(format!("interface {} can't be protected: {}", refused.name, refused.reason));
+        }
+        // Said at the second look: an interface that has just come is about to be protected, or about to be chosen.
+        let before = self.state().current.network.unprotected();
+        for open in network.unprotected().into_iter().filter(|open| before.contains(open)) {
+            self.say_once(format!(
+                "interface {} carries an address and is not protected: add it to `interfaces` if packets from outside reach it",
+                open.name
+            ));
+        }
+    }
+
+    fn say_once(&self, what: String) {
+        let mut state = self.state();
+        if state.said.len() > 1000 {
+            state.said.clear();
+        }
+        if !state.said.contains(&what) {
+            tracing::warn!("{what}");
+            state.said.insert(what);
+        }
+    }
+}

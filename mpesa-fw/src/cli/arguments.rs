@@ -1,0 +1,185 @@
+//! What can be typed.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use mpesa_fw_common::state::FLOWS_CAPACITY;
+
+use crate::datapath::{TcChoice, XdpChoice};
+
+/// Where the pins are unless told otherwise.
+pub(super) const BPFFS: &str = "/sys/fs/bpf/mpesa-fw";
+
+/// Host firewall for servers that receive M-Pesa callbacks.
+///
+/// XDP drops packets to callback ports that do not come from the configured addresses, TC drops packets to
+/// destinations that the policy does not allow, and every packet is counted for Prometheus.
+#[derive(Debug, Parser)]
+#[command(name = "mpesa-fw", version, max_term_width = 100)]
+#[command(after_help = "\
+Exit codes: 0 ok, 1 the answer is no (an invalid policy, a refused reload), 2 usage, 3 no agent answers,\n\
+4 the kernel or missing permissions, 70 a defect of mpesa-fw.")]
+pub(super) struct Arguments {
+    /// Directory of the agent's lock and control socket.
+    #[arg(long, global = true, value_name = "DIR", default_value = "/run/mpesa-fw")]
+    pub runtime_dir: PathBuf,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the agent in the foreground.
+    Run(Box<RunArguments>),
+    /// Check a policy file; needs no root and no kernel.
+    Check(CheckArguments),
+    /// Put the policy file, or another one, in force without a gap.
+    Reload(ReloadArguments),
+    /// Show how things are.
+    Status(FormatArguments),
+    /// Show the packets that were dropped last.
+    Events(EventsArguments),
+    /// Stop judging packets: the only way to do so. Ends the agent.
+    Detach(DetachArguments),
+    /// Print completions for a shell.
+    Completions {
+        /// For which shell.
+        shell: Shell,
+    },
+    /// Print the manual page.
+    Man {
+        /// Of this command instead of the whole program.
+        command: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunArguments {
+    /// The policy file.
+    #[arg(long, value_name = "FILE")]
+    pub rules: PathBuf,
+    /// Where to serve /metrics, /healthz and /readyz.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9477")]
+    pub metrics: SocketAddr,
+    /// What outlives a restart: answers of DNS, counts of reloads.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/mpesa-fw")]
+    pub state_dir: PathBuf,
+    /// Directory of pins, in a bpffs; one is mounted where there is none.
+    #[arg(long, value_name = "DIR", default_value = BPFFS)]
+    pub bpffs: PathBuf,
+    /// Kind of ingress hook.
+    #[arg(long, value_enum, default_value_t = Xdp::Auto)]
+    pub xdp: Xdp,
+    /// Kind of egress hook.
+    #[arg(long, value_enum, default_value_t = Tc::Auto)]
+    pub tc: Tc,
+    /// Entries of the flow table.
+    #[arg(long, value_name = "N", default_value_t = FLOWS_CAPACITY, value_parser = clap::value_parser!(u32).range(1024..=16_777_216))]
+    pub flows_capacity: u32,
+    /// Log every packet that is judged; slow, for debugging only.
+    #[arg(long)]
+    pub trace_packets: bool,
+    /// Start even if that cuts your own SSH connection.
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArguments {
+    /// The policy file.
+    pub file: PathBuf,
+    /// Do not look at owners and modes of files (for a checkout in CI).
+    #[arg(long)]
+    pub ignore_permissions: bool,
+    #[command(flatten)]
+    pub format: FormatArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ReloadArguments {
+    /// Another policy file than the one in force. After a restart `run --rules` wins.
+    pub file: Option<PathBuf>,
+    /// Reload even if that cuts your own SSH connection.
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub format: FormatArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EventsArguments {
+    /// How many; the agent keeps the last 1000.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub last: usize,
+    #[command(flatten)]
+    pub format: FormatArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DetachArguments {
+    /// Directory of pins, where no agent answers [default: /sys/fs/bpf/mpesa-fw].
+    #[arg(long, value_name = "DIR")]
+    pub bpffs: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct FormatArguments {
+    /// For people or for programs.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+}
+
+/// For people or for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// Text and tables.
+    Table,
+    /// One JSON document.
+    Json,
+}
+
+/// Kind of ingress hook.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Xdp {
+    /// Native XDP, else generic, else TC where another XDP program owns the interface.
+    Auto,
+    /// Native XDP only.
+    Native,
+    /// Generic XDP, or TC where another XDP program owns the interface.
+    Generic,
+    /// Native or generic XDP, never TC.
+    Required,
+}
+
+/// Kind of egress hook.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Tc {
+    /// TCX, else clsact (before Linux 6.6).
+    Auto,
+    /// TCX only.
+    Tcx,
+    /// The clsact qdisc.
+    Clsact,
+}
+
+impl From<Xdp> for XdpChoice {
+    fn from(xdp: Xdp) -> Self {
+        match xdp {
+            Xdp::Auto => Self::Auto,
+            Xdp::Native => Self::Native,
+            Xdp::Generic => Self::Generic,
+            Xdp::Required => Self::Required,
+        }
+    }
+}
+
+impl From<Tc> for TcChoice {
+    fn from(tc: Tc) -> Self {
+        match tc {
+            Tc::Auto => Self::Auto,
+            Tc::Tcx => Self::Tcx,
+            Tc::Clsact => Self::Clsact,
+        }
+    }
+}

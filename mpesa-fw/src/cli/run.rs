@@ -1,0 +1,123 @@
+//! `mpesa-fw run`
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    runtime::Builder,
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+
+use super::{arguments::RunArguments, caller, failure::Failure, logging};
+use crate::{
+    agent::{self, Agent, Options, ReloadRequest, SshConnection, lock::Lock},
+    control::{self, Listener},
+    metrics,
+};
+
+/// Threads for what blocks: the kernel, parsing, the file system.
+const BLOCKING_THREADS: usize = 4;
+/// They go again when there is nothing to do, and their memory with them.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// Runs the agent until it is told to end.
+pub(super) fn run(runtime_dir: &Path, arguments: RunArguments) -> Result<(), Failure> {
+    logging::start();
+    let RunArguments { rules, metrics, state_dir, bpffs, xdp, tc, flows_capacity, trace_packets, force } = arguments;
+    let rules = std::path::absolute(&rules)
+        .map_err(|error| Failure::usage(format!("`{}` is no path: {error}", rules.display())))?;
+    let options = Options {
+        rules,
+        state_dir,
+        runtime_dir: runtime_dir.into(),
+        bpffs,
+        xdp: xdp.into(),
+        tc: tc.into(),
+        flows_capacity,
+        trace_packets,
+        force,
+    };
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_keep_alive(KEEP_ALIVE)
+        .build()
+        .map_err(|error| Failure::system(format!("cannot start: {error}"), "are there file descriptors left?"))?;
+    runtime.block_on(serve(options, metrics, caller::ssh_connection()))
+}
+
+async fn serve(options: Options, metrics: SocketAddr, caller: Option<SshConnection>) -> Result<(), Failure> {
+    // The policy first: it fails most often. Then whatever another process may hold. The kernel last.
+    Agent::check(&options).await?;
+    agent::private_directory(&options.runtime_dir, 0o750)?;
+    let _lock = Lock::directory(&options.runtime_dir).map_err(agent::AgentError::from)?;
+    let listener = Listener::bind(&Options::control_socket(&options.runtime_dir))?;
+    let for_metrics = bind(metrics)?;
+    let agent = Agent::start(options, caller).await?;
+
+    let mut tasks = agent.tasks();
+    let (detached, mut is_detached) = mpsc::channel(1);
+    let for_control = Arc::clone(&agent);
+    tasks.spawn(async move {
+        if let Err(error) = control::serve(&listener, for_control, detached).await {
+            tracing::error!(%error, "the control socket can't be served");
+            std::future::pending::<()>().await;
+        }
+    });
+    let for_scrapes = Arc::clone(&agent);
+    tasks.spawn(async move {
+        if let Err(error) = metrics::serve(for_metrics, for_scrapes).await {
+            tracing::error!("metrics can't be served: {error:#}");
+            std::future::pending::<()>().await;
+        }
+    });
+
+    let unheard = |error| Failure::system(format!("cannot hear of signals: {error}"), "this should not happen");
+    let mut terminate = signal(SignalKind::terminate()).map_err(unheard)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(unheard)?;
+    let mut hang_up = signal(SignalKind::hangup()).map_err(unheard)?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = is_detached.recv() => {
+                agent::stopping();
+                return Ok(());
+            }
+            _ = hang_up.recv() => {
+                let agent = Arc::clone(&agent);
+                // Its result is in the log and in the metrics.
+                tasks.spawn(async move { drop(agent.reload(ReloadRequest::default()).await) });
+            }
+            Some(ended) = tasks.join_next() => {
+                if let Err(error) = ended && let Ok(panic) = error.try_into_panic() {
+                    std::panic::resume_unwind(panic);
+                }
+            }
+        }
+    }
+    agent::stopping();
+    tracing::info!("the agent ends; the datapath stays in force (`mpesa-fw detach` would end that)");
+    Ok(())
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    if !address.ip().is_loopback() {
+        tracing::warn!(%address, "metrics are served beyond this host: whoever reaches that port can read them");
+    }
+    TcpListener::bind(address).map_err(|error| {
+        let help = match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                "another program has that port: give this one another with --metrics ADDRESS:PORT"
+            }
+            std::io::ErrorKind::AddrNotAvailable => "this host has no such address (yet): choose another with --metrics",
+            _ => "choose another address with --metrics ADDRESS:PORT",
+        };
+        Failure::system(format!("cannot serve metrics on {address}: {error}"), help)
+    })
+}

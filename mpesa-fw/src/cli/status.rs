@@ -1,0 +1,142 @@
+//! `mpesa-fw status`: readable in five seconds, the worst first.
+
+use std::{fmt::Write as _, path::Path};
+
+use time::OffsetDateTime;
+
+use super::{
+    arguments::Format,
+    failure::Failure,
+    output::{print, print_json, table},
+    when::{ago, stamp},
+};
+use crate::{
+    agent::{
+        Options, Status,
+        network::Protection,
+        status::{DropStatus, RuleStatus},
+    },
+    control::{Answer, Client, Request},
+};
+
+/// Rows of drops that are shown; JSON has all.
+const DROPS: usize = 12;
+
+/// Shows how things are.
+pub(super) fn status(runtime_dir: &Path, format: Format) -> Result<(), Failure> {
+    match Client::new(&Options::control_socket(runtime_dir)).ask(Request::Status)? {
+        Answer::Status(status) => match format {
+            Format::Json => print_json(&status),
+            Format::Table => print(&text(&status, OffsetDateTime::now_utc())),
+        },
+        Answer::Events(_) | Answer::Reloaded(_) | Answer::Detached(_) => {
+            Err(Failure::internal("the agent answered another question"))
+        }
+    }
+}
+
+fn text(status: &Status, now: OffsetDateTime) -> String {
+    let mut text = String::new();
+    head(&mut text, status, now);
+    interfaces(&mut text, status);
+    services(&mut text, status, now);
+    drops(&mut text, status);
+    names(&mut text, status);
+    warnings(&mut text, status);
+    text
+}
+
+fn head(text: &mut String, status: &Status, now: OffsetDateTime) {
+    let word = match status.protection {
+        Protection::Enforcing => "enforcing",
+        Protection::Observing => "observing: everything is judged and counted, NOTHING IS DROPPED",
+        Protection::Incomplete => "INCOMPLETE: not every interface of the policy is protected",
+    };
+    let _ = writeln!(text, "{word}, since {} ({})", stamp(status.since), ago(status.since, now));
+    let generation = &status.generation;
+    let serial = generation.serial.map(|serial| format!(", serial {serial}")).unwrap_or_default();
+    let _ = writeln!(
+        text,
+        "generation {}{serial}, digest {}, loaded {}, from {}",
+        generation.number,
+        &generation.digest[..generation.digest.len().min(12)],
+        ago(generation.loaded, now),
+        generation.rules.display()
+    );
+    let _ = writeln!(text, "flows {} of {}", status.flows.open, status.flows.capacity);
+}
+
+fn interfaces(text: &mut String, status: &Status) {
+    let hook = |kind: &Option<String>| kind.clone().unwrap_or_else(|| "NOT JUDGED".to_owned());
+    let rows = status.interfaces.iter().map(|i| vec![i.name.clone(), hook(&i.ingress), hook(&i.egress)]);
+    let missing = status.missing.iter().map(|name| vec![name.clone(), "waited for".into(), "waited for".into()]);
+    let refused = status.refused.iter().map(|r| vec![r.name.clone(), "refused".into(), r.reason.clone()]);
+    let _ = write!(text, "\n{}", table(&["INTERFACE", "INGRESS", "EGRESS"], rows.chain(missing).chain(refused)));
+    for open in &status.unprotected {
+        let addresses: Vec<String> = open.addresses.iter().map(ToString::to_string).collect();
+        let _ = writeln!(text, " {}  not protected, carries {}", open.name, addresses.join(", "));
+    }
+}
+
+fn services(text: &mut String, status: &Status, now: OffsetDateTime) {
+    let row = |kind: &str, rule: &RuleStatus| {
+        let last = rule.last_passed.map_or_else(|| "never".to_owned(), |time| ago(time, now));
+        vec![format!("{kind} {}", rule.rule), rule.passed_packets.to_string(), rule.dropped_packets.to_string(), last]
+    };
+    let services = status.services.iter().map(|rule| row("service", rule));
+    let destinations = status.destinations.iter().map(|rule| row("destination", rule));
+    let head = ["RULE", "PASSED", "DROPPED", "LAST PASSED"];
+    let _ = write!(text, "\n{}", table(&head, services.chain(destinations)));
+}
+
+fn drops(text: &mut String, status: &Status) {
+    if status.drops.is_empty() {
+        let _ = writeln!(text, "\n nothing was dropped yet");
+        return;
+    }
+    let row = |d: &DropStatus| {
+        let rule = if d.rule.is_empty() { "-".to_owned() } else { d.rule.clone() };
+        let (packets, observed) = (d.packets.to_string(), d.would_drop_packets.to_string());
+        vec![d.reason.clone(), d.direction.clone(), rule, packets, observed]
+    };
+    let head = ["DROPPED FOR", "DIRECTION", "RULE", "PACKETS", "WOULD DROP"];
+    let _ = write!(text, "\n{}", table(&head, status.drops.iter().take(DROPS).map(row)));
+    if status.drops.len() > DROPS {
+        let _ = writeln!(text, " and {} more: --format json shows all", status.drops.len() - DROPS);
+    }
+    for (set, packets) in status.near_misses.iter().filter(|(_, packets)| **packets > 0) {
+        let _ = writeln!(text, " {packets} of them from the range that set {set} watches: has the provider moved?");
+    }
+}
+
+fn names(text: &mut String, status: &Status) {
+    if status.names.is_empty() {
+        return;
+    }
+    let rows = status.names.iter().map(|name| {
+        let addresses: Vec<String> = name.addresses.iter().take(4).map(ToString::to_string).collect();
+        let more = match name.addresses.len() {
+            0 => "none yet: egress to it is denied".to_owned(),
+            n if n > 4 => format!("{} and {} more", addresses.join(", "), n - 4),
+            _ => addresses.join(", "),
+        };
+        vec![name.name.clone(), more]
+    });
+    let _ = write!(text, "\n{}", table(&["NAME", "ADDRESSES"], rows));
+}
+
+fn warnings(text: &mut String, status: &Status) {
+    if !status.warnings.is_empty() || !status.denied_connections.is_empty() {
+        text.push('\n');
+    }
+    for warning in &status.warnings {
+        let _ = writeln!(text, "warning: {warning}");
+    }
+    for denied in &status.denied_connections {
+        let _ = writeln!(
+            text,
+            "warning: {} connection {} -> {} was open at the start and is not permitted ({})",
+            denied.protocol, denied.local, denied.remote, denied.reason
+        );
+    }
+}

@@ -1,0 +1,92 @@
+//! The command line's end of the socket.
+
+use std::{
+    io::{self, BufRead, BufReader, Read, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::protocol::{Answer, Call, LINE_LIMIT, Refusal, Reply, Request, VERSION};
+
+/// A reload of a million prefixes takes seconds, and may stand behind another.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Asks the agent.
+#[derive(Clone, Debug)]
+pub struct Client {
+    path: PathBuf,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No agent listens there.
+    #[error("no agent answers on {}", .0.display())]
+    NotThere(PathBuf),
+    /// This user may not ask.
+    #[error("user {uid} may not talk to the agent on {}", .path.display())]
+    Forbidden {
+        /// The socket.
+        path: PathBuf,
+        /// Who asked.
+        uid: u32,
+    },
+    /// The agent hung up, hangs, or talks nonsense.
+    #[error("the agent on {} did not answer: {source}", .path.display())]
+    Broken {
+        /// The socket.
+        path: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// The agent says no.
+    #[error("{}", .0.message)]
+    Refused(Refusal),
+}
+
+impl Client {
+    /// Will ask on `path`.
+    #[must_use]
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// Asks, and waits for the answer.
+    ///
+    /// # Errors
+    /// There is none, or it is no.
+    pub fn ask(&self, request: Request) -> Result<Answer, ClientError> {
+        let stream = UnixStream::connect(&self.path).map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                ClientError::Forbidden { path: self.path.clone(), uid: nix::unistd::geteuid().as_raw() }
+            }
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NotThere(self.path.clone()),
+            _ => self.broken(error),
+        })?;
+        let reply = exchange(stream, request).map_err(|error| self.broken(error))?;
+        if reply.version != VERSION {
+            let why = format!("it speaks version {} of the control socket, this client {VERSION}", reply.version);
+            return Err(self.broken(io::Error::other(why)));
+        }
+        reply.outcome.map_err(ClientError::Refused)
+    }
+
+    fn broken(&self, source: io::Error) -> ClientError {
+        ClientError::Broken { path: self.path.clone(), source }
+    }
+}
+
+fn exchange(mut stream: UnixStream, request: Request) -> io::Result<Reply> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut line = serde_json::to_vec(&Call { version: VERSION, request })?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    let mut answer = Vec::new();
+    BufReader::new(stream).take(16 * LINE_LIMIT as u64).read_until(b'\n', &mut answer)?;
+    if answer.is_empty() {
+        return Err(io::Error::other("it hung up without an answer; its log says why"));
+    }
+    Ok(serde_json::from_slice(&answer)?)
+}

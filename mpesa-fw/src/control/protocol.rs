@@ -1,0 +1,86 @@
+//! What is said on the control socket.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::agent::{AgentError, EventRecord, Kind, Reloaded, SshConnection, Status};
+
+/// Version of everything in this file. Both sides refuse another one.
+pub const VERSION: u32 = 1;
+/// Longest line in either direction, bytes.
+pub const LINE_LIMIT: usize = 1 << 20;
+
+/// What a client sends.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Call {
+    /// [`VERSION`] of the client.
+    pub version: u32,
+    /// What it asks for.
+    pub request: Request,
+}
+
+/// What can be asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// How things are.
+    Status,
+    /// Another policy, or the same file again.
+    Reload {
+        /// An absolute path; none: the file in force.
+        rules: Option<PathBuf>,
+        /// Even where that cuts `caller` off.
+        force: bool,
+        /// The SSH connection of whoever asks.
+        caller: Option<SshConnection>,
+    },
+    /// The last packets that were dropped.
+    Events {
+        /// How many.
+        last: usize,
+    },
+    /// Stop judging, and end.
+    Detach,
+}
+
+/// What the agent sends.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Reply {
+    /// [`VERSION`] of the agent.
+    pub version: u32,
+    /// What became of it.
+    pub outcome: Result<Answer, Refusal>,
+}
+
+/// An answer, by request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// To [`Request::Status`].
+    Status(Box<Status>),
+    /// To [`Request::Reload`].
+    Reloaded(Box<Reloaded>),
+    /// To [`Request::Events`], oldest first.
+    Events(Vec<EventRecord>),
+    /// To [`Request::Detach`]: what was detached.
+    Detached(Vec<String>),
+}
+
+/// Why the answer is no.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Decides the exit code.
+    pub kind: Kind,
+    /// What was tried, on what, and why it failed.
+    pub message: String,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+impl From<AgentError> for Refusal {
+    fn from(error: AgentError) -> Self {
+        Self { kind: error.kind(), help: error.help(), message: error.to_string() }
+    }
+}
