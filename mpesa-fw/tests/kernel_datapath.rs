@@ -250,9 +250,10 @@ fn an_interface_goes_and_comes_back() {
 #[ignore = "needs root and a kernel"]
 fn interfaces_with_odd_names_modes_and_new_names() {
     Lab::run(|lab| {
-        run("ip link add dm0 type dummy");
+        // A bridge has no driver that could run XDP.
+        run("ip link add dm0 type bridge");
         run("ip link set dm0 up");
-        run("ip link add link va name va.10 type vlan id 10");
+        run("ip link add va.10 type bridge");
         run("ip link set va.10 up");
         let mut datapath = lab.open();
         let list = [interface("dm0"), interface("va.10")];
@@ -276,7 +277,7 @@ fn interfaces_with_odd_names_modes_and_new_names() {
         assert_eq!(lab.pins("links").len(), 2);
 
         let mut required = Datapath::open(Options { xdp: XdpChoice::Native, ..lab.options() }).unwrap();
-        run("ip link add dm1 type dummy");
+        run("ip link add dm1 type bridge");
         let error = required.protect(&interface("dm1"), &mut |_| {}).unwrap_err();
         assert!(error.to_string().contains("native XDP was refused"), "{error}");
         assert_eq!(lab.pins("links").len(), 2, "egress of dm1 was undone");
@@ -332,7 +333,10 @@ fn killed_at_any_moment_it_is_whole_again() {
                 .stdout(std::process::Stdio::null())
                 .spawn()
                 .unwrap();
-            std::thread::sleep(Duration::from_millis(300 + round * 37 % 200));
+            if round == 0 {
+                wait_until("the first generation", || lab.pins("links").len() == 4);
+            }
+            std::thread::sleep(Duration::from_millis(500 + round * 37 % 300));
             child.kill().unwrap();
             child.wait().unwrap();
             if round > 0 {

@@ -95,3 +95,20 @@ fn environments() {
         );
     }
 }
+
+#[test]
+fn line_ends_of_other_systems_mean_the_same() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for name in ["dedicated.yaml", "safaricom.yaml"] {
+        let text = std::fs::read_to_string(Path::new("../rules").join(name)).expect("a file");
+        std::fs::write(directory.path().join(name), text.replace('\n', "\r\n")).expect("a file");
+    }
+    let path = directory.path().join("dedicated.yaml");
+    let loaded = load_on(&path, Permissions::Ignore, date!(2026 - 11 - 23)).map(|loaded| loaded.policy);
+    let (loaded, shipped) = (loaded.expect("it loads"), load("dedicated.yaml").policy);
+    let names = |policy: &mpesa_fw::policy::model::Policy| {
+        policy.ingress.services.iter().map(|service| service.claims.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&loaded), names(&shipped));
+    assert_eq!(loaded.sets[0].prefixes, shipped.sets[0].prefixes);
+}

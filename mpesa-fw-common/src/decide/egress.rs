@@ -70,7 +70,7 @@ fn whole<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta, sender: 
     if !flow::open(tables, state, meta, sender.cookie, rule, None) {
         return Decision::drop_by(DropReason::FlowTableFull, rule);
     }
-    let is_default = matches!(rule.index(), None);
+    let is_default = rule.index().is_none();
     Decision::pass_by(if is_default { PassReason::Default } else { PassReason::Destination }, rule)
 }
 

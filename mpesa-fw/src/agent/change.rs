@@ -172,3 +172,58 @@ fn word(verdict: Verdict) -> String {
         Verdict::Drop => "drop".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::policy::{Permissions, load};
+
+    fn policy(mode: &str, sets: &str, services: &str, destinations: &str) -> Policy {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o600)).unwrap();
+        let text = format!(
+            "version: 1\nmode: {mode}\ninterfaces: [eth0]\nsets: {sets}\ningress: {{ default: drop, services: [{services}] }}\n\
+             egress: {{ default: drop, allow: [{destinations}] }}\n"
+        );
+        std::fs::write(file.path(), text).unwrap();
+        load(file.path(), Permissions::Check).unwrap().policy
+    }
+
+    const SSH: &str = "{ name: ssh, ports: [22], from: [admins] }";
+    const WEB: &str = "{ name: web, ports: [80], from: [any] }";
+    const DNS: &str = "{ name: dns, to: [10.0.0.2], protocol: udp, ports: [53] }";
+
+    #[test]
+    fn the_same_policy_is_no_change() {
+        let a = policy("enforce", "{ admins: [10.0.0.1] }", SSH, DNS);
+        assert!(Change::between(&a, &a.clone()).is_empty());
+    }
+
+    #[test]
+    fn what_is_different_is_said_in_a_line_each() {
+        let old = policy("observe", "{ admins: [10.0.0.1, 10.0.0.2] }", &format!("{SSH}, {WEB}"), DNS);
+        let changed = "{ name: dns, to: [10.0.0.3], protocol: udp, ports: [53] }, { name: ntp, to: [any], protocol: udp, ports: [123] }";
+        let new = policy("enforce", "{ admins: [10.0.0.2, 10.0.0.9, 10.0.0.10] }", &format!("{SSH}"), changed);
+        let change = Change::between(&old, &new);
+        assert_eq!(
+            change.lines(),
+            [
+                "mode: observe -> enforce",
+                "- service web",
+                "+ destination ntp",
+                "~ destination dns",
+                "~ set admins",
+                "prefixes: 2 added, 1 removed",
+            ]
+        );
+    }
+
+    #[test]
+    fn another_order_is_a_change_and_nothing_else() {
+        let old = policy("enforce", "{ admins: [10.0.0.1] }", &format!("{SSH}, {WEB}"), DNS);
+        let new = policy("enforce", "{ admins: [10.0.0.1] }", &format!("{WEB}, {SSH}"), DNS);
+        assert_eq!(Change::between(&old, &new).lines(), ["order of services"]);
+    }
+}

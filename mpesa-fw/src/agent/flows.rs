@@ -19,7 +19,7 @@ const IDLE: u64 = 60_000_000_000;
 
 /// What upkeep found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Upkeep {
+pub(super) struct Upkeep {
     /// Peers of live flows.
     pub remotes: BTreeSet<IpAddr>,
     /// Flows that were over.
@@ -30,7 +30,7 @@ pub struct Upkeep {
 ///
 /// # Errors
 /// The kernel does not answer.
-pub fn upkeep(datapath: &Datapath) -> Result<Upkeep, AgentError> {
+pub(super) fn upkeep(datapath: &Datapath) -> Result<Upkeep, AgentError> {
     let now = clock::monotonic();
     let flows = datapath.flows()?;
     let idle = |key: &FlowKey, state: &FlowState| key.protocol == TCP && now.saturating_sub(state.last_seen) > IDLE;
@@ -59,7 +59,7 @@ pub fn upkeep(datapath: &Datapath) -> Result<Upkeep, AgentError> {
 ///
 /// # Errors
 /// The kernel does not answer.
-pub fn judge_again(datapath: &Datapath, judge: &Judge<'_>, mode: Mode) -> Result<usize, AgentError> {
+pub(super) fn judge_again(datapath: &Datapath, judge: &Judge<'_>, mode: Mode) -> Result<usize, AgentError> {
     match mode {
         Mode::Observe => return Ok(0),
         Mode::Enforce => {}

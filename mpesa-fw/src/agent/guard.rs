@@ -58,7 +58,7 @@ impl SshConnection {
 ///
 /// # Errors
 /// It would be dropped, in a mode that drops, at an interface that will be protected.
-pub fn check(judge: &Judge<'_>, mode: Mode, connection: SshConnection, view: &View, choice: &Choice) -> Result<(), WouldCut> {
+pub(super) fn check(judge: &Judge<'_>, mode: Mode, connection: SshConnection, view: &View, choice: &Choice) -> Result<(), WouldCut> {
     let drops = match mode {
         Mode::Enforce => true,
         Mode::Observe => false,
@@ -114,4 +114,87 @@ fn tcp_frame(source: (IpAddr, u16), target: (IpAddr, u16), flags: u8) -> Option<
     frame.extend(target.1.to_be_bytes());
     frame.extend([0, 0, 0, 1, 0, 0, 0, 1, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
     Some(frame)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, io::Write as _, os::unix::fs::PermissionsExt as _};
+
+    use super::*;
+    use crate::{
+        agent::{
+            interfaces::{Layer, Link, choose},
+            prepare::Prepared,
+        },
+        compile::RegistryRows,
+    };
+
+    fn prepared(ingress: &str, egress: &str) -> Prepared {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o600)).unwrap();
+        write!(
+            file,
+            "version: 1\nmode: enforce\ninterfaces: [eth0]\ningress:\n  default: {ingress}\n  services:\n    \
+             - {{ name: ssh, ports: [22], from: [203.0.113.7, \"2001:db8::/64\"] }}\negress:\n  default: {egress}\n  allow: []\n",
+        )
+        .unwrap();
+        Prepared::read(file.path(), &RegistryRows::default()).unwrap()
+    }
+
+    fn view() -> View {
+        let link = |index, name: &str| Link { index, name: name.into(), kind: None, layer: Layer::Ethernet };
+        View {
+            links: BTreeMap::from([(2, link(2, "eth0")), (3, link(3, "eth1"))]),
+            addresses: [(2, "10.0.0.5".parse().unwrap()), (3, "10.1.0.5".parse().unwrap())].into(),
+            ..View::default()
+        }
+    }
+
+    fn outcome(prepared: &Prepared, mode: Mode, connection: &str) -> Result<(), WouldCut> {
+        let view = view();
+        let choice = choose(&prepared.policy.interfaces, &view);
+        let own: Vec<IpAddr> = view.addresses.iter().map(|(_, a)| *a).collect();
+        let judge = Judge::new(&prepared.compiled, own, &BTreeMap::new());
+        check(&judge, mode, SshConnection::parse(connection).unwrap(), &view, &choice)
+    }
+
+    #[test]
+    fn whoever_is_allowed_passes_and_others_are_told_why_not() {
+        let policy = prepared("drop", "drop");
+        assert_eq!(outcome(&policy, Mode::Enforce, "203.0.113.7 50000 10.0.0.5 22"), Ok(()));
+        assert_eq!(outcome(&policy, Mode::Enforce, "2001:db8::7 50000 2001:db8:1::5 22"), Ok(()));
+        let cut = outcome(&policy, Mode::Enforce, "203.0.113.8 50000 10.0.0.5 22").unwrap_err();
+        assert_eq!((cut.direction, cut.reason), ("ingress", DropReason::SourceNotAllowed));
+        let cut = outcome(&policy, Mode::Enforce, "203.0.113.7 50000 10.0.0.5 2222").unwrap_err();
+        assert_eq!(cut.reason, DropReason::NoService);
+        assert!(cut.to_string().contains("from 203.0.113.7 to 10.0.0.5 port 2222"), "{cut}");
+    }
+
+    #[test]
+    fn replies_count_too() {
+        let cut = outcome(&prepared("pass", "drop"), Mode::Enforce, "198.51.100.1 50000 10.0.0.5 2222").unwrap_err();
+        assert_eq!(cut.direction, "egress");
+        assert_eq!(outcome(&prepared("pass", "pass"), Mode::Enforce, "198.51.100.1 50000 10.0.0.5 2222"), Ok(()));
+    }
+
+    #[test]
+    fn observe_mode_and_other_interfaces_cut_nothing() {
+        let policy = prepared("drop", "drop");
+        assert_eq!(outcome(&policy, Mode::Observe, "203.0.113.8 50000 10.0.0.5 22"), Ok(()));
+        assert_eq!(outcome(&policy, Mode::Enforce, "203.0.113.8 50000 10.1.0.5 22"), Ok(()), "eth1 is not protected");
+        assert_eq!(outcome(&policy, Mode::Enforce, "127.0.0.1 50000 127.0.0.1 22"), Ok(()));
+        // An address that no interface has may be translated on the way here: not known not to be protected.
+        assert!(outcome(&policy, Mode::Enforce, "203.0.113.8 50000 192.0.2.1 22").is_err());
+    }
+
+    #[test]
+    fn the_variable_of_sshd_is_understood() {
+        let parse = SshConnection::parse;
+        let zone = parse("fe80::1%eth0 50000 fe80::2%eth0 22").unwrap();
+        assert_eq!((zone.client.to_string(), zone.server_port), ("fe80::1".to_owned(), 22));
+        assert_eq!(parse("::ffff:203.0.113.7 1 ::ffff:10.0.0.5 22").unwrap().client.to_string(), "203.0.113.7");
+        assert_eq!(parse(""), None);
+        assert_eq!(parse("a b c d"), None);
+        assert_eq!(parse("203.0.113.7 50000 10.0.0.5"), None);
+    }
 }

@@ -99,11 +99,12 @@ pub(super) struct Installed {
     pub published: BTreeMap<IpAddr, Vec<u16>>,
 }
 
-/// The names of a policy, with what is known of them; those that are new are asked for, within bounds.
+/// The names of a policy, with what is known of them. Those that are new are asked for, within bounds; those that gave
+/// no answer before are not waited for again.
 pub(super) async fn learn_names(known: &Names, prepared: &Prepared, resolver: &mut Resolver) -> Names {
     let mut names = known.clone();
     names.set_slots(&prepared.assignment.slots.names);
-    let unknown = names.unknown();
+    let unknown: Vec<String> = names.unknown().into_iter().filter(|name| !known.was_asked(name)).collect();
     if unknown.is_empty() {
         return names;
     }

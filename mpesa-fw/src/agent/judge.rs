@@ -18,7 +18,7 @@ use super::clock;
 use crate::compile::Compiled;
 
 /// One generation with the state that goes with it: no flows, no fragments, every limit unspent.
-pub struct Judge<'c> {
+pub(super) struct Judge<'c> {
     compiled: &'c Compiled,
     state: HostState,
 }
@@ -31,7 +31,7 @@ struct HostState {
 impl<'c> Judge<'c> {
     /// Judges by `compiled`, given this host's addresses and the answers of DNS (slots by address).
     #[must_use]
-    pub fn new(
+    pub(super) fn new(
         compiled: &'c Compiled,
         own: impl IntoIterator<Item = IpAddr>,
         resolved: &BTreeMap<IpAddr, Vec<u16>>,
@@ -45,7 +45,7 @@ impl<'c> Judge<'c> {
     ///
     /// # Errors
     /// The reason for which its first packet would be dropped.
-    pub fn flow(&self, key: &FlowKey) -> Result<RuleIndex, DropReason> {
+    pub(super) fn flow(&self, key: &FlowKey) -> Result<RuleIndex, DropReason> {
         match decide::flow_permission(self.compiled, &self.state, key) {
             Permission::Allowed(rules) => Ok(rules.first()),
             Permission::Denied(reason, _, _) => Err(reason),
@@ -55,12 +55,12 @@ impl<'c> Judge<'c> {
     }
 
     /// Judges a frame towards this host.
-    pub fn ingress(&self, frame: &[u8]) -> Decision {
+    pub(super) fn ingress(&self, frame: &[u8]) -> Decision {
         decide::ingress(self.compiled, &self.state, &parse(frame))
     }
 
     /// Judges a frame from this host that a socket bound to `port` sends.
-    pub fn egress(&self, frame: &[u8], port: u16) -> Decision {
+    pub(super) fn egress(&self, frame: &[u8], port: u16) -> Decision {
         let sender = Sender { cookie: 1, bound_port: port, is_full: true };
         decide::egress(self.compiled, &self.state, &parse(frame), &sender)
     }

@@ -7,17 +7,17 @@ use crate::datapath::Datapath;
 /// One datapath, one user at a time. Its calls block, some for seconds (a million prefixes): they run beside the
 /// tasks, never in them.
 #[derive(Clone)]
-pub struct Kernel(Arc<Mutex<Datapath>>);
+pub(super) struct Kernel(Arc<Mutex<Datapath>>);
 
 impl Kernel {
     /// Takes the datapath.
     #[must_use]
-    pub fn new(datapath: Datapath) -> Self {
+    pub(super) fn new(datapath: Datapath) -> Self {
         Self(Arc::new(Mutex::new(datapath)))
     }
 
     /// Runs `f` on the datapath on a thread that may block. A panic in it goes on in the caller.
-    pub async fn with<R: Send + 'static>(&self, f: impl FnOnce(&mut Datapath) -> R + Send + 'static) -> R {
+    pub(super) async fn with<R: Send + 'static>(&self, f: impl FnOnce(&mut Datapath) -> R + Send + 'static) -> R {
         let this = self.clone();
         beside(move || f(&mut this.lock())).await
     }
@@ -26,7 +26,7 @@ impl Kernel {
     ///
     /// A panic while the lock was held has ended the agent, or soon will; what others read meanwhile comes from the
     /// kernel and is as good as before.
-    pub fn lock(&self) -> MutexGuard<'_, Datapath> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Datapath> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -19,7 +19,7 @@ use super::interfaces::{Layer, Link, View};
 
 /// Routes are only asked for where the policy says `default`; a router's table is large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Routes {
+pub(super) enum Routes {
     /// Needed.
     Ask,
     /// Not needed.
@@ -27,7 +27,7 @@ pub enum Routes {
 }
 
 /// A netlink socket for questions.
-pub struct Links {
+pub(super) struct Links {
     handle: Handle,
     driver: JoinHandle<()>,
 }
@@ -43,7 +43,7 @@ impl Links {
     ///
     /// # Errors
     /// The kernel refuses the socket.
-    pub fn open() -> io::Result<Self> {
+    pub(super) fn open() -> io::Result<Self> {
         let (connection, handle, _) = rtnetlink::new_connection()?;
         Ok(Self { handle, driver: tokio::spawn(connection) })
     }
@@ -52,7 +52,7 @@ impl Links {
     ///
     /// # Errors
     /// The kernel refuses a question.
-    pub async fn view(&self, routes: Routes) -> Result<View, rtnetlink::Error> {
+    pub(super) async fn view(&self, routes: Routes) -> Result<View, rtnetlink::Error> {
         let mut view = View::default();
         let mut links = self.handle.link().get().execute();
         while let Some(message) = links.try_next().await? {
@@ -81,7 +81,7 @@ impl Links {
 }
 
 /// Hears of changes.
-pub struct Changes {
+pub(super) struct Changes {
     messages: futures_util::stream::BoxStream<'static, NetlinkMessage<RouteNetlinkMessage>>,
     driver: JoinHandle<()>,
 }
@@ -94,7 +94,7 @@ impl Drop for Changes {
 
 /// What a message of the kernel asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub(super) enum Change {
     /// Something that matters may have changed: read everything again.
     Any,
     /// The kernel had more to say than the socket could hold: read everything again.
@@ -108,7 +108,7 @@ impl Changes {
     ///
     /// # Errors
     /// The kernel refuses the socket.
-    pub fn subscribe() -> io::Result<Self> {
+    pub(super) fn subscribe() -> io::Result<Self> {
         let (connection, _, messages) = rtnetlink::new_multicast_connection(&[
             MulticastGroup::Link,
             MulticastGroup::Ipv4Ifaddr,
@@ -121,7 +121,7 @@ impl Changes {
     }
 
     /// Waits for the next change that matters.
-    pub async fn next(&mut self) -> Change {
+    pub(super) async fn next(&mut self) -> Change {
         loop {
             match self.messages.next().await {
                 None => return Change::Closed,

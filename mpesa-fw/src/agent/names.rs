@@ -8,18 +8,18 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 /// Addresses kept of one name: what rotates through more loses the one not seen for longest.
-pub const ADDRESSES_PER_NAME: usize = 64;
+pub(super) const ADDRESSES_PER_NAME: usize = 64;
 /// Bounds of a TTL, seconds: neither hammer the resolver nor miss a move for a day.
-pub const TTL_BOUNDS: (u64, u64) = (5, 3600);
+pub(super) const TTL_BOUNDS: (u64, u64) = (5, 3600);
 /// An address that is no longer in the answer is kept this long, seconds: load balancers rotate their answers, and
 /// programs use what they were told for longer than the TTL says.
-pub const GRACE: u64 = 600;
+pub(super) const GRACE: u64 = 600;
 /// First and longest pause after a failure, seconds.
 const BACKOFF: (u64, u64) = (5, 300);
 
 /// Every name of the running policy.
 #[derive(Clone, Debug, Default)]
-pub struct Names {
+pub(super) struct Names {
     entries: BTreeMap<String, Entry>,
 }
 
@@ -48,17 +48,16 @@ pub struct NameStatus {
 }
 
 /// What is kept across restarts: name, address, when it was last seen.
-pub type Saved = BTreeMap<String, BTreeMap<IpAddr, u64>>;
+pub(super) type Saved = BTreeMap<String, BTreeMap<IpAddr, u64>>;
 
 impl Names {
-    /// Whether there is no name at all.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+    /// Whether a question for this name has ended, one way or the other.
+    pub(super) fn was_asked(&self, name: &str) -> bool {
+        self.entries.get(name).is_some_and(|entry| entry.answered_at.is_some() || entry.failures > 0)
     }
 
     /// The names of a policy with their slots; what is known of those that stay is kept.
-    pub fn set_slots(&mut self, slots: &BTreeMap<String, u16>) {
+    pub(super) fn set_slots(&mut self, slots: &BTreeMap<String, u16>) {
         let mut before = std::mem::take(&mut self.entries);
         self.entries = slots
             .iter()
@@ -70,7 +69,7 @@ impl Names {
     }
 
     /// Takes over what an earlier agent saved, for names without an answer.
-    pub fn restore(&mut self, saved: &Saved) {
+    pub(super) fn restore(&mut self, saved: &Saved) {
         for (name, addresses) in saved {
             if let Some(entry) = self.entries.get_mut(name).filter(|e| e.addresses.is_empty()) {
                 entry.addresses = addresses.iter().take(ADDRESSES_PER_NAME).map(|(a, t)| (*a, *t)).collect();
@@ -80,7 +79,7 @@ impl Names {
 
     /// What to save.
     #[must_use]
-    pub fn to_save(&self) -> Saved {
+    pub(super) fn to_save(&self) -> Saved {
         self.entries
             .iter()
             .filter(|(_, e)| !e.addresses.is_empty())
@@ -89,7 +88,7 @@ impl Names {
     }
 
     /// An answer came.
-    pub fn answered(&mut self, name: &str, answer: impl IntoIterator<Item = IpAddr>, ttl: u64, now: u64) {
+    pub(super) fn answered(&mut self, name: &str, answer: impl IntoIterator<Item = IpAddr>, ttl: u64, now: u64) {
         let Some(entry) = self.entries.get_mut(name) else { return };
         entry.addresses.retain(|_, seen| now.saturating_sub(*seen) < GRACE);
         entry.addresses.extend(answer.into_iter().filter(is_host).map(|address| (address, now)));
@@ -104,7 +103,7 @@ impl Names {
     }
 
     /// No answer came: what was known stays. True: this is the first failure in a row.
-    pub fn failed(&mut self, name: &str, error: String, now: u64) -> bool {
+    pub(super) fn failed(&mut self, name: &str, error: String, now: u64) -> bool {
         let Some(entry) = self.entries.get_mut(name) else { return false };
         entry.due = now + (BACKOFF.0 << entry.failures.min(6)).min(BACKOFF.1);
         entry.failures = entry.failures.saturating_add(1);
@@ -113,7 +112,7 @@ impl Names {
     }
 
     /// Addresses with live flows stay known, or a reload would cut connections that were allowed by name.
-    pub fn in_use(&mut self, remotes: &BTreeSet<IpAddr>, now: u64) {
+    pub(super) fn in_use(&mut self, remotes: &BTreeSet<IpAddr>, now: u64) {
         for entry in self.entries.values_mut() {
             for (_, seen) in entry.addresses.iter_mut().filter(|(address, _)| remotes.contains(*address)) {
                 *seen = now;
@@ -121,34 +120,27 @@ impl Names {
         }
     }
 
-    /// Ask for everything now (the resolvers may have changed).
-    pub fn all_due(&mut self) {
-        for entry in self.entries.values_mut() {
-            entry.due = 0;
-        }
-    }
-
     /// Names to ask for.
     #[must_use]
-    pub fn due(&self, now: u64) -> Vec<String> {
+    pub(super) fn due(&self, now: u64) -> Vec<String> {
         self.entries.iter().filter(|(_, e)| e.due <= now).map(|(name, _)| name.clone()).collect()
     }
 
     /// When the next question is due.
     #[must_use]
-    pub fn next_due(&self) -> Option<u64> {
+    pub(super) fn next_due(&self) -> Option<u64> {
         self.entries.values().map(|e| e.due).min()
     }
 
     /// Names that have no address.
     #[must_use]
-    pub fn unknown(&self) -> Vec<String> {
+    pub(super) fn unknown(&self) -> Vec<String> {
         self.entries.iter().filter(|(_, e)| e.addresses.is_empty()).map(|(name, _)| name.clone()).collect()
     }
 
     /// The table of the datapath: which slots each address answers. Slots in `without` are left out.
     #[must_use]
-    pub fn table(&self, without: &[u16]) -> BTreeMap<IpAddr, Vec<u16>> {
+    pub(super) fn table(&self, without: &[u16]) -> BTreeMap<IpAddr, Vec<u16>> {
         let mut table: BTreeMap<IpAddr, Vec<u16>> = BTreeMap::new();
         for entry in self.entries.values().filter(|e| !without.contains(&e.slot)) {
             for address in entry.addresses.keys() {
@@ -160,7 +152,7 @@ impl Names {
 
     /// For people and metrics.
     #[must_use]
-    pub fn status(&self) -> Vec<NameStatus> {
+    pub(super) fn status(&self) -> Vec<NameStatus> {
         self.entries
             .iter()
             .map(|(name, e)| NameStatus {

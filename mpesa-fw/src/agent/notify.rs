@@ -3,12 +3,12 @@
 use sd_notify::NotifyState;
 
 /// The datapath is in place.
-pub fn ready(status: &str) {
+pub(super) fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
 /// A reload has begun; [`ready`] ends it.
-pub fn reloading() {
+pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
         Err(error) => tracing::debug!(%error, "no time for systemd"),
@@ -16,7 +16,7 @@ pub fn reloading() {
 }
 
 /// One line for `systemctl status`.
-pub fn status(status: &str) {
+pub(super) fn status(status: &str) {
     tell(&[NotifyState::Status(status)]);
 }
 

@@ -20,7 +20,7 @@ const AT_ONCE: usize = 8;
 
 /// Answer to one name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub(super) struct Answer {
     /// The name that was asked for.
     pub name: String,
     /// Addresses and TTL in seconds, or why there are none.
@@ -29,7 +29,7 @@ pub struct Answer {
 
 /// The system's resolvers.
 #[derive(Default)]
-pub struct Resolver {
+pub(super) struct Resolver {
     current: Option<(Stamps, TokioResolver)>,
 }
 
@@ -37,7 +37,7 @@ type Stamps = [Option<SystemTime>; SYSTEM_FILES.len()];
 
 impl Resolver {
     /// Asks for `names`, some at a time, and hands over each answer as it comes.
-    pub async fn ask(&mut self, names: Vec<String>, mut answered: impl FnMut(Answer)) {
+    pub(super) async fn ask(&mut self, names: Vec<String>, mut answered: impl FnMut(Answer)) {
         let resolver = match self.resolver() {
             Ok(resolver) => resolver,
             Err(why) => {
@@ -52,7 +52,7 @@ impl Resolver {
     }
 
     /// The servers that are asked; none where the system's file can't be read.
-    pub fn servers(&mut self) -> Vec<SocketAddr> {
+    pub(super) fn servers(&mut self) -> Vec<SocketAddr> {
         self.resolver()
             .map(|resolver| resolver.config().name_servers().iter().map(|server| server.socket_addr).collect())
             .unwrap_or_default()

@@ -20,7 +20,7 @@ const LISTED: usize = 64;
 
 /// What became of the connections that were open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seeded {
+pub(super) struct Seeded {
     /// Recorded as flows.
     pub seeded: usize,
     /// Not permitted by egress: their replies are dropped (in observe mode counted).
@@ -57,7 +57,7 @@ impl Denied {
 ///
 /// # Errors
 /// The kernel does not list its sockets, or refuses a flow.
-pub fn seed(datapath: &Datapath, judge: &Judge<'_>, mode: Mode, generation: u32, own: &HashSet<IpAddr>) -> Result<Seeded, AgentError> {
+pub(super) fn seed(datapath: &Datapath, judge: &Judge<'_>, mode: Mode, generation: u32, own: &HashSet<IpAddr>) -> Result<Seeded, AgentError> {
     let sockets = Sockets::dump().map_err(AgentError::netlink("list the sockets of this host"))?;
     let known: HashSet<FlowKey> = datapath.flows()?.into_iter().map(|(key, _)| key).collect();
     let mut seeded = Seeded::default();
@@ -102,7 +102,7 @@ impl Seeded {
     }
 
     /// Says it in the log.
-    pub fn log(&self, mode: Mode) {
+    pub(super) fn log(&self, mode: Mode) {
         if self.seeded > 0 {
             tracing::info!(connections = self.seeded, "connections that were open are known: their replies pass");
         }
@@ -121,7 +121,7 @@ impl Seeded {
 
 /// The name of a protocol, or its number.
 #[must_use]
-pub fn protocol(number: u8) -> String {
+pub(super) fn protocol(number: u8) -> String {
     match number {
         1 => "icmp".to_owned(),
         6 => "tcp".to_owned(),

@@ -16,7 +16,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 
 /// The sockets of this network namespace at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sockets {
+pub(super) struct Sockets {
     /// Sockets with a peer.
     pub connected: Vec<Connected>,
     /// Protocol and local port of sockets that wait for peers: TCP listeners, UDP sockets without a peer.
@@ -25,7 +25,7 @@ pub struct Sockets {
 
 /// A socket with a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Connected {
+pub(super) struct Connected {
     /// Both ends.
     pub key: FlowKey,
     /// How far the connection has come.
@@ -37,7 +37,7 @@ impl Sockets {
     ///
     /// # Errors
     /// The kernel refuses, or answers what can't be understood.
-    pub fn dump() -> io::Result<Self> {
+    pub(super) fn dump() -> io::Result<Self> {
         let mut sockets = Self::default();
         for protocol in [IPPROTO_TCP, IPPROTO_UDP] {
             for family in [AF_INET, AF_INET6] {
@@ -48,7 +48,7 @@ impl Sockets {
     }
 
     /// Connections that this host opened, as far as can be told: those whose local port does not serve.
-    pub fn outgoing(&self) -> impl Iterator<Item = &Connected> {
+    pub(super) fn outgoing(&self) -> impl Iterator<Item = &Connected> {
         self.connected.iter().filter(|c| !self.serving.contains(&(c.key.protocol, c.key.local_port)))
     }
 

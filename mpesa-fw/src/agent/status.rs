@@ -235,14 +235,16 @@ impl Snapshot {
 
     fn warnings(&self, interfaces: &[InterfaceStatus]) -> Vec<String> {
         let today = OffsetDateTime::now_utc().date();
-        let expired = |expires: &Option<Date>| expires.is_some_and(|day| day < today);
+        // Those that had expired when the policy was loaded are among its own warnings.
+        let loaded = clock::at(self.running.stamp.loaded_at).date();
+        let expired = |expires: &Option<Date>| expires.is_some_and(|day| day < today && day >= loaded);
         let mut warnings: Vec<String> = self
             .running
             .policy
             .sets
             .iter()
             .filter(|set| expired(&set.expires))
-            .map(|set| format!("set {}: its addresses are past their date, compare them with the source", set.name))
+            .map(|set| format!("the set `{}` has expired: compare its addresses with the source", set.name))
             .collect();
         warnings.extend(interfaces.iter().flat_map(|i| i.notes.iter().map(|note| format!("{}: {note}", i.name))));
         warnings.extend(self.failed.iter().map(|(name, why)| format!("{name} is not protected: {why}")));

@@ -11,20 +11,20 @@ use serde::{Serialize, de::DeserializeOwned};
 
 /// A file of JSON in the state directory. What can't be read is as good as not there: nothing in it is needed to enforce.
 #[derive(Clone, Debug)]
-pub struct Store {
+pub(super) struct Store {
     path: PathBuf,
 }
 
 impl Store {
     /// The file `name` in `state_dir`.
     #[must_use]
-    pub fn new(state_dir: &Path, name: &str) -> Self {
+    pub(super) fn new(state_dir: &Path, name: &str) -> Self {
         Self { path: state_dir.join(name) }
     }
 
     /// Reads it.
     #[must_use]
-    pub fn read<T: DeserializeOwned>(&self) -> Option<T> {
+    pub(super) fn read<T: DeserializeOwned>(&self) -> Option<T> {
         let text = fs::read(&self.path).ok()?;
         match serde_json::from_slice(&text) {
             Ok(value) => Some(value),
@@ -39,7 +39,7 @@ impl Store {
     ///
     /// # Errors
     /// The directory can't be written.
-    pub fn write<T: Serialize>(&self, value: &T) -> io::Result<()> {
+    pub(super) fn write<T: Serialize>(&self, value: &T) -> io::Result<()> {
         let beside = self.path.with_extension("new");
         let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
         file.write_all(&serde_json::to_vec(value)?)?;

@@ -161,7 +161,9 @@ impl Agent {
         for refused in &network.choice.refused {
             self.say_once(format!("interface {} can't be protected: {}", refused.name, refused.reason));
         }
-        for open in network.unprotected() {
+        // Said at the second look: an interface that has just come is about to be protected, or about to be chosen.
+        let before = self.state().current.network.unprotected();
+        for open in network.unprotected().into_iter().filter(|open| before.contains(open)) {
             self.say_once(format!(
                 "interface {} carries an address and is not protected: add it to `interfaces` if packets from outside reach it",
                 open.name

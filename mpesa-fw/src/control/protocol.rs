@@ -14,7 +14,7 @@ pub const LINE_LIMIT: usize = 1 << 20;
 /// What a client sends.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Call {
+pub(super) struct Call {
     /// [`VERSION`] of the client.
     pub version: u32,
     /// What it asks for.

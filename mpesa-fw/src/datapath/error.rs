@@ -123,7 +123,36 @@ macro_rules! context_by_cause {
     )+};
 }
 
-context_by_cause!(EbpfError, MapError, ProgramError);
+context_by_cause!(EbpfError, MapError);
+
+impl<T> Context<T> for Result<T, ProgramError> {
+    fn context<W: Into<String>>(self, what: impl FnOnce() -> W) -> Result<T> {
+        self.map_err(|error| match &error {
+            ProgramError::LoadError { io_error, verifier_log } => {
+                refused(what(), io_error, &verifier_log.to_string())
+            }
+            // The others carry their cause.
+            error => of_chain(what(), error),
+        })
+    }
+}
+
+/// A program that the verifier refused. Its log is thousands of lines, and the reason stands at the end.
+fn refused(what: impl Into<String>, error: &io::Error, log: &str) -> DatapathError {
+    let what = what.into();
+    if log.trim().is_empty() {
+        return DatapathError::system(what, error);
+    }
+    tracing::debug!(what, log, "the verifier's log");
+    let lines: Vec<_> = log.lines().collect();
+    let end = lines[lines.len().saturating_sub(12)..].join("\n    ");
+    DatapathError::new(
+        ErrorKind::Kernel,
+        what,
+        format!("the kernel's verifier refused it ({error}); the end of its log:\n    {end}"),
+        "this kernel's verifier is not among those tested: please report its version (`uname -r`) and the whole log (RUST_LOG=debug)",
+    )
+}
 
 /// aya's errors say little themselves: the system error at the end of the chain decides what to do.
 fn of_chain(what: impl Into<String>, error: &(dyn Error + 'static)) -> DatapathError {

@@ -3,10 +3,14 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    thread,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use aya::{Ebpf, programs::Program};
+use aya::{
+    Ebpf,
+    programs::{Program, SchedClassifier, Xdp},
+};
 use mpesa_fw_common::{settings::Direction, settings::Settings, tables::GenerationStamp};
 
 use super::{
@@ -102,17 +106,23 @@ pub(super) fn stage(
     Ok(staged)
 }
 
+/// Each on a thread of its own: the verifier is what a reload spends its time on (30 ms a program), and it takes no lock.
 fn load_programs(ebpf: &mut Ebpf) -> Result<()> {
-    for name in PROGRAMS {
-        let what = || format!("load the program {name}");
-        let program = ebpf.program_mut(name).ok_or_else(|| no_program(name))?;
-        if let Ok(program) = <&mut aya::programs::Xdp>::try_from(&mut *program) {
-            program.load().context(what)?;
-        } else if let Ok(program) = <&mut aya::programs::SchedClassifier>::try_from(program) {
-            program.load().context(what)?;
-        } else {
-            return Err(no_program(name));
-        }
+    let loaded = thread::scope(|scope| {
+        let loads: Vec<_> = ebpf
+            .programs_mut()
+            .filter_map(|(name, program)| {
+                let name = PROGRAMS.into_iter().find(|wanted| *wanted == name)?;
+                Some(scope.spawn(move || load_program(name, program)))
+            })
+            .collect();
+        loads
+            .into_iter()
+            .map(|load| load.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect::<Result<Vec<()>>>()
+    })?;
+    if loaded.len() != PROGRAMS.len() {
+        return Err(no_program(&PROGRAMS.join(", ")));
     }
     // So that the stamp is found from a program (`bpftool prog` shows it) even where the code does not read it.
     let stamp = tables::array(ebpf, STAMP)?;
@@ -122,6 +132,15 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn load_program(name: &str, program: &mut Program) -> Result<()> {
+    let what = || format!("load the program {name}");
+    if let Ok(program) = <&mut Xdp>::try_from(&mut *program) {
+        return program.load().context(what);
+    }
+    let program = <&mut SchedClassifier>::try_from(program).context(what)?;
+    program.load().context(what)
 }
 
 fn program<'a>(ebpf: &'a Ebpf, name: &str) -> Result<BorrowedFd<'a>> {

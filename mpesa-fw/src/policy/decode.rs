@@ -3,7 +3,7 @@
 use mpesa_fw_common::settings::{Mode, Verdict};
 
 use super::{
-    document::{self, Node, Value},
+    document::{self, Node},
     fields::{self, Fields},
     model::{Egress, Ingress, InterfacePattern, Policy},
     names,
@@ -136,18 +136,8 @@ fn include(node: &Node, rules: &Named, sets: &mut Sets, sources: &mut Sources, r
 }
 
 fn included(document: &Node, sets: &mut Sets, sources: &mut Sources, report: &mut Report) {
-    if let Value::Map(entries) = &document.value {
-        for entry in
-            entries.iter().filter(|entry| KEYS[1..].contains(&entry.key.as_str()) && entry.key != "sets")
-        {
-            report
-                .error(entry.key_span, format!("an included file can't have `{}`", entry.key))
-                .hint("it may hold only `version` and `sets`: move this to the rules file");
-        }
-    }
-    let Some(fields) = Fields::open(document, "an included file", &KEYS, report) else {
-        return;
-    };
+    let known = ["version", "sets"];
+    let Some(fields) = Fields::open(document, "an included file", &known, report) else { return };
     if let Some(node) = fields.optional("version") {
         version(node, report);
     }

@@ -1,7 +1,7 @@
 //! What the admin wrote: read, checked, and resolved to a [`model::Policy`].
 //!
-//! One way: [`source`] reads files and refuses those that others could have written, [`document`] parses YAML
-//! and keeps places, [`decode`] makes the model of it, [`lint`] looks at the model for what is valid and
+//! One way: `source` reads files and refuses those that others could have written, `document` parses YAML
+//! and keeps places, `decode` makes the model of it, `lint` looks at the model for what is valid and
 //! doubtful. Each reports all that it finds; nothing is loaded unless nothing is wrong.
 
 use std::path::Path;

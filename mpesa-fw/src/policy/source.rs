@@ -236,3 +236,38 @@ fn open_without_symlinks(directory: &File, below: &Path, flags: OFlag) -> Result
     }
     openat(&at, last.as_os_str(), flags | OFlag::O_NOFOLLOW, Mode::empty()).map(File::from)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// What happens where `openat2` is missing or forbidden.
+    #[test]
+    fn without_openat2_no_symlink_is_followed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(directory.path().join("sub")).expect("a directory");
+        std::fs::write(directory.path().join("sub/file"), "x").expect("a file");
+        symlink("sub/file", directory.path().join("file-link")).expect("a symlink");
+        symlink("sub", directory.path().join("sub-link")).expect("a symlink");
+        let handle = File::open(directory.path()).expect("the directory");
+        let open = |below: &str| open_without_symlinks(&handle, Path::new(below), OFlag::O_RDONLY).map(drop);
+        assert_eq!(open("sub/file"), Ok(()));
+        assert_eq!(open("file-link"), Err(Errno::ELOOP));
+        assert_eq!(open("sub-link/file"), Err(Errno::ENOTDIR));
+        assert_eq!(open("missing"), Err(Errno::ENOENT));
+    }
+
+    #[test]
+    fn names_are_taken_apart() {
+        let by = |name| Named::by_file(Path::new("rules/environments/production.yaml"), name);
+        let named = |directory: &str, below: &str| Named { directory: directory.into(), below: below.into() };
+        assert_eq!(by("sets.yaml"), named("rules/environments", "sets.yaml"));
+        assert_eq!(by("./sub/sets.yaml"), named("rules/environments", "sub/sets.yaml"));
+        assert_eq!(by("../sets.yaml"), named("rules/environments/..", "sets.yaml"));
+        assert_eq!(by("sub/../../sets.yaml"), named("rules/environments", "sub/../../sets.yaml"));
+        assert_eq!(by("/var/lib/feed"), named("/var/lib", "feed"));
+        assert_eq!(Named::by_user(Path::new("rules.yaml")), named("", "rules.yaml"));
+    }
+}

@@ -1,0 +1,205 @@
+//! The command line as it is typed: what it prints, where, and how it ends.
+
+use std::{
+    fs,
+    io::Read as _,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+const CALLBACKS: &str = "version: 1
+mode: enforce
+interfaces: [eth0]
+sets:
+  safaricom: [196.201.214.200]
+ingress:
+  default: drop
+  services:
+    - { name: callbacks, ports: [8443], from: [safaricom] }
+egress:
+  default: drop
+  allow:
+    - { name: dns, to: [10.0.0.2], protocol: udp, ports: [53] }
+";
+
+fn mpesa_fw(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mpesa-fw"));
+    // Whoever runs the tests over SSH, or on a wide terminal, sees the same.
+    command.args(arguments).env_remove("SSH_CONNECTION").env_remove("MPESA_FW_LOG").env("COLUMNS", "100");
+    command
+}
+
+fn run(arguments: &[&str]) -> (i32, String, String) {
+    said(mpesa_fw(arguments).output().expect("the program runs"))
+}
+
+fn said(output: Output) -> (i32, String, String) {
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (output.status.code().expect("no signal"), text(output.stdout), text(output.stderr))
+}
+
+struct Directory(tempfile::TempDir);
+
+impl Directory {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a temporary directory"))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn rules(&self, text: &str) -> PathBuf {
+        let path = self.path().join("rules.yaml");
+        fs::write(&path, text).expect("the directory can be written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("it is ours");
+        path
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path().join(name).display().to_string()
+    }
+}
+
+fn anonymous(text: &str, directory: &Directory) -> String {
+    text.replace(&directory.path().display().to_string(), "DIR")
+}
+
+#[test]
+fn help() {
+    let mut all = String::new();
+    for command in ["", "run", "check", "reload", "status", "events", "detach", "completions", "man"] {
+        let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|a| !a.is_empty()).collect();
+        let (code, stdout, stderr) = run(&arguments);
+        assert_eq!((code, stderr.as_str()), (0, ""), "{command}");
+        all += &format!("$ mpesa-fw {}\n{stdout}\n", arguments.join(" "));
+    }
+    insta::assert_snapshot!(all);
+}
+
+#[test]
+fn usage_is_exit_2() {
+    for wrong in [&[][..], &["explode"], &["run"], &["status", "--format", "xml"], &["run", "--rules", "x", "--metrics", "nowhere"]] {
+        let (code, stdout, stderr) = run(wrong);
+        assert_eq!(code, 2, "{wrong:?}");
+        assert!(stdout.is_empty() && stderr.contains("Usage") || stderr.contains("--help"), "{wrong:?}: {stderr}");
+    }
+    assert_eq!(run(&["reload", "--confirm-within", "60s"]).0, 2, "comes later, and is not pretended");
+}
+
+#[test]
+fn a_valid_policy() {
+    let directory = Directory::new();
+    let rules = directory.rules(CALLBACKS);
+    let (code, stdout, stderr) = run(&["check", &rules.display().to_string()]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert!(stdout.contains("valid (enforce; 1 services, 1 destinations, 1 sets with 1 prefixes"), "{stdout}");
+    let (code, json, _) = run(&["check", &rules.display().to_string(), "--format", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!((code, &json["valid"], &json["policy"]["services"]), (0, &true.into(), &1.into()));
+}
+
+#[test]
+fn an_invalid_policy_is_exit_1_and_shows_every_mistake() {
+    let directory = Directory::new();
+    let rules = directory.rules(&CALLBACKS.replace("8443", "0").replace("[safaricom]", "[safarikom]"));
+    let (code, stdout, stderr) = run(&["check", &rules.display().to_string()]);
+    assert_eq!((code, stdout.as_str()), (1, ""));
+    insta::assert_snapshot!(anonymous(&stderr, &directory));
+    let (code, json, stderr) = run(&["check", &rules.display().to_string(), "--format", "json"]);
+    assert_eq!((code, stderr.as_str()), (1, ""));
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json["errors"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn a_file_that_others_can_write_is_refused_unless_told() {
+    let directory = Directory::new();
+    let rules = directory.rules(CALLBACKS);
+    fs::set_permissions(&rules, fs::Permissions::from_mode(0o666)).expect("it is ours");
+    assert_eq!(run(&["check", &rules.display().to_string()]).0, 1);
+    assert_eq!(run(&["check", &rules.display().to_string(), "--ignore-permissions"]).0, 0);
+    assert_eq!(run(&["check", &directory.text("missing.yaml")]).0, 1);
+}
+
+#[test]
+fn without_an_agent_is_exit_3() {
+    let directory = Directory::new();
+    for command in [&["status"][..], &["reload"], &["events"]] {
+        let arguments: Vec<&str> =
+            ["--runtime-dir", directory.path().to_str().expect("UTF-8")].iter().chain(command).copied().collect();
+        let (code, stdout, stderr) = run(&arguments);
+        assert_eq!((code, stdout.as_str()), (3, ""));
+        insta::allow_duplicates! { insta::assert_snapshot!(anonymous(&stderr, &directory)) };
+    }
+}
+
+#[test]
+fn a_start_with_bad_rules_is_exit_1_and_leaves_nothing_behind() {
+    let directory = Directory::new();
+    let rules = directory.rules("version: 2\n");
+    let (code, _, stderr) = run(&[
+        "run",
+        "--rules",
+        &rules.display().to_string(),
+        "--runtime-dir",
+        &directory.text("run"),
+        "--state-dir",
+        &directory.text("state"),
+        "--bpffs",
+        &directory.text("bpf"),
+    ]);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("version"), "{stderr}");
+    for made in ["run", "state", "bpf"] {
+        assert!(!directory.path().join(made).exists(), "{made}");
+    }
+}
+
+#[test]
+fn a_port_in_use_is_said_before_the_kernel_is_touched() {
+    let directory = Directory::new();
+    let rules = directory.rules(CALLBACKS);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("bound").to_string();
+    let (code, _, stderr) = run(&[
+        "run",
+        "--rules",
+        &rules.display().to_string(),
+        "--runtime-dir",
+        &directory.text("run"),
+        "--state-dir",
+        &directory.text("state"),
+        "--bpffs",
+        &directory.text("bpf"),
+        "--metrics",
+        &address,
+    ]);
+    assert_eq!(code, 4, "{stderr}");
+    assert!(stderr.contains(&address) && stderr.contains("--metrics"), "{stderr}");
+    assert!(!directory.path().join("bpf").exists());
+    assert!(!directory.path().join("run/control.sock").exists(), "the socket goes with the process");
+}
+
+#[test]
+fn a_reader_that_has_gone_is_no_panic() {
+    for command in [&["completions", "bash"][..], &["man"], &["--help"]] {
+        let mut child = mpesa_fw(command).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+        drop(child.stdout.take());
+        let mut stderr = String::new();
+        child.stderr.take().expect("piped").read_to_string(&mut stderr).expect("UTF-8");
+        let status = child.wait().expect("it ends");
+        assert!(status.success() && stderr.is_empty(), "{command:?}: {status} {stderr}");
+    }
+}
+
+#[test]
+fn pages_are_made() {
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(run(&["completions", shell]).1.contains("mpesa-fw"), "{shell}");
+    }
+    assert!(run(&["man"]).1.contains(".TH mpesa-fw 8"));
+    assert!(run(&["man", "reload"]).1.contains("--force"));
+    assert_eq!(run(&["man", "explode"]).0, 2);
+}

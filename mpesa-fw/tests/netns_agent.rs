@@ -1,0 +1,261 @@
+//! The life of the agent: killed, started twice, stopped, without what it needs.
+
+mod support;
+
+use std::{fs, net::TcpListener, os::unix::net::UnixListener, time::Duration};
+
+use anyhow::Result;
+use nix::sys::signal::Signal;
+use support::{Field, SOON, WEB, policy};
+use testbed::{Answer, Curl, Firewall, Host, eventually, holds, ok, place, run, serve::TcpEcho};
+
+fn enforced(field: &Field) -> bool {
+    Curl::http(field.host.place.v4, 80).from(&field.safaricom.namespace).is_ok()
+        && Curl::http(field.host.place.v4, 80).from(&field.attacker.namespace) == Answer::Silence
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn enforcement_outlives_the_agent_and_the_next_one_adopts_it() -> Result<()> {
+    let field = Field::new()?;
+    let api = field.network.add(place::API)?;
+    let (_web, _echo) = (field.web(&[80])?, TcpEcho::start(&api.namespace, 443)?);
+    let rules = policy(&[WEB], &["{ name: daraja, to: [192.0.2.80], ports: [443] }"]);
+    let (firewall, mut agent) = field.protected(&rules)?;
+    let mut flow = field.host.namespace.inside(|| std::net::TcpStream::connect((api.place.v4, 443)))?;
+    assert!(enforced(&field));
+    let before = firewall.metrics()?;
+    agent.process.kill()?;
+
+    assert!(enforced(&field));
+    assert!(echoes(&mut flow)?);
+    assert_eq!(firewall.ask(["status"])?.code, Some(3));
+    assert_eq!(firewall.ask(["reload"])?.code, Some(3));
+
+    let mut next = firewall.start(&[])?;
+    let after = firewall.metrics()?;
+    assert_eq!(after.went_back(&before), [] as [String; 0]);
+    let dropped = |metrics: &testbed::Metrics| metrics.dropped("ingress", "web", "source_not_allowed");
+    assert!(dropped(&after) > dropped(&before), "counted while no agent ran");
+    assert!(echoes(&mut flow)?, "flows are adopted too");
+    assert!(enforced(&field));
+    firewall.reload(&policy(&[WEB, "{ name: more, ports: [81], from: [any] }"], &[]))?;
+    next.process.kill()?;
+    // Killed in the middle of reloads: whatever is left is one of the two generations, and the next start mends it.
+    for round in 0..3u64 {
+        let mut agent = firewall.start(&[])?;
+        firewall.policy(&rules.replace("ports: [443]", &format!("ports: [443, {}]", 1000 + round)))?;
+        let mut reload = firewall.ask_command(["reload"]).spawn()?;
+        std::thread::sleep(Duration::from_millis(20 + 30 * round));
+        agent.process.kill()?;
+        reload.wait()?;
+        assert!(enforced(&field), "round {round}");
+    }
+    let _last = firewall.start(&[])?;
+    assert!(enforced(&field));
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn sigterm_leaves_the_datapath_and_detach_takes_it_away() -> Result<()> {
+    let field = Field::new()?;
+    let _web = field.web(&[80])?;
+    let (firewall, mut agent) = field.protected(&policy(&[WEB], &[]))?;
+    agent.process.signal(Signal::SIGTERM)?;
+    assert!(agent.process.wait(SOON)?.success(), "{}", agent.process.log());
+    assert!(enforced(&field));
+    assert!(!firewall.runtime().join("control.sock").exists(), "the socket is gone with the agent");
+
+    // No agent: from the pins alone.
+    let bpffs = firewall.bpffs();
+    let ran = firewall.ask([std::ffi::OsStr::new("detach"), "--bpffs".as_ref(), bpffs.as_os_str()])?;
+    assert_eq!(ran.code, Some(0), "{}", ran.text());
+    assert!(ran.text().contains("eth0"), "says what it detached: {}", ran.text());
+    assert!(Curl::http(field.host.place.v4, 80).from(&field.attacker.namespace).is_ok());
+    assert!(no_programs(&field.host)?);
+
+    // With an agent: it ends, too.
+    let mut agent = firewall.start(&[])?;
+    assert!(enforced(&field));
+    let ran = firewall.ask([std::ffi::OsStr::new("detach"), "--bpffs".as_ref(), bpffs.as_os_str()])?;
+    assert_eq!(ran.code, Some(0), "{}", ran.text());
+    assert!(Curl::http(field.host.place.v4, 80).from(&field.attacker.namespace).is_ok());
+    assert!(no_programs(&field.host)?);
+    assert!(agent.process.wait(SOON).is_ok(), "nothing is left for the agent to do");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_second_agent_is_refused() -> Result<()> {
+    let field = Field::new()?;
+    let (firewall, _agent) = field.protected(&policy(&[WEB], &[]))?;
+    let ran = firewall.run(&["--metrics", "127.0.0.1:9478"])?;
+    assert!(!matches!(ran.code, Some(0) | None), "{}", ran.text());
+    assert!(ran.stderr.contains("another agent"), "{}", ran.stderr);
+    assert_eq!(firewall.ask(["status"])?.code, Some(0), "the first one still answers");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_stale_socket_is_replaced() -> Result<()> {
+    let field = Field::new()?;
+    let firewall = field.firewall()?;
+    fs::create_dir_all(firewall.runtime())?;
+    drop(UnixListener::bind(firewall.runtime().join("control.sock"))?);
+    firewall.policy(&policy(&[WEB], &[]))?;
+    let _agent = firewall.start(&[])?;
+    assert_eq!(firewall.ask(["status"])?.code, Some(0));
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_port_in_use_is_said_and_nothing_is_attached() -> Result<()> {
+    let field = Field::new()?;
+    let firewall = field.firewall()?;
+    firewall.policy(&policy(&[WEB], &[]))?;
+    let _taken = field.host.namespace.inside(|| TcpListener::bind(Firewall::METRICS))?;
+    let ran = firewall.run(&[])?;
+    assert_eq!(ran.code, Some(4), "{}", ran.text());
+    assert!(ran.stderr.contains("9477") && ran.stderr.contains("--metrics"), "{}", ran.stderr);
+    assert!(no_programs(&field.host)?);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_bad_policy_or_missing_file_starts_nothing() -> Result<()> {
+    let field = Field::new()?;
+    let firewall = field.firewall()?;
+    assert_eq!(firewall.run(&[])?.code, Some(1), "no rules file");
+    firewall.policy(&policy(&[&WEB.replace("80", "80000")], &[]))?;
+    let ran = firewall.run(&[])?;
+    assert_eq!(ran.code, Some(1), "{}", ran.text());
+    assert!(ran.stderr.contains("80000"), "{}", ran.stderr);
+    firewall.policy(&policy(&[WEB], &[]).replace("interfaces: [eth0]", "interfaces: [lo]"))?;
+    let ran = firewall.run(&[])?;
+    assert_eq!(ran.code, Some(1), "{}", ran.text());
+    assert!(ran.stderr.contains("lo"), "{}", ran.stderr);
+    assert!(no_programs(&field.host)?);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_bpffs_that_is_not_mounted_is_mounted() -> Result<()> {
+    let field = Field::new()?;
+    let _web = field.web(&[80])?;
+    let firewall = field.firewall()?;
+    firewall.policy(&policy(&[WEB], &[]))?;
+    let elsewhere = firewall.directory.join("fresh/mpesa-fw");
+    fs::create_dir_all(elsewhere.parent().expect("it has one"))?;
+    let flag = elsewhere.display().to_string();
+    let mut agent = firewall.start(&["--bpffs", &flag])?;
+    assert!(enforced(&field));
+    assert!(agent.process.log().contains("mounted"), "says so: {}", agent.process.log());
+    agent.process.kill()?;
+    let mut agent = firewall.start(&["--bpffs", &flag])?;
+    assert!(enforced(&field));
+    let ran = firewall.ask(["detach", "--bpffs", &flag])?;
+    assert_eq!(ran.code, Some(0), "{}", ran.text());
+    let _ = agent.process.wait(SOON);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn without_privileges_it_says_what_is_missing() -> Result<()> {
+    let field = Field::new()?;
+    let firewall = field.firewall()?;
+    firewall.policy(&policy(&[WEB], &[]))?;
+    let nobody =
+        ["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"];
+    // A place that nobody may read, so that only privileges are missing.
+    let public = tempfile::Builder::new().prefix("mpfw-public-").tempdir()?;
+    ok(std::process::Command::new("chmod").arg("0777").arg(public.path()))?;
+    let rules = public.path().join("rules.yaml");
+    fs::write(&rules, policy(&[WEB], &[]))?;
+    ok(std::process::Command::new("chown").arg("65534:65534").arg(&rules))?;
+    ok(std::process::Command::new("chmod").arg("0600").arg(&rules))?;
+    let binary = public.path().join("mpesa-fw");
+    fs::copy(&firewall.binary, &binary)?;
+    let mut command = field.host.namespace.command("setpriv");
+    command.args(nobody).arg(&binary).arg("run").arg("--rules").arg(&rules);
+    for directory in ["state-dir", "runtime-dir", "bpffs"] {
+        command.arg(format!("--{directory}")).arg(public.path().join(directory));
+    }
+    let ran = run(&mut command)?;
+    assert_eq!(ran.code, Some(4), "{}", ran.text());
+    assert!(
+        ran.stderr.contains("CAP_") || ran.stderr.contains("root"),
+        "says what is missing: {}",
+        ran.stderr
+    );
+    assert!(no_programs(&field.host)?);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn two_agents_in_two_namespaces_do_not_disturb_each_other() -> Result<()> {
+    let field = Field::new()?;
+    let second = field.network.add(place::INTRANET)?;
+    let _servers = (field.web(&[80])?, support::web(&field.network, &second, &[80])?);
+    let (first, mut agent) = field.protected(&policy(&[WEB], &[]))?;
+    let other = Firewall::new(&field.network, &second.namespace, &first.binary)?;
+    other.policy(&policy(&["{ name: web, ports: [80], from: [198.51.100.66] }"], &[]))?;
+    let _other_agent = other.start(&[])?;
+    let get = |from: &Host, to: &Host| Curl::http(to.place.v4, 80).from(&from.namespace);
+    assert!(enforced(&field));
+    assert!(get(&field.attacker, &second).is_ok());
+    assert_eq!(get(&field.safaricom, &second), Answer::Silence);
+    agent.process.kill()?;
+    other.reload(&policy(&["{ name: web, ports: [80], from: [196.201.214.200] }"], &[]))?;
+    assert!(get(&field.safaricom, &second).is_ok());
+    assert!(enforced(&field));
+    Ok(())
+}
+
+/// Whether no program is attached to the interface of a host.
+fn no_programs(host: &Host) -> Result<bool> {
+    let attached = ok(host.namespace.command("bpftool").args(["-j", "net", "show"]))?;
+    let attached: serde_json::Value = serde_json::from_str(&attached)?;
+    let lists = ["xdp", "tc", "netkit"].iter().filter_map(|kind| attached[0][*kind].as_array());
+    Ok(lists.flatten().count() == 0)
+}
+
+fn echoes(stream: &mut std::net::TcpStream) -> Result<bool> {
+    use std::io::{Read as _, Write as _};
+    stream.set_read_timeout(Some(SOON))?;
+    stream.write_all(b"ping")?;
+    let mut heard = [0; 4];
+    stream.read_exact(&mut heard)?;
+    Ok(&heard == b"ping")
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn an_idle_agent_uses_no_time_and_little_memory() -> Result<()> {
+    let field = Field::new()?;
+    let (_firewall, agent) = field.protected(&policy(&[WEB], &[]))?;
+    let pid = agent.process.pid();
+    let ticks = || -> Option<u64> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
+        Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
+    };
+    let before = eventually("ticks", SOON, ticks)?;
+    std::thread::sleep(Duration::from_secs(2));
+    let spent = ticks().map_or(u64::MAX, |now| now - before);
+    assert!(spent <= 2, "{spent} ticks of 10 ms in 2 s");
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let resident = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    assert!(resident.is_some_and(|kilobytes| kilobytes < 30_000), "{resident:?} kB resident");
+    holds("it lives", SOON, || fs::exists(format!("/proc/{pid}")).unwrap_or(false))?;
+    Ok(())
+}

@@ -1,0 +1,167 @@
+//! Nobody locks himself out by accident.
+
+mod support;
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Context as _, Result};
+use support::{Field, SOON, WEB, policy};
+use testbed::{Answer, Curl, Firewall, Host, Process, Ran, holds, ok, run};
+
+const SSH: &str = "{ name: ssh, ports: [2222], from: [198.51.100.66] }";
+/// The admin sits where the other tests have the attacker.
+const CONNECTION: &str = "198.51.100.66 50000 203.0.113.10 2222";
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_start_that_would_cut_the_admin_is_refused() -> Result<()> {
+    let field = Field::new()?;
+    let _web = field.web(&[80])?;
+    let firewall = field.firewall()?;
+    firewall.policy(&policy(&[WEB], &[]))?;
+    let ran = run(firewall.run_command(&[]).env("SSH_CONNECTION", CONNECTION))?;
+    assert_eq!(ran.code, Some(1), "{}", ran.text());
+    assert!(ran.stderr.contains("--force") && ran.stderr.contains("198.51.100.66"), "{}", ran.stderr);
+    assert!(
+        Curl::http(field.host.place.v4, 80).from(&field.attacker.namespace).is_ok(),
+        "nothing is attached"
+    );
+
+    firewall.policy(&policy(&[WEB, SSH], &[]))?;
+    let mut agent = firewall.start(&[])?;
+    agent.process.kill()?;
+    firewall.policy(&policy(&[WEB], &[]))?;
+    let mut forced = firewall.run_command(&["--force"]);
+    forced.env("SSH_CONNECTION", CONNECTION);
+    let mut forced = Process::spawn(forced, "forced", firewall.logs())?;
+    forced.wait_for_log("enforcing", SOON)?;
+    assert_eq!(Curl::http(field.host.place.v4, 80).from(&field.attacker.namespace), Answer::Silence);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_reload_that_would_cut_the_admin_is_refused() -> Result<()> {
+    let field = Field::new()?;
+    let (firewall, _agent) = field.protected(&policy(&[WEB, SSH], &[]))?;
+    let reload = |more: &[&str], connection: &str| -> Result<Ran> {
+        let arguments = ["reload"].iter().chain(more);
+        run(firewall.ask_command(arguments).env("SSH_CONNECTION", connection))
+    };
+    assert_eq!(reload(&[], CONNECTION)?.code, Some(0), "the connection stays allowed");
+    firewall.policy(&policy(&[WEB], &[]))?;
+    let ran = reload(&[], CONNECTION)?;
+    assert_eq!(ran.code, Some(1), "{}", ran.text());
+    assert!(ran.stderr.contains("--force"), "{}", ran.stderr);
+    assert_eq!(firewall.metrics()?.sum("mpesa_fw_reloads_total", &[("result", "refused")]), 1.0);
+    assert_eq!(
+        reload(&[], "196.201.214.9 50000 203.0.113.10 22")?.code,
+        Some(1),
+        "port 22 is not allowed either"
+    );
+    assert_eq!(reload(&[], "127.0.0.1 50000 127.0.0.1 22")?.code, Some(0), "loopback is never touched");
+    firewall.reload(&policy(&[WEB, SSH], &[]))?;
+    firewall.policy(&policy(&[WEB], &[]).replace("mode: enforce", "mode: observe"))?;
+    assert_eq!(reload(&[], CONNECTION)?.code, Some(0), "observing cuts nothing");
+    firewall.reload(&policy(&[WEB, SSH], &[]))?;
+    firewall.policy(&policy(&[WEB], &[]))?;
+    assert_eq!(reload(&["--force"], CONNECTION)?.code, Some(0));
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn the_guard_knows_a_real_session_even_without_its_environment() -> Result<()> {
+    let field = Field::new()?;
+    let (firewall, _agent) = field.protected(&policy(&[WEB, SSH], &[]))?;
+    let session = Session::open(&field.host, firewall.logs())?;
+    let reload = |prefix: &str| {
+        session.say(
+            &field,
+            &format!(
+                "{prefix}{} --runtime-dir {} reload",
+                firewall.binary.display(),
+                firewall.runtime().display()
+            ),
+        )
+    };
+    assert_eq!(reload("")?.code, Some(0), "{}", reload("")?.text());
+    firewall.policy(&policy(&[WEB], &[]))?;
+    for prefix in ["", "env -i ", "setsid --wait env -u SSH_CONNECTION "] {
+        let ran = reload(prefix)?;
+        assert_eq!(ran.code, Some(1), "{prefix}: {}", ran.text());
+        assert!(ran.text().contains("--force"), "{prefix}: {}", ran.text());
+    }
+    assert_eq!(session.say(&field, "echo still here")?.stdout.trim(), "still here");
+    Ok(())
+}
+
+/// An sshd on the host, and the key that opens it.
+struct Session {
+    _sshd: Process,
+    key: std::path::PathBuf,
+}
+
+impl Session {
+    fn open(host: &Host, directory: &Path) -> Result<Self> {
+        let (host_key, key) = (directory.join("host_key"), directory.join("user_key"));
+        for path in [&host_key, &key] {
+            ok(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(path))?;
+        }
+        let authorized = directory.join("authorized_keys");
+        fs::copy(key.with_extension("pub"), &authorized).context("could not authorize the key")?;
+        // sshd wants a directory in /run, which this machine need not have: it gets a /run of its own.
+        let mut sshd = host.namespace.command("unshare");
+        let private_run =
+            "mount -t tmpfs tmpfs /run && mkdir -m 0755 /run/sshd && exec /usr/sbin/sshd \"$@\"";
+        sshd.args(["--mount", "--propagation", "private", "--", "sh", "-c", private_run, "sshd"]);
+        sshd.args(["-D", "-e", "-f", "/dev/null", "-p", "2222", "-h"]).arg(&host_key);
+        for option in ["PermitRootLogin=prohibit-password", "UsePAM=no", "StrictModes=no", "PidFile=none"] {
+            sshd.args(["-o", option]);
+        }
+        sshd.arg("-o").arg(format!("AuthorizedKeysFile={}", authorized.display()));
+        let mut sshd = Process::spawn(sshd, "sshd", directory)?;
+        sshd.wait_for_log("listening on", SOON)?;
+        Ok(Self { _sshd: sshd, key })
+    }
+
+    /// Runs a command in a session from where the admin sits.
+    fn say(&self, field: &Field, command: &str) -> Result<Ran> {
+        let mut ssh = field.attacker.namespace.command("ssh");
+        for option in [
+            "BatchMode=yes",
+            "StrictHostKeyChecking=no",
+            "UserKnownHostsFile=/dev/null",
+            "LogLevel=ERROR",
+            "ConnectTimeout=5",
+        ] {
+            ssh.args(["-o", option]);
+        }
+        ssh.args(["-F", "/dev/null", "-p", "2222", "-i"])
+            .arg(&self.key)
+            .arg(format!("root@{}", field.host.place.v4))
+            .arg(command);
+        run(&mut ssh)
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn only_root_may_ask_the_agent() -> Result<()> {
+    let field = Field::new()?;
+    let (firewall, _agent) = field.protected(&policy(&[WEB], &[]))?;
+    holds("the control socket", SOON, || firewall.runtime().join("control.sock").exists())?;
+    // The directories above must not be what keeps the other user out.
+    ok(Command::new("chmod").arg("0755").arg(field.network.scratch.path()).arg(&firewall.directory))?;
+    let public = tempfile::Builder::new().prefix("mpfw-public-").tempdir()?;
+    ok(Command::new("chmod").arg("0755").arg(public.path()))?;
+    let binary = public.path().join("mpesa-fw");
+    fs::copy(&firewall.binary, &binary)?;
+    let mut reload = field.host.namespace.command("setpriv");
+    reload.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(&binary);
+    reload.arg("--runtime-dir").arg(firewall.runtime()).arg("reload");
+    let ran = run(&mut reload)?;
+    assert!(matches!(ran.code, Some(3 | 4)), "{:?}: {}", ran.code, ran.text());
+    assert_eq!(firewall.namespace.get(Firewall::METRICS, "/healthz")?.0, 200);
+    Ok(())
+}

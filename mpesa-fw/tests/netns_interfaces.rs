@@ -1,0 +1,238 @@
+//! Which interfaces are protected, and how, while they come and go.
+
+mod support;
+
+use anyhow::Result;
+use support::{Field, SOON, WEB, policy};
+use testbed::{Answer, Curl, Firewall, Host, attach_foreign_xdp, holds, ok, place};
+
+fn get(field: &Field, from: &Host) -> Answer {
+    Curl::http(field.host.place.v4, 80).from(&from.namespace)
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn the_native_mode_is_named() -> Result<()> {
+    let field = Field::new()?;
+    let (firewall, mut agent) = field.protected(&policy(&[WEB], &[]))?;
+    agent.process.wait_for_log("enforcing", SOON)?;
+    let status = firewall.ask(["status"])?.stdout;
+    assert!(status.contains("enforcing") && status.contains("eth0") && status.contains("native"), "{status}");
+    assert_eq!(
+        firewall.metrics()?.sum("mpesa_fw_enforcing", &[("interface", "eth0")]),
+        2.0,
+        "both directions"
+    );
+    let json = firewall.status()?.to_string();
+    assert!(json.contains("eth0") && json.contains("native"), "{json}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn the_generic_mode_is_named_and_works() -> Result<()> {
+    let field = Field::new()?;
+    let _web = field.web(&[80])?;
+    let firewall = field.firewall()?;
+    firewall.policy(&policy(&[WEB], &[]))?;
+    let _agent = firewall.start(&["--xdp", "generic"])?;
+    let status = firewall.ask(["status"])?.stdout;
+    assert!(status.contains("generic"), "{status}");
+    assert!(get(&field, &field.safaricom).is_ok());
+    assert_eq!(get(&field, &field.attacker), Answer::Silence);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_foreign_program_is_kept_and_tc_stands_in() -> Result<()> {
+    let field = Field::new()?;
+    let _web = field.web(&[80])?;
+    let firewall = field.firewall()?;
+    attach_foreign_xdp(&field.host, firewall.bpffs().parent().expect("it has one"))?;
+    firewall.policy(&policy(&[WEB], &[]))?;
+    let _agent = firewall.start(&[])?;
+    assert!(ok(field.host.namespace.command("bpftool").args(["prog", "show"]))?.contains("foreign"));
+    assert!(
+        ok(field.host.namespace.command("ip").args(["-details", "link", "show", "eth0"]))?.contains("xdp")
+    );
+    for address in field.addresses() {
+        assert!(Curl::http(address, 80).from(&field.safaricom.namespace).is_ok());
+        assert_eq!(Curl::http(address, 80).from(&field.attacker.namespace), Answer::Silence);
+    }
+    let status = firewall.ask(["status"])?.text().to_lowercase();
+    assert!(status.contains("tc") && status.contains("foreign"), "{status}");
+    let metrics = firewall.metrics()?;
+    assert!(metrics.dropped("ingress", "web", "source_not_allowed") > 0.0);
+    let told = metrics.samples.iter().any(|sample| {
+        sample.name.contains("tc_ingress")
+            || sample.name.contains("fallback")
+            || sample.labels.values().any(|value| value.contains("tc"))
+    });
+    assert!(told, "a metric tells that TC stands in");
+
+    // Also after a reload and with a new agent.
+    firewall.reload(&policy(&[WEB, "{ name: more, ports: [81], from: [any] }"], &[]))?;
+    assert_eq!(get(&field, &field.attacker), Answer::Silence);
+    assert!(get(&field, &field.safaricom).is_ok());
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn xdp_required_refuses_where_the_hook_is_taken() -> Result<()> {
+    let field = Field::new()?;
+    let _web = field.web(&[80])?;
+    let firewall = field.firewall()?;
+    attach_foreign_xdp(&field.host, firewall.bpffs().parent().expect("it has one"))?;
+    firewall.policy(&policy(&[WEB], &[]))?;
+    let ran = firewall.run(&["--xdp", "required"])?;
+    assert_eq!(ran.code, Some(4), "{}", ran.text());
+    assert!(ran.stderr.contains("eth0"), "{}", ran.stderr);
+    assert!(get(&field, &field.attacker).is_ok(), "nothing is half-attached");
+    let tc = ok(field.host.namespace.command("bpftool").args(["net", "show"]))?;
+    assert!(!tc.contains("tcx"), "{tc}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn an_interface_that_comes_back_is_protected_again() -> Result<()> {
+    let field = Field::new()?;
+    let _web = field.web(&[80])?;
+    let (firewall, _agent) = field.protected(&policy(&[WEB], &[]))?;
+    let before = firewall.metrics()?;
+    for round in 0..2 {
+        field.network.router.sh(&format!("ip link delete {}", field.host.place.name))?;
+        holds("the loss to be noticed", SOON, || {
+            firewall
+                .metrics()
+                .is_ok_and(|metrics| metrics.sum("mpesa_fw_enforcing", &[("interface", "eth0")]) == 0.0)
+        })?;
+        assert_eq!(firewall.namespace.get(Firewall::METRICS, "/readyz")?.0, 503, "round {round}");
+        field.network.link(&field.host)?;
+        holds("protection", SOON, || {
+            firewall.namespace.get(Firewall::METRICS, "/readyz").is_ok_and(|(status, _)| status == 200)
+        })?;
+        assert_eq!(get(&field, &field.attacker), Answer::Silence);
+        assert!(get(&field, &field.safaricom).is_ok());
+    }
+    assert_eq!(firewall.metrics()?.went_back(&before), [] as [String; 0]);
+    firewall.reload(&policy(&[WEB, "{ name: more, ports: [81], from: [any] }"], &[]))?;
+    assert_eq!(get(&field, &field.attacker), Answer::Silence);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_named_interface_that_is_missing_is_waited_for() -> Result<()> {
+    let field = Field::new()?;
+    let firewall = field.firewall()?;
+    firewall.policy(&policy(&[WEB], &[]).replace("[eth0]", "[eth0, eth1]"))?;
+    let mut agent = firewall.spawn(&[])?;
+    holds("the agent to answer", SOON, || {
+        firewall.namespace.get(Firewall::METRICS, "/readyz").is_ok_and(|(status, _)| status == 503)
+    })?;
+    agent.process.wait_for_log("eth1", SOON)?;
+    assert_eq!(
+        firewall.metrics()?.sum("mpesa_fw_enforcing", &[("interface", "eth0")]),
+        2.0,
+        "what is there is protected"
+    );
+    field
+        .host
+        .namespace
+        .sh("ip link add eth1 type veth peer name other; ip link set eth1 up; ip link set other up")?;
+    holds("readiness", SOON, || {
+        firewall.namespace.get(Firewall::METRICS, "/readyz").is_ok_and(|(status, _)| status == 200)
+    })?;
+    assert_eq!(firewall.metrics()?.sum("mpesa_fw_enforcing", &[("interface", "eth1")]), 2.0);
+    agent.process.wait_for_log("enforcing", SOON)?;
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn globs_match_what_appears_later_but_no_veth() -> Result<()> {
+    let field = Field::new()?;
+    field
+        .host
+        .namespace
+        .sh("ip link add ext0 type dummy; ip link set ext0 up; ip link add extv type veth peer name extw")?;
+    let firewall = field.firewall()?;
+    firewall.policy(&policy(&[WEB], &[]).replace("[eth0]", "[\"e*\"]"))?;
+    let _agent = firewall.start(&[])?;
+    let enforcing = |name: &str| {
+        firewall.metrics().map(|metrics| metrics.sum("mpesa_fw_enforcing", &[("interface", name)]))
+    };
+    assert_eq!(enforcing("ext0")?, 2.0);
+    assert_eq!(enforcing("eth0")? + enforcing("extv")? + enforcing("extw")?, 0.0, "veth");
+    // eth0 carries addresses and is not protected: said, and counted.
+    assert_eq!(firewall.metrics()?.sum("mpesa_fw_unprotected_interfaces", &[]), 1.0);
+    assert!(firewall.ask(["status"])?.stdout.contains("eth0"));
+    field.host.namespace.sh("ip link add ext1 type dummy; ip link set ext1 up")?;
+    holds("the new interface to be protected", SOON, || enforcing("ext1").is_ok_and(|sum| sum == 2.0))?;
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn default_is_the_interface_of_the_default_route() -> Result<()> {
+    let field = Field::new()?;
+    let _web = field.web(&[80])?;
+    field.host.namespace.sh(
+        "ip link add lan0 type veth peer name lan1; ip address add 10.9.9.9/24 dev lan0; ip link set lan0 up",
+    )?;
+    let (firewall, _agent) = field.protected(&policy(&[WEB], &[]).replace("[eth0]", "[default]"))?;
+    assert_eq!(get(&field, &field.attacker), Answer::Silence);
+    let metrics = firewall.metrics()?;
+    assert_eq!(metrics.sum("mpesa_fw_enforcing", &[("interface", "eth0")]), 2.0);
+    assert_eq!(metrics.sum("mpesa_fw_enforcing", &[("interface", "lan0")]), 0.0);
+    assert_eq!(metrics.sum("mpesa_fw_unprotected_interfaces", &[]), 1.0);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn interfaces_without_ethernet_are_refused_by_name() -> Result<()> {
+    let field = Field::new()?;
+    field.host.namespace.sh("ip tuntap add mode tun name tun7; ip link set tun7 up")?;
+    let firewall = field.firewall()?;
+    firewall.policy(&policy(&[WEB], &[]).replace("[eth0]", "[eth0, tun7]"))?;
+    let ran = firewall.run(&[])?;
+    assert_eq!(ran.code, Some(1), "{}", ran.text());
+    assert!(ran.stderr.contains("tun7"), "{}", ran.stderr);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn several_interfaces_have_counts_of_their_own() -> Result<()> {
+    let field = Field::new()?;
+    let lan = field.network.add(place::INTRANET)?;
+    // A second leg, straight to the intranet machine.
+    field.host.namespace.sh(&format!(
+        "ip link add eth1 type veth peer name direct netns {}
+         ip address add 10.30.0.1/24 dev eth1; ip link set eth1 up",
+        lan.namespace.name()
+    ))?;
+    lan.namespace.sh("ip address add 10.30.0.2/24 dev direct; ip link set direct up")?;
+    let _web = field.web(&[80])?;
+    let rules = policy(&["{ name: web, ports: [80], from: [10.30.0.2, 196.201.214.200] }"], &[])
+        .replace("[eth0]", "[eth0, eth1]");
+    let (firewall, _agent) = field.protected(&rules)?;
+    assert!(Curl::http(std::net::Ipv4Addr::new(10, 30, 0, 1), 80).patience(3.0).from(&lan.namespace).is_ok());
+    let passed = |name: &str| {
+        firewall.metrics().map(|metrics| {
+            metrics.sum(
+                "mpesa_fw_passed_packets_total",
+                &[("interface", name), ("rule", "web"), ("direction", "ingress")],
+            )
+        })
+    };
+    assert!(passed("eth1")? > 0.0);
+    assert_eq!(passed("eth0")?, 0.0);
+    assert!(get(&field, &field.safaricom).is_ok());
+    assert!(passed("eth0")? > 0.0);
+    Ok(())
+}

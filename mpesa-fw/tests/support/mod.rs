@@ -1,0 +1,126 @@
+//! What the namespace tests share: a callback host, Safaricom and an attacker around a router, and policies.
+
+#![allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
+
+use std::{net::IpAddr, time::Duration};
+
+use anyhow::Result;
+use testbed::{
+    Drops, Firewall, Host, Metrics, Network, Place, Started, Wire, place,
+    serve::{Nginx, Site},
+};
+
+/// Long enough for anything that should happen at once.
+pub const SOON: Duration = Duration::from_secs(10);
+/// Long enough to believe that an answer will not come.
+pub const NEVER: Duration = Duration::from_millis(400);
+
+/// The network of most tests. Dropped from the top.
+pub struct Field {
+    pub host: Host,
+    pub safaricom: Host,
+    pub attacker: Host,
+    pub network: Network,
+}
+
+impl Field {
+    pub fn new() -> Result<Self> {
+        let network = Network::new()?;
+        let host = network.add(place::CALLBACK_HOST)?;
+        let safaricom = network.add(place::SAFARICOM)?;
+        let attacker = network.add(place::ATTACKER)?;
+        Ok(Self { host, safaricom, attacker, network })
+    }
+
+    /// The firewall of the callback host, not started.
+    pub fn firewall(&self) -> Result<Firewall<'_>> {
+        Firewall::new(&self.network, &self.host.namespace, env!("CARGO_BIN_EXE_mpesa-fw"))
+    }
+
+    /// The firewall of the callback host, running.
+    pub fn protected(&self, policy: &str) -> Result<(Firewall<'_>, Started)> {
+        let firewall = self.firewall()?;
+        firewall.policy(policy)?;
+        let agent = firewall.start(&[])?;
+        Ok((firewall, agent))
+    }
+
+    /// nginx on the callback host.
+    pub fn web(&self, ports: &[u16]) -> Result<Nginx> {
+        web(&self.network, &self.host, ports)
+    }
+
+    /// Both addresses of the callback host.
+    pub fn addresses(&self) -> [IpAddr; 2] {
+        [self.host.place.v4.into(), self.host.place.v6.into()]
+    }
+
+    /// Frames from the router to the host. The fence goes to UDP port 9, which [`FENCE`] opens.
+    pub fn wire(&self) -> Result<Wire> {
+        self.wire_from(place::SAFARICOM)
+    }
+
+    /// Likewise with the addresses of another place as `S4` and `S6`.
+    pub fn wire_from(&self, source: Place) -> Result<Wire> {
+        Wire::towards(
+            &self.host,
+            &self.network.router,
+            source,
+            "to_host()/IP(src='192.0.2.9',dst=H4)/UDP(sport=9,dport=9)",
+        )
+    }
+
+    /// Frames from the host to the router. The fence goes to UDP port 9 of 192.0.2.9, which [`OUT_FENCE`] allows.
+    pub fn wire_out(&self) -> Result<Wire> {
+        Wire::out_of(
+            &self.host,
+            &self.network.router,
+            place::SAFARICOM,
+            "to_router()/IP(src=H4,dst='192.0.2.9')/UDP(sport=9,dport=9)",
+        )
+    }
+}
+
+/// nginx on any place.
+pub fn web(network: &Network, host: &Host, ports: &[u16]) -> Result<Nginx> {
+    let sites: Vec<Site<'_>> =
+        ports.iter().map(|port| Site { port: *port, certificate: None, body: "here" }).collect();
+    Nginx::start(&host.namespace, network.scratch.path(), &format!("nginx-{}", host.place.name), &sites)
+}
+
+/// A service for the fence of [`Field::wire`].
+pub const FENCE: &str = "{ name: fence, protocol: udp, ports: [9], from: [192.0.2.9] }";
+/// A destination for the fence of [`Field::wire_out`].
+pub const OUT_FENCE: &str = "{ name: fence, protocol: udp, ports: [9], to: [192.0.2.9] }";
+/// The port 80 for Safaricom only.
+pub const WEB: &str = "{ name: web, ports: [80], from: [196.201.214.200, \"2001:db8:0:214::200\"] }";
+
+/// A policy that drops by default and enforces on eth0.
+pub fn policy(services: &[&str], allow: &[&str]) -> String {
+    let list = |key: &str, rules: &[&str]| match rules {
+        [] => format!("  {key}: []\n"),
+        rules => {
+            format!("  {key}:\n{}", rules.iter().map(|rule| format!("    - {rule}\n")).collect::<String>())
+        }
+    };
+    format!(
+        "version: 1\nmode: enforce\ninterfaces: [eth0]\ningress:\n  default: drop\n{}egress:\n  default: drop\n{}",
+        list("services", services),
+        list("allow", allow)
+    )
+}
+
+/// Drops as [`Metrics::drops_since`] gives them.
+pub fn drops<const N: usize>(expected: [(&str, u64); N]) -> Drops {
+    expected.into_iter().map(|(what, count)| (what.to_owned(), count)).collect()
+}
+
+/// Only what was dropped and why, for senders that repeat themselves.
+pub fn kinds(drops: &Drops) -> Vec<&str> {
+    drops.keys().map(String::as_str).collect()
+}
+
+/// Passed packets of a rule since an earlier scrape.
+pub fn passed_since(now: &Metrics, before: &Metrics, direction: &str, rule: &str) -> u64 {
+    (now.passed(direction, rule) - before.passed(direction, rule)) as u64
+}

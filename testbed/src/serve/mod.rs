@@ -1,0 +1,9 @@
+//! Servers for the places of a testbed.
+
+mod dnsmasq;
+mod echo;
+mod nginx;
+
+pub use dnsmasq::Dnsmasq;
+pub use echo::{TcpEcho, UdpEcho};
+pub use nginx::{Certificate, Nginx, Site};
