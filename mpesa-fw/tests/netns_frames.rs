@@ -65,7 +65,7 @@ fn tags_that_were_taken_off_are_no_way_around() -> Result<()> {
     let _echo = UdpEcho::start(&field.host.namespace, 53)?;
     let firewall = field.firewall()?;
     // At TC ingress the kernel has taken the outer tag off, as a NIC with rx-vlan-offload does.
-    attach_foreign_xdp(&field.host, firewall.bpffs().parent().expect("it has one"))?;
+    attach_foreign_xdp(&field.host, firewall.bpffs.parent().expect("it has one"))?;
     firewall.policy(&policy(&[DNS, FENCE], &[]))?;
     let _agent = firewall.start(&[])?;
     let before = firewall.metrics()?;

@@ -34,6 +34,10 @@ pub struct Firewall<'a> {
     pub directory: PathBuf,
     /// What stands in for `/etc/resolv.conf`, if anything.
     pub resolv_conf: Option<PathBuf>,
+    /// Where it serves metrics, inside its namespace; [`METRICS`](Self::METRICS) unless changed.
+    pub metrics: SocketAddr,
+    /// Its directory for pins.
+    pub bpffs: PathBuf,
 }
 
 /// A running agent.
@@ -44,7 +48,7 @@ pub struct Started {
 }
 
 impl<'a> Firewall<'a> {
-    /// Where it serves metrics, inside its namespace.
+    /// Where it serves metrics if not told otherwise.
     pub const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9477);
 
     /// Makes the directories and mounts a bpffs for it.
@@ -56,7 +60,15 @@ impl<'a> Firewall<'a> {
         let directory = network.scratch.directory(name)?;
         network.scratch.directory(&format!("{name}/state"))?;
         network.scratch.bpffs(&format!("{name}/bpffs"))?;
-        Ok(Self { namespace, binary: binary.into(), directory, resolv_conf: None })
+        let bpffs = directory.join("bpffs/mpesa-fw");
+        Ok(Self {
+            namespace,
+            binary: binary.into(),
+            directory,
+            resolv_conf: None,
+            metrics: Self::METRICS,
+            bpffs,
+        })
     }
 
     /// A file (0600) beside the rules file.
@@ -86,10 +98,10 @@ impl<'a> Firewall<'a> {
             None => self.namespace.command(&self.binary),
         };
         command.arg("run").arg("--rules").arg(self.directory.join("rules.yaml"));
-        command.arg("--metrics").arg(Self::METRICS.to_string());
+        command.arg("--metrics").arg(self.metrics.to_string());
         command.arg("--state-dir").arg(self.directory.join("state"));
         command.arg("--runtime-dir").arg(self.runtime());
-        command.arg("--bpffs").arg(self.bpffs()).args(more);
+        command.arg("--bpffs").arg(&self.bpffs).args(more);
         // The guard would otherwise look at the connection of whoever runs the tests.
         command.env_remove("SSH_CONNECTION").env_remove("SSH_CLIENT").env_remove("NOTIFY_SOCKET");
         command
@@ -102,7 +114,7 @@ impl<'a> Firewall<'a> {
     pub fn start(&self, more: &[&str]) -> Result<Started> {
         let mut started = self.spawn(more)?;
         let ready = eventually("/readyz", START, || {
-            let ready = self.namespace.get(Self::METRICS, "/readyz").is_ok_and(|(status, _)| status == 200);
+            let ready = self.namespace.get(self.metrics, "/readyz").is_ok_and(|(status, _)| status == 200);
             (ready || !started.process.running()).then_some(ready)
         });
         if !matches!(ready, Ok(true)) {
@@ -160,7 +172,7 @@ impl<'a> Firewall<'a> {
     /// # Errors
     /// It does not answer, or not in Prometheus' format.
     pub fn metrics(&self) -> Result<Metrics> {
-        let (status, text) = self.namespace.get(Self::METRICS, "/metrics")?;
+        let (status, text) = self.namespace.get(self.metrics, "/metrics")?;
         anyhow::ensure!(status == 200, "/metrics answers {status}: {text}");
         text.parse()
     }
@@ -179,12 +191,6 @@ impl<'a> Firewall<'a> {
     #[must_use]
     pub fn runtime(&self) -> PathBuf {
         self.directory.join("runtime")
-    }
-
-    /// Its directory for pins.
-    #[must_use]
-    pub fn bpffs(&self) -> PathBuf {
-        self.directory.join("bpffs/mpesa-fw")
     }
 
     /// Where logs of its servers may go too.

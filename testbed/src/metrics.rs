@@ -65,14 +65,14 @@ impl Metrics {
         self.moved("mpesa_fw_would_drop_packets_total", before)
     }
 
-    /// Counters (`_total`) that are smaller than in an earlier scrape, or gone.
+    /// Counters (`_total`) that are smaller than in an earlier scrape, or gone though they had counted.
     #[must_use]
     pub fn went_back(&self, before: &Self) -> Vec<String> {
         let counters = before.samples.iter().filter(|sample| sample.name.ends_with("_total"));
         let smaller = counters.filter(|sample| {
             let now =
                 self.samples.iter().find(|other| other.name == sample.name && other.labels == sample.labels);
-            now.is_none_or(|now| now.value < sample.value)
+            now.map_or(0.0, |now| now.value) < sample.value
         });
         smaller.map(|sample| format!("{}{:?} was {}", sample.name, sample.labels, sample.value)).collect()
     }
