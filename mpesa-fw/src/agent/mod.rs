@@ -1,8 +1,8 @@
 //! Keeps the datapath as the policy says.
 //!
-//! [`Agent::start`] puts the first generation in force, [`Agent::reload`] the next ones; between them the
-//! [tasks](tasks) watch interfaces, resolve names and keep flows. What changes hooks or tables takes the `change`
-//! lock, one at a time.
+//! [`Agent::start`] puts the first generation in force, [`Agent::reload`] the next ones; between them its
+//! [tasks](Agent::tasks) watch interfaces, resolve names and keep flows. What changes hooks or tables takes the
+//! `change` lock, one at a time.
 
 pub mod change;
 pub mod clock;
