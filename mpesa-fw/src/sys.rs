@@ -587,3 +587,13 @@ fn present(answer: io::Result<()>) -> io::Result<bool> {
 fn possible_cpus() -> io::Result<usize> {
     aya::util::nr_cpus().map_err(|(path, error)| io::Error::other(format!("{path}: {error}")))
 }
+
+/// Gives memory that is free back to the system: reading and compiling a large policy leaves much of it, and the
+/// allocator would keep it for good. Does nothing where the C library is not glibc.
+pub fn trim_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes a number, and locks what it touches.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

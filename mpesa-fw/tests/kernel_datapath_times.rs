@@ -2,7 +2,6 @@
 #![cfg(not(mpesa_fw_no_object))]
 
 #[path = "kernel_datapath_lab/mod.rs"]
-#[allow(dead_code, reason = "shared with tests that use more of it")]
 mod lab;
 
 use std::time::{Duration, Instant};
@@ -25,6 +24,7 @@ fn where_the_time_of_a_reload_goes() {
         let (mut datapath, open) = timed(|| lab.open());
         let twelve: Vec<String> = (1..=12).map(|n| format!("196.201.214.{n}/32")).collect();
         report("open", &mut [open]);
+        memory("open");
         reloads(
             &mut datapath,
             &policy(&twelve.iter().map(String::as_str).collect::<Vec<_>>()),
@@ -32,6 +32,7 @@ fn where_the_time_of_a_reload_goes() {
             20,
         );
 
+        memory("after 20 reloads");
         let many: Vec<String> = (0..100_000u32)
             .map(|n| format!("{}/32", std::net::Ipv4Addr::from(0x0b00_0000 + n * 977)))
             .collect();
@@ -82,6 +83,13 @@ fn reloads(datapath: &mut mpesa_fw::datapath::Datapath, policy: &Policy, what: &
     report(&format!("{what}: compile"), &mut compiles);
     report(&format!("{what}: stage"), &mut stages);
     report(&format!("{what}: commit"), &mut commits);
+}
+
+fn memory(when: &str) {
+    let status = std::fs::read_to_string("/proc/self/status").expect("/proc");
+    let lines: Vec<_> =
+        status.lines().filter(|line| line.starts_with("Rss") || line.starts_with("VmHWM")).collect();
+    eprintln!("{when}: {}", lines.join(", "));
 }
 
 fn timed<T>(work: impl FnOnce() -> T) -> (T, [Duration; 2]) {

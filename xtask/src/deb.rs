@@ -13,7 +13,7 @@ mod root;
 
 /// What the binary writes about itself: its arguments and where the package's list of assets expects the answer.
 const WRITTEN: [(&[&str], &str); 4] = [
-    (&["man"], "mpesa-fw.1"),
+    (&["man"], "mpesa-fw.8"),
     (&["completions", "bash"], "mpesa-fw.bash"),
     (&["completions", "zsh"], "_mpesa-fw"),
     (&["completions", "fish"], "mpesa-fw.fish"),

@@ -68,7 +68,9 @@ impl Change {
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         let mut lines = self.other.clone();
-        for (what, names) in [("service", &self.services), ("destination", &self.destinations), ("set", &self.sets)] {
+        for (what, names) in
+            [("service", &self.services), ("destination", &self.destinations), ("set", &self.sets)]
+        {
             for (sign, list) in [('+', &names.added), ('-', &names.removed), ('~', &names.changed)] {
                 lines.extend(list.iter().map(|name| format!("{sign} {what} {name}")));
             }
@@ -86,7 +88,11 @@ impl Names {
         Self {
             added: new.keys().filter(|n| !old.contains_key(*n)).map(owned).collect(),
             removed: old.keys().filter(|n| !new.contains_key(*n)).map(owned).collect(),
-            changed: new.iter().filter(|(n, v)| old.get(*n).is_some_and(|o| o != *v)).map(|(n, _)| owned(n)).collect(),
+            changed: new
+                .iter()
+                .filter(|(n, v)| old.get(*n).is_some_and(|o| o != *v))
+                .map(|(n, _)| owned(n))
+                .collect(),
         }
     }
 }
@@ -205,7 +211,7 @@ mod tests {
     fn what_is_different_is_said_in_a_line_each() {
         let old = policy("observe", "{ admins: [10.0.0.1, 10.0.0.2] }", &format!("{SSH}, {WEB}"), DNS);
         let changed = "{ name: dns, to: [10.0.0.3], protocol: udp, ports: [53] }, { name: ntp, to: [any], protocol: udp, ports: [123] }";
-        let new = policy("enforce", "{ admins: [10.0.0.2, 10.0.0.9, 10.0.0.10] }", &format!("{SSH}"), changed);
+        let new = policy("enforce", "{ admins: [10.0.0.2, 10.0.0.9, 10.0.0.10] }", SSH, changed);
         let change = Change::between(&old, &new);
         assert_eq!(
             change.lines(),

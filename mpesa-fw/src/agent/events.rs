@@ -2,10 +2,7 @@
 
 use std::{collections::VecDeque, net::IpAddr};
 
-use mpesa_fw_common::{
-    Direction, DropReason,
-    event::Event,
-};
+use mpesa_fw_common::{Direction, DropReason, event::Event};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use zerocopy::FromBytes;
@@ -76,7 +73,8 @@ impl EventLog {
     /// Takes the bytes of one event. `interface` finds a name by index.
     pub fn take(&mut self, bytes: &[u8], interface: impl FnOnce(u32) -> String) {
         let Ok((event, _)) = Event::read_from_prefix(bytes) else { return };
-        let direction = if event.direction == Direction::Egress as u8 { Direction::Egress } else { Direction::Ingress };
+        let direction =
+            if event.direction == Direction::Egress as u8 { Direction::Egress } else { Direction::Ingress };
         let reason = DropReason::try_from(event.reason).unwrap_or(DropReason::Internal);
         if self.events.len() == KEPT {
             self.events.pop_front();

@@ -33,7 +33,8 @@ pub(super) struct Upkeep {
 pub(super) fn upkeep(datapath: &Datapath) -> Result<Upkeep, AgentError> {
     let now = clock::monotonic();
     let flows = datapath.flows()?;
-    let idle = |key: &FlowKey, state: &FlowState| key.protocol == TCP && now.saturating_sub(state.last_seen) > IDLE;
+    let idle =
+        |key: &FlowKey, state: &FlowState| key.protocol == TCP && now.saturating_sub(state.last_seen) > IDLE;
     let with_socket: HashSet<FlowKey> = if flows.iter().any(|(key, state)| idle(key, state)) {
         let sockets = Sockets::dump().map_err(AgentError::netlink("list the sockets of this host"))?;
         sockets.connected.iter().map(|c| c.key).collect()

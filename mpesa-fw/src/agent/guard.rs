@@ -58,7 +58,13 @@ impl SshConnection {
 ///
 /// # Errors
 /// It would be dropped, in a mode that drops, at an interface that will be protected.
-pub(super) fn check(judge: &Judge<'_>, mode: Mode, connection: SshConnection, view: &View, choice: &Choice) -> Result<(), WouldCut> {
+pub(super) fn check(
+    judge: &Judge<'_>,
+    mode: Mode,
+    connection: SshConnection,
+    view: &View,
+    choice: &Choice,
+) -> Result<(), WouldCut> {
     let drops = match mode {
         Mode::Enforce => true,
         Mode::Observe => false,
@@ -85,7 +91,8 @@ fn passes_a_hook(connection: SshConnection, view: &View, choice: &Choice) -> boo
     if connection.client.is_loopback() || view.addresses.iter().any(|(_, a)| *a == connection.client) {
         return false;
     }
-    let mut on = view.addresses.iter().filter(|(_, a)| *a == connection.server).map(|(index, _)| index).peekable();
+    let mut on =
+        view.addresses.iter().filter(|(_, a)| *a == connection.server).map(|(index, _)| index).peekable();
     on.peek().is_none() || on.any(|index| choice.protect.contains_key(index))
 }
 
@@ -172,16 +179,24 @@ mod tests {
 
     #[test]
     fn replies_count_too() {
-        let cut = outcome(&prepared("pass", "drop"), Mode::Enforce, "198.51.100.1 50000 10.0.0.5 2222").unwrap_err();
+        let cut = outcome(&prepared("pass", "drop"), Mode::Enforce, "198.51.100.1 50000 10.0.0.5 2222")
+            .unwrap_err();
         assert_eq!(cut.direction, "egress");
-        assert_eq!(outcome(&prepared("pass", "pass"), Mode::Enforce, "198.51.100.1 50000 10.0.0.5 2222"), Ok(()));
+        assert_eq!(
+            outcome(&prepared("pass", "pass"), Mode::Enforce, "198.51.100.1 50000 10.0.0.5 2222"),
+            Ok(())
+        );
     }
 
     #[test]
     fn observe_mode_and_other_interfaces_cut_nothing() {
         let policy = prepared("drop", "drop");
         assert_eq!(outcome(&policy, Mode::Observe, "203.0.113.8 50000 10.0.0.5 22"), Ok(()));
-        assert_eq!(outcome(&policy, Mode::Enforce, "203.0.113.8 50000 10.1.0.5 22"), Ok(()), "eth1 is not protected");
+        assert_eq!(
+            outcome(&policy, Mode::Enforce, "203.0.113.8 50000 10.1.0.5 22"),
+            Ok(()),
+            "eth1 is not protected"
+        );
         assert_eq!(outcome(&policy, Mode::Enforce, "127.0.0.1 50000 127.0.0.1 22"), Ok(()));
         // An address that no interface has may be translated on the way here: not known not to be protected.
         assert!(outcome(&policy, Mode::Enforce, "203.0.113.8 50000 192.0.2.1 22").is_err());
@@ -192,7 +207,10 @@ mod tests {
         let parse = SshConnection::parse;
         let zone = parse("fe80::1%eth0 50000 fe80::2%eth0 22").unwrap();
         assert_eq!((zone.client.to_string(), zone.server_port), ("fe80::1".to_owned(), 22));
-        assert_eq!(parse("::ffff:203.0.113.7 1 ::ffff:10.0.0.5 22").unwrap().client.to_string(), "203.0.113.7");
+        assert_eq!(
+            parse("::ffff:203.0.113.7 1 ::ffff:10.0.0.5 22").unwrap().client.to_string(),
+            "203.0.113.7"
+        );
         assert_eq!(parse(""), None);
         assert_eq!(parse("a b c d"), None);
         assert_eq!(parse("203.0.113.7 50000 10.0.0.5"), None);

@@ -49,8 +49,9 @@ impl Surroundings {
     pub(super) async fn look(policy: &Policy) -> Result<Self, AgentError> {
         let this = Self::look_leniently(policy).await?;
         // A glob may match what can't be protected; a name is meant.
-        let named =
-            |name: &str| policy.interfaces.iter().any(|p| matches!(p, InterfacePattern::Name(n) if n == name));
+        let named = |name: &str| {
+            policy.interfaces.iter().any(|p| matches!(p, InterfacePattern::Name(n) if n == name))
+        };
         match this.choice.refused.iter().find(|refused| named(&refused.name)) {
             Some(refused) => Err(AgentError::Unfit(refused.clone())),
             None => Ok(this),
@@ -62,7 +63,8 @@ impl Surroundings {
     /// # Errors
     /// The kernel does not answer.
     pub(super) async fn look_leniently(policy: &Policy) -> Result<Self, AgentError> {
-        let routes = if policy.interfaces.contains(&InterfacePattern::Default) { Routes::Ask } else { Routes::Leave };
+        let routes =
+            if policy.interfaces.contains(&InterfacePattern::Default) { Routes::Ask } else { Routes::Leave };
         let doing = "list the interfaces of this host";
         let view = Links::open().map_err(AgentError::netlink(doing))?.view(routes).await;
         let view = view.map_err(AgentError::netlink(doing))?;
@@ -120,8 +122,11 @@ pub(super) fn take(names: &mut Names, Answer { name, result }: Answer) {
     match result {
         Ok((addresses, ttl)) => names.answered(&name, addresses, ttl, clock::unix()),
         Err(error) => {
+            let known = names.is_known(&name);
             if names.failed(&name, error.clone(), clock::unix()) {
-                tracing::warn!(%name, %error, "a name of the policy was not resolved: the last good answer counts");
+                let consequence =
+                    if known { "the last good answer counts" } else { "egress to it is denied until it is" };
+                tracing::warn!(%name, %error, "a name of the policy was not resolved: {consequence}");
             }
         }
     }
@@ -211,7 +216,11 @@ fn union(
 }
 
 /// What to say where the agent's own questions to `servers` would be dropped.
-pub(super) fn resolver_notes(installed: &Installed, servers: &[std::net::SocketAddr], own: &[IpAddr]) -> Vec<String> {
+pub(super) fn resolver_notes(
+    installed: &Installed,
+    servers: &[std::net::SocketAddr],
+    own: &[IpAddr],
+) -> Vec<String> {
     if installed.running.slots.names.is_empty() {
         return Vec::new();
     }
@@ -263,6 +272,9 @@ impl Installed {
 impl Agent {
     /// Says whether the policy is in force, when that changes (or when another generation runs).
     pub(super) fn tell_protection(&self, tell: Tell) {
+        if tell == Tell::Anew {
+            self.wake_trace.notify_one();
+        }
         let mut state = self.state();
         let running = Arc::clone(&state.current.running);
         let now = state.current.network.protection(running.mode());

@@ -127,7 +127,11 @@ fn default_interfaces(view: &View) -> Vec<u32> {
     if !view.default_routes.is_empty() {
         return view.default_routes.iter().copied().collect();
     }
-    view.links.values().filter(|link| link.kind.is_none() && link.layer == Layer::Ethernet).map(|link| link.index).collect()
+    view.links
+        .values()
+        .filter(|link| link.kind.is_none() && link.layer == Layer::Ethernet)
+        .map(|link| link.index)
+        .collect()
 }
 
 fn glob_may_match(link: &Link) -> bool {
@@ -140,9 +144,9 @@ fn unfit(link: &Link, taken: usize) -> Option<String> {
         Layer::Other(layer) => Some(format!(
             "it is not Ethernet ({layer}), and only Ethernet frames can be judged: name the Ethernet interface below it"
         )),
-        Layer::Ethernet if taken >= INTERFACES => {
-            Some(format!("{INTERFACES} interfaces are protected already, and no more fit: name fewer in `interfaces`"))
-        }
+        Layer::Ethernet if taken >= INTERFACES => Some(format!(
+            "{INTERFACES} interfaces are protected already, and no more fit: name fewer in `interfaces`"
+        )),
         Layer::Ethernet => None,
     }
 }
@@ -151,7 +155,9 @@ fn unfit(link: &Link, taken: usize) -> Option<String> {
 fn matches(glob: &[u8], name: &[u8]) -> bool {
     match (glob.split_first(), name.split_first()) {
         (None, None) => true,
-        (Some((b'*', rest)), _) => matches(rest, name) || name.split_first().is_some_and(|(_, n)| matches(glob, n)),
+        (Some((b'*', rest)), _) => {
+            matches(rest, name) || name.split_first().is_some_and(|(_, n)| matches(glob, n))
+        }
         (Some((b'?', rest)), Some((_, n))) => matches(rest, n),
         (Some((g, rest)), Some((c, n))) => g == c && matches(rest, n),
         (Some(_), None) | (None, Some(_)) => false,
@@ -167,8 +173,12 @@ mod tests {
             links: links
                 .iter()
                 .map(|(index, name, kind, layer)| {
-                    let link =
-                        Link { index: *index, name: (*name).into(), kind: kind.map(Into::into), layer: layer.clone() };
+                    let link = Link {
+                        index: *index,
+                        name: (*name).into(),
+                        kind: kind.map(Into::into),
+                        layer: layer.clone(),
+                    };
                     (*index, link)
                 })
                 .collect(),
@@ -200,7 +210,10 @@ mod tests {
 
     #[test]
     fn names_may_be_veth_and_are_waited_for() {
-        let choice = choose(&[InterfacePattern::Name("ethveth".into()), InterfacePattern::Name("eth9".into())], &host());
+        let choice = choose(
+            &[InterfacePattern::Name("ethveth".into()), InterfacePattern::Name("eth9".into())],
+            &host(),
+        );
         assert_eq!(names(&choice), ["ethveth"]);
         assert_eq!(choice.missing, ["eth9"]);
     }
@@ -215,7 +228,8 @@ mod tests {
 
     #[test]
     fn what_is_no_ethernet_is_refused_by_name() {
-        let choice = choose(&[InterfacePattern::Name("wg0".into()), InterfacePattern::Name("lo".into())], &host());
+        let choice =
+            choose(&[InterfacePattern::Name("wg0".into()), InterfacePattern::Name("lo".into())], &host());
         assert!(choice.protect.is_empty());
         assert_eq!(choice.refused.iter().map(|r| r.name.as_str()).collect::<Vec<_>>(), ["lo", "wg0"]);
     }

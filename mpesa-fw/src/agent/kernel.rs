@@ -17,7 +17,10 @@ impl Kernel {
     }
 
     /// Runs `f` on the datapath on a thread that may block. A panic in it goes on in the caller.
-    pub(super) async fn with<R: Send + 'static>(&self, f: impl FnOnce(&mut Datapath) -> R + Send + 'static) -> R {
+    pub(super) async fn with<R: Send + 'static>(
+        &self,
+        f: impl FnOnce(&mut Datapath) -> R + Send + 'static,
+    ) -> R {
         let this = self.clone();
         beside(move || f(&mut this.lock())).await
     }

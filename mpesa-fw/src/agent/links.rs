@@ -1,4 +1,8 @@
 //! Asks the kernel for its interfaces, addresses and default routes (rtnetlink), and hears of changes.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "netlink's enums grow with the kernel; what they gain means nothing here"
+)]
 
 use std::{io, net::IpAddr};
 
@@ -128,7 +132,6 @@ impl Changes {
                 Some(message) => match message.payload {
                     NetlinkPayload::Overrun(_) => return Change::Overrun,
                     NetlinkPayload::InnerMessage(message) if matters(&message) => return Change::Any,
-                    // netlink_packet_core's enum, not ours: acknowledgements and the like.
                     _ => {}
                 },
             }
@@ -166,7 +169,9 @@ fn link(message: &LinkMessage) -> Option<Link> {
     } else if message.header.link_layer_type == LinkLayerType::Loopback {
         Layer::Loopback
     } else {
-        Layer::Other(kind.clone().unwrap_or_else(|| format!("{:?}", message.header.link_layer_type).to_lowercase()))
+        Layer::Other(
+            kind.clone().unwrap_or_else(|| format!("{:?}", message.header.link_layer_type).to_lowercase()),
+        )
     };
     Some(Link { index: message.header.index, name: name?, kind, layer })
 }

@@ -105,7 +105,8 @@ mod tests {
 
     #[test]
     fn the_holder_is_found_by_inode() {
-        let locks = "1: POSIX  ADVISORY  READ 11 00:1b:77 0 EOF\n2: FLOCK  ADVISORY  WRITE 4242 00:1b:77 0 EOF\n";
+        let locks =
+            "1: POSIX  ADVISORY  READ 11 00:1b:77 0 EOF\n2: FLOCK  ADVISORY  WRITE 4242 00:1b:77 0 EOF\n";
         assert_eq!(pid_of(locks, 77), Some(4242));
         assert_eq!(pid_of(locks, 78), None);
     }

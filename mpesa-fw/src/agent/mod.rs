@@ -33,6 +33,7 @@ mod start;
 pub mod status;
 mod store;
 mod tasks;
+mod trace;
 mod watch;
 
 use std::{
@@ -54,7 +55,6 @@ pub use reload::{ReloadRequest, Reloaded};
 pub use running::{Running, hex};
 pub use snapshot::Snapshot;
 pub use start::private_directory;
-
 
 pub use status::Status;
 
@@ -78,6 +78,7 @@ pub struct Agent {
     resolver: tokio::sync::Mutex<Resolver>,
     wake_network: Notify,
     wake_names: Notify,
+    wake_trace: Notify,
     started_at: u64,
     names_store: Store,
     reloads_store: Store,

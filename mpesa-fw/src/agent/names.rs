@@ -56,6 +56,11 @@ impl Names {
         self.entries.get(name).is_some_and(|entry| entry.answered_at.is_some() || entry.failures > 0)
     }
 
+    /// Whether it has an address.
+    pub(super) fn is_known(&self, name: &str) -> bool {
+        self.entries.get(name).is_some_and(|entry| !entry.addresses.is_empty())
+    }
+
     /// The names of a policy with their slots; what is known of those that stay is kept.
     pub(super) fn set_slots(&mut self, slots: &BTreeMap<String, u16>) {
         let mut before = std::mem::take(&mut self.entries);
@@ -88,7 +93,13 @@ impl Names {
     }
 
     /// An answer came.
-    pub(super) fn answered(&mut self, name: &str, answer: impl IntoIterator<Item = IpAddr>, ttl: u64, now: u64) {
+    pub(super) fn answered(
+        &mut self,
+        name: &str,
+        answer: impl IntoIterator<Item = IpAddr>,
+        ttl: u64,
+        now: u64,
+    ) {
         let Some(entry) = self.entries.get_mut(name) else { return };
         entry.addresses.retain(|_, seen| now.saturating_sub(*seen) < GRACE);
         entry.addresses.extend(answer.into_iter().filter(is_host).map(|address| (address, now)));

@@ -67,7 +67,9 @@ impl Agent {
         };
         match &result {
             Ok(done) => tracing::info!(generation = done.generation, digest = &done.digest[..12], "reloaded"),
-            Err(error) => tracing::error!(result = label, "nothing was reloaded, the policy in force stays: {error}"),
+            Err(error) => {
+                tracing::error!(result = label, "nothing was reloaded, the policy in force stays: {error}")
+            }
         }
         let reloads = {
             let mut state = self.state();
@@ -78,6 +80,8 @@ impl Agent {
             tracing::warn!(%error, "the count of reloads was not saved");
         }
         drop(one);
+        // Not before the answer: it takes a while after a large policy.
+        tokio::task::spawn_blocking(crate::sys::trim_memory);
         notify::ready(self.state().protection.label());
         result
     }

@@ -45,7 +45,8 @@ impl Resolver {
                 return;
             }
         };
-        let mut answers = stream::iter(names.into_iter().map(|name| ask_one(resolver, name))).buffer_unordered(AT_ONCE);
+        let mut answers =
+            stream::iter(names.into_iter().map(|name| ask_one(resolver, name))).buffer_unordered(AT_ONCE);
         while let Some(answer) = answers.next().await {
             answered(answer);
         }
@@ -54,7 +55,9 @@ impl Resolver {
     /// The servers that are asked; none where the system's file can't be read.
     pub(super) fn servers(&mut self) -> Vec<SocketAddr> {
         self.resolver()
-            .map(|resolver| resolver.config().name_servers().iter().map(|server| server.socket_addr).collect())
+            .map(|resolver| {
+                resolver.config().name_servers().iter().map(|server| server.socket_addr).collect()
+            })
             .unwrap_or_default()
     }
 
@@ -94,6 +97,8 @@ async fn ask_one(resolver: &TokioResolver, name: String) -> Answer {
             let ttl = answer.valid_until().saturating_duration_since(Instant::now());
             Ok((answer.iter().collect(), ttl.as_secs()))
         }
+        Err(error) if error.is_nx_domain() => Err("the resolver says that there is no such name".to_owned()),
+        Err(error) if error.is_no_records_found() => Err("the resolver knows no address of it".to_owned()),
         Err(error) => Err(error.to_string()),
     };
     Answer { name, result }

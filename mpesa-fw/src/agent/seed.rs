@@ -57,7 +57,13 @@ impl Denied {
 ///
 /// # Errors
 /// The kernel does not list its sockets, or refuses a flow.
-pub(super) fn seed(datapath: &Datapath, judge: &Judge<'_>, mode: Mode, generation: u32, own: &HashSet<IpAddr>) -> Result<Seeded, AgentError> {
+pub(super) fn seed(
+    datapath: &Datapath,
+    judge: &Judge<'_>,
+    mode: Mode,
+    generation: u32,
+    own: &HashSet<IpAddr>,
+) -> Result<Seeded, AgentError> {
     let sockets = Sockets::dump().map_err(AgentError::netlink("list the sockets of this host"))?;
     let known: HashSet<FlowKey> = datapath.flows()?.into_iter().map(|(key, _)| key).collect();
     let mut seeded = Seeded::default();
@@ -101,14 +107,28 @@ impl Seeded {
         }
     }
 
+    /// Leaves out what was said before.
+    pub(super) fn without(mut self, known: &[Denied]) -> Self {
+        self.denied.retain(|denied| !known.contains(denied));
+        self.denied_total = self.denied.len();
+        self
+    }
+
     /// Says it in the log.
     pub(super) fn log(&self, mode: Mode) {
         if self.seeded > 0 {
-            tracing::info!(connections = self.seeded, "connections that were open are known: their replies pass");
+            tracing::info!(
+                connections = self.seeded,
+                "connections that were open are known: their replies pass"
+            );
         }
         let consequence = match mode {
-            Mode::Enforce => "an open connection is not permitted by egress: its packets are dropped from now on",
-            Mode::Observe => "an open connection is not permitted by egress: it would be dropped in enforce mode",
+            Mode::Enforce => {
+                "an open connection is not permitted by egress: its packets are dropped from now on"
+            }
+            Mode::Observe => {
+                "an open connection is not permitted by egress: it would be dropped in enforce mode"
+            }
         };
         for Denied { protocol, local, remote, reason } in &self.denied {
             tracing::warn!(%protocol, %local, %remote, %reason, "{consequence}");

@@ -107,11 +107,13 @@ impl Agent {
             resolver: tokio::sync::Mutex::new(resolver),
             wake_network: Notify::new(),
             wake_names: Notify::new(),
+            wake_trace: Notify::new(),
             started_at: clock::unix(),
             names_store,
             reloads_store,
             _bpffs_lock: bpffs_lock,
         });
+        beside(crate::sys::trim_memory).await;
         agent.tell_protection(Tell::Anew);
         notify::ready(agent.state().protection.label());
         Ok(agent)
@@ -153,7 +155,8 @@ pub fn private_directory(path: &Path, mode: u32) -> Result<(), AgentError> {
     DirBuilder::new().recursive(true).mode(mode).create(path).map_err(AgentError::file("create", path))?;
     let meta = fs::metadata(path).map_err(AgentError::file("read", path))?;
     if meta.mode() & 0o022 != 0 {
-        let why = std::io::Error::other("group or others can write it; use a directory of its own, mode 0750");
+        let why =
+            std::io::Error::other("group or others can write it; use a directory of its own, mode 0750");
         return Err(AgentError::file("use", path)(why));
     }
     Ok(())

@@ -147,9 +147,12 @@ impl Status {
     pub fn new(snapshot: Snapshot) -> Self {
         let running = &snapshot.running;
         let policy = &running.policy;
-        let services = policy.ingress.services.iter().map(|s| snapshot.rule(Direction::Ingress, &s.name)).collect();
-        let destinations = policy.egress.allow.iter().map(|d| snapshot.rule(Direction::Egress, &d.name)).collect();
-        let interfaces: Vec<InterfaceStatus> = snapshot.attachments.iter().map(InterfaceStatus::new).collect();
+        let services =
+            policy.ingress.services.iter().map(|s| snapshot.rule(Direction::Ingress, &s.name)).collect();
+        let destinations =
+            policy.egress.allow.iter().map(|d| snapshot.rule(Direction::Egress, &d.name)).collect();
+        let interfaces: Vec<InterfaceStatus> =
+            snapshot.attachments.iter().map(InterfaceStatus::new).collect();
         let warnings = snapshot.warnings(&interfaces);
         Self {
             protection: snapshot.protection,
@@ -246,11 +249,17 @@ impl Snapshot {
             .filter(|set| expired(&set.expires))
             .map(|set| format!("the set `{}` has expired: compare its addresses with the source", set.name))
             .collect();
-        warnings.extend(interfaces.iter().flat_map(|i| i.notes.iter().map(|note| format!("{}: {note}", i.name))));
+        warnings
+            .extend(interfaces.iter().flat_map(|i| i.notes.iter().map(|note| format!("{}: {note}", i.name))));
         warnings.extend(self.failed.iter().map(|(name, why)| format!("{name} is not protected: {why}")));
         warnings.extend(self.names.iter().filter_map(|name| {
             let error = name.error.as_ref()?;
-            Some(format!("name {} was not resolved, the last good answer counts: {error}", name.name))
+            let consequence = if name.addresses.is_empty() {
+                "egress to it is denied"
+            } else {
+                "the last good answer counts"
+            };
+            Some(format!("the name `{}` was not resolved, {consequence}: {error}", name.name))
         }));
         warnings.extend(self.notes.iter().cloned());
         warnings.extend(self.running.warnings.iter().cloned());
@@ -281,7 +290,9 @@ impl InterfaceStatus {
             [("ingress", &attachment.ahead_of_ingress), ("egress", &attachment.ahead_of_egress)]
         {
             if !ahead.is_empty() {
-                notes.push(format!("other programs see {direction} packets first and may accept them on their own: {ahead:?}"));
+                notes.push(format!(
+                    "other programs see {direction} packets first and may accept them on their own: {ahead:?}"
+                ));
             }
         }
         Self {

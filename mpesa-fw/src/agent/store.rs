@@ -41,7 +41,8 @@ impl Store {
     /// The directory can't be written.
     pub(super) fn write<T: Serialize>(&self, value: &T) -> io::Result<()> {
         let beside = self.path.with_extension("new");
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        let mut file =
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
         file.write_all(&serde_json::to_vec(value)?)?;
         fs::rename(&beside, &self.path)
     }

@@ -19,13 +19,17 @@ impl Agent {
         tasks.spawn(Arc::clone(self).resolve_names());
         tasks.spawn(Arc::clone(self).keep_flows());
         tasks.spawn(Arc::clone(self).drain_events());
+        if self.options.trace_packets {
+            tasks.spawn(Arc::clone(self).trace_packets());
+        }
         tasks
     }
 
     async fn resolve_names(self: Arc<Self>) {
         self.publish_names().await;
         loop {
-            let wait = self.state().current.names.next_due().map(|due| due.saturating_sub(clock::unix()).max(1));
+            let wait =
+                self.state().current.names.next_due().map(|due| due.saturating_sub(clock::unix()).max(1));
             tokio::select! {
                 () = sleep(Duration::from_secs(wait.unwrap_or(3600))) => {}
                 () = self.wake_names.notified() => {}
@@ -74,7 +78,11 @@ impl Agent {
             sleep(UPKEEP).await;
             match self.kernel.with(|datapath| flows::upkeep(datapath)).await {
                 Ok(found) => {
-                    tracing::debug!(expired = found.expired, peers = found.remotes.len(), "flows looked through");
+                    tracing::debug!(
+                        expired = found.expired,
+                        peers = found.remotes.len(),
+                        "flows looked through"
+                    );
                     self.state().current.names.in_use(&found.remotes, clock::unix());
                 }
                 Err(error) => tracing::error!("flows could not be looked through: {error}"),

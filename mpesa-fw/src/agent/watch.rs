@@ -30,7 +30,9 @@ impl Agent {
         loop {
             match Changes::subscribe() {
                 Ok(changes) => self.follow(changes).await,
-                Err(error) => tracing::error!(%error, "changes of interfaces can't be watched; they are looked at every second"),
+                Err(error) => {
+                    tracing::error!(%error, "changes of interfaces can't be watched; they are looked at every second")
+                }
             }
             self.resync().await;
             sleep(REOPEN).await;
@@ -97,6 +99,7 @@ impl Agent {
     ) -> Result<(Vec<Attachment>, BTreeMap<String, String>), AgentError> {
         let running = Arc::clone(running);
         let (view, published) = (view.clone(), self.state().current.published.clone());
+        let known = self.state().current.seeded.denied.clone();
         self.kernel
             .with(move |datapath| {
                 let own = view.addresses.iter().map(|(_, a)| *a);
@@ -124,8 +127,10 @@ impl Agent {
                         }
                     }
                     match seeded {
-                        Ok(seeded) => seeded.log(running.mode()),
-                        Err(error) => tracing::warn!(%error, "connections that were open may lose their replies"),
+                        Ok(seeded) => seeded.without(&known).log(running.mode()),
+                        Err(error) => {
+                            tracing::warn!(%error, "connections that were open may lose their replies")
+                        }
                     }
                 }
                 Ok((datapath.attachments()?, failed))

@@ -18,8 +18,13 @@ pub(super) const BPFFS: &str = "/sys/fs/bpf/mpesa-fw";
 #[derive(Debug, Parser)]
 #[command(name = "mpesa-fw", version, max_term_width = 100)]
 #[command(after_help = "\
-Exit codes: 0 ok, 1 the answer is no (an invalid policy, a refused reload), 2 usage, 3 no agent answers,\n\
-4 the kernel or missing permissions, 70 a defect of mpesa-fw.")]
+Exit codes:
+   0  ok
+   1  the answer is no: an invalid policy, a refused reload
+   2  the command line can't be understood
+   3  no agent answers
+   4  the kernel, the system or missing permissions
+  70  a defect of mpesa-fw")]
 pub(super) struct Arguments {
     /// Directory of the agent's lock and control socket.
     #[arg(long, global = true, value_name = "DIR", default_value = "/run/mpesa-fw")]

@@ -44,7 +44,8 @@ mod tests {
 
     #[test]
     fn the_variable_is_found_among_others() {
-        let environment = b"HOME=/root\0XSSH_CONNECTION=no\0SSH_CONNECTION=203.0.113.7 52814 10.0.0.5 22\0TERM=vt100\0";
+        let environment =
+            b"HOME=/root\0XSSH_CONNECTION=no\0SSH_CONNECTION=203.0.113.7 52814 10.0.0.5 22\0TERM=vt100\0";
         let connection = variable(environment).and_then(SshConnection::parse).unwrap();
         assert_eq!(connection.client.to_string(), "203.0.113.7");
         assert_eq!(variable(b"HOME=/root\0"), None);

@@ -43,16 +43,34 @@ pub(super) fn check(arguments: &CheckArguments) -> Result<(), Failure> {
             if arguments.format.format == Format::Table {
                 return Err(Failure::from(crate::agent::AgentError::Policy(errors)));
             }
-            Report { valid: false, errors: errors.findings, warnings: Vec::new(), does_not_fit: None, policy: None }
+            Report {
+                valid: false,
+                errors: errors.findings,
+                warnings: Vec::new(),
+                does_not_fit: None,
+                policy: None,
+            }
         }
         Ok(loaded) => match digest(&loaded.policy) {
             Ok(digest) => {
                 let policy = Some(Summary::new(&loaded.policy, digest));
-                Report { valid: true, errors: Vec::new(), warnings: loaded.warnings, does_not_fit: None, policy }
+                Report {
+                    valid: true,
+                    errors: Vec::new(),
+                    warnings: loaded.warnings,
+                    does_not_fit: None,
+                    policy,
+                }
             }
             Err(error) => {
                 let does_not_fit = Some(error.to_string());
-                Report { valid: false, errors: Vec::new(), warnings: loaded.warnings, does_not_fit, policy: None }
+                Report {
+                    valid: false,
+                    errors: Vec::new(),
+                    warnings: loaded.warnings,
+                    does_not_fit,
+                    policy: None,
+                }
             }
         },
     };

@@ -2,11 +2,7 @@
 
 use std::path::Path;
 
-use super::{
-    arguments::BPFFS,
-    failure::Failure,
-    output::print,
-};
+use super::{arguments::BPFFS, failure::Failure, output::print};
 use crate::{
     agent::Options,
     control::{Answer, Client, ClientError, Request},

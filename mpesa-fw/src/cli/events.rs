@@ -21,7 +21,8 @@ pub(super) fn events(runtime_dir: &Path, arguments: &EventsArguments) -> Result<
             Format::Json => print_json(&events),
             Format::Table if events.is_empty() => print("nothing was dropped since the agent started\n"),
             Format::Table => {
-                let head = ["TIME", "INTERFACE", "DIRECTION", "REASON", "RULE", "PROTOCOL", "SOURCE", "TARGET", ""];
+                let head =
+                    ["TIME", "INTERFACE", "DIRECTION", "REASON", "RULE", "PROTOCOL", "SOURCE", "TARGET", ""];
                 print(&table(&head, events.iter().map(row)))
             }
         },

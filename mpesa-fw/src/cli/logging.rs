@@ -7,7 +7,8 @@ use tracing_subscriber::{EnvFilter, fmt};
 /// What `MPESA_FW_LOG` may change: `debug`, `mpesa_fw=debug,hickory_resolver=info`.
 const VARIABLE: &str = "MPESA_FW_LOG";
 /// Libraries say what the agent says better.
-const DEFAULT: &str = "info,hickory_resolver=error,hickory_proto=error,netlink_proto=error,aya=warn,aya_obj=warn";
+const DEFAULT: &str =
+    "info,hickory_resolver=error,hickory_proto=error,netlink_proto=error,aya=warn,aya_obj=warn";
 
 /// Starts logging, once a process.
 pub(super) fn start() {

@@ -19,7 +19,8 @@ pub(super) fn reload(runtime_dir: &Path, arguments: ReloadArguments) -> Result<(
     let rules = arguments
         .file
         .map(|file| {
-            std::path::absolute(&file).map_err(|e| Failure::usage(format!("`{}` is no path: {e}", file.display())))
+            std::path::absolute(&file)
+                .map_err(|e| Failure::usage(format!("`{}` is no path: {e}", file.display())))
         })
         .transpose()?;
     let request = Request::Reload { rules, force: arguments.force, caller: caller::ssh_connection() };
@@ -56,6 +57,10 @@ fn text(done: &Reloaded) -> String {
         );
     }
     let (generation, digest, mode) = (done.generation, &done.digest[..done.digest.len().min(12)], &done.mode);
-    let _ = writeln!(text, "generation {generation} is in force ({mode}, digest {digest}, from {})", done.rules.display());
+    let _ = writeln!(
+        text,
+        "generation {generation} is in force ({mode}, digest {digest}, from {})",
+        done.rules.display()
+    );
     text
 }

@@ -1,6 +1,7 @@
 //! `mpesa-fw run`
 
 use std::{
+    io::ErrorKind,
     net::{SocketAddr, TcpListener},
     path::Path,
     sync::Arc,
@@ -28,7 +29,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Runs the agent until it is told to end.
 pub(super) fn run(runtime_dir: &Path, arguments: RunArguments) -> Result<(), Failure> {
     logging::start();
-    let RunArguments { rules, metrics, state_dir, bpffs, xdp, tc, flows_capacity, trace_packets, force } = arguments;
+    let RunArguments { rules, metrics, state_dir, bpffs, xdp, tc, flows_capacity, trace_packets, force } =
+        arguments;
     let rules = std::path::absolute(&rules)
         .map_err(|error| Failure::usage(format!("`{}` is no path: {error}", rules.display())))?;
     let options = Options {
@@ -47,7 +49,9 @@ pub(super) fn run(runtime_dir: &Path, arguments: RunArguments) -> Result<(), Fai
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_keep_alive(KEEP_ALIVE)
         .build()
-        .map_err(|error| Failure::system(format!("cannot start: {error}"), "are there file descriptors left?"))?;
+        .map_err(|error| {
+            Failure::system(format!("cannot start: {error}"), "are there file descriptors left?")
+        })?;
     runtime.block_on(serve(options, metrics, caller::ssh_connection()))
 }
 
@@ -77,7 +81,8 @@ async fn serve(options: Options, metrics: SocketAddr, caller: Option<SshConnecti
         }
     });
 
-    let unheard = |error| Failure::system(format!("cannot hear of signals: {error}"), "this should not happen");
+    let unheard =
+        |error| Failure::system(format!("cannot hear of signals: {error}"), "this should not happen");
     let mut terminate = signal(SignalKind::terminate()).map_err(unheard)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(unheard)?;
     let mut hang_up = signal(SignalKind::hangup()).map_err(unheard)?;
@@ -111,12 +116,12 @@ fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
         tracing::warn!(%address, "metrics are served beyond this host: whoever reaches that port can read them");
     }
     TcpListener::bind(address).map_err(|error| {
-        let help = match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                "another program has that port: give this one another with --metrics ADDRESS:PORT"
-            }
-            std::io::ErrorKind::AddrNotAvailable => "this host has no such address (yet): choose another with --metrics",
-            _ => "choose another address with --metrics ADDRESS:PORT",
+        let help = if error.kind() == ErrorKind::AddrInUse {
+            "another program has that port: give this one another with --metrics ADDRESS:PORT"
+        } else if error.kind() == ErrorKind::AddrNotAvailable {
+            "this host has no such address (yet): choose another with --metrics ADDRESS:PORT"
+        } else {
+            "choose another address with --metrics ADDRESS:PORT"
         };
         Failure::system(format!("cannot serve metrics on {address}: {error}"), help)
     })

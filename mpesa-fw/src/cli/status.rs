@@ -69,9 +69,11 @@ fn head(text: &mut String, status: &Status, now: OffsetDateTime) {
 fn interfaces(text: &mut String, status: &Status) {
     let hook = |kind: &Option<String>| kind.clone().unwrap_or_else(|| "NOT JUDGED".to_owned());
     let rows = status.interfaces.iter().map(|i| vec![i.name.clone(), hook(&i.ingress), hook(&i.egress)]);
-    let missing = status.missing.iter().map(|name| vec![name.clone(), "waited for".into(), "waited for".into()]);
+    let missing =
+        status.missing.iter().map(|name| vec![name.clone(), "waited for".into(), "waited for".into()]);
     let refused = status.refused.iter().map(|r| vec![r.name.clone(), "refused".into(), r.reason.clone()]);
-    let _ = write!(text, "\n{}", table(&["INTERFACE", "INGRESS", "EGRESS"], rows.chain(missing).chain(refused)));
+    let _ =
+        write!(text, "\n{}", table(&["INTERFACE", "INGRESS", "EGRESS"], rows.chain(missing).chain(refused)));
     for open in &status.unprotected {
         let addresses: Vec<String> = open.addresses.iter().map(ToString::to_string).collect();
         let _ = writeln!(text, " {}  not protected, carries {}", open.name, addresses.join(", "));
@@ -81,7 +83,12 @@ fn interfaces(text: &mut String, status: &Status) {
 fn services(text: &mut String, status: &Status, now: OffsetDateTime) {
     let row = |kind: &str, rule: &RuleStatus| {
         let last = rule.last_passed.map_or_else(|| "never".to_owned(), |time| ago(time, now));
-        vec![format!("{kind} {}", rule.rule), rule.passed_packets.to_string(), rule.dropped_packets.to_string(), last]
+        vec![
+            format!("{kind} {}", rule.rule),
+            rule.passed_packets.to_string(),
+            rule.dropped_packets.to_string(),
+            last,
+        ]
     };
     let services = status.services.iter().map(|rule| row("service", rule));
     let destinations = status.destinations.iter().map(|rule| row("destination", rule));
@@ -105,7 +112,10 @@ fn drops(text: &mut String, status: &Status) {
         let _ = writeln!(text, " and {} more: --format json shows all", status.drops.len() - DROPS);
     }
     for (set, packets) in status.near_misses.iter().filter(|(_, packets)| **packets > 0) {
-        let _ = writeln!(text, " {packets} of them from the range that set {set} watches: has the provider moved?");
+        let _ = writeln!(
+            text,
+            " {packets} of them from the range that set {set} watches: has the provider moved?"
+        );
     }
 }
 

@@ -57,19 +57,25 @@ impl Client {
     /// # Errors
     /// There is none, or it is no.
     pub fn ask(&self, request: Request) -> Result<Answer, ClientError> {
-        let stream = UnixStream::connect(&self.path).map_err(|error| match error.kind() {
-            io::ErrorKind::PermissionDenied => {
-                ClientError::Forbidden { path: self.path.clone(), uid: nix::unistd::geteuid().as_raw() }
-            }
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NotThere(self.path.clone()),
-            _ => self.broken(error),
-        })?;
+        let stream = UnixStream::connect(&self.path).map_err(|error| self.not_connected(error))?;
         let reply = exchange(stream, request).map_err(|error| self.broken(error))?;
         if reply.version != VERSION {
-            let why = format!("it speaks version {} of the control socket, this client {VERSION}", reply.version);
+            let why =
+                format!("it speaks version {} of the control socket, this client {VERSION}", reply.version);
             return Err(self.broken(io::Error::other(why)));
         }
         reply.outcome.map_err(ClientError::Refused)
+    }
+
+    fn not_connected(&self, error: io::Error) -> ClientError {
+        let path = self.path.clone();
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            return ClientError::Forbidden { path, uid: nix::unistd::geteuid().as_raw() };
+        }
+        if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) {
+            return ClientError::NotThere(path);
+        }
+        self.broken(error)
     }
 
     fn broken(&self, source: io::Error) -> ClientError {

@@ -54,7 +54,8 @@ impl Listener {
         DirBuilder::new().mode(0o700).create(&nursery).map_err(failed("create", &nursery))?;
         let born = nursery.join("socket");
         let bound = UnixListener::bind(&born).map_err(failed("bind", &born)).and_then(|socket| {
-            fs::set_permissions(&born, Permissions::from_mode(0o600)).map_err(failed("set the mode of", &born))?;
+            fs::set_permissions(&born, Permissions::from_mode(0o600))
+                .map_err(failed("set the mode of", &born))?;
             socket.set_nonblocking(true).map_err(failed("use", &born))?;
             fs::rename(&born, path).map_err(failed("create", path))?;
             Ok(socket)

@@ -78,7 +78,11 @@ fn may_ask(stream: &UnixStream) -> Result<(), String> {
     Err(format!("user {} (process {}) may not talk to the agent", peer.uid(), peer.pid()))
 }
 
-async fn attend<A: Answers>(mut stream: UnixStream, agent: Arc<A>, detached: mpsc::Sender<()>) -> std::io::Result<()> {
+async fn attend<A: Answers>(
+    mut stream: UnixStream,
+    agent: Arc<A>,
+    detached: mpsc::Sender<()>,
+) -> std::io::Result<()> {
     let (read, mut write) = stream.split();
     let mut line = Vec::new();
     let limit = LINE_LIMIT as u64 + 1;
@@ -107,25 +111,34 @@ async fn attend<A: Answers>(mut stream: UnixStream, agent: Arc<A>, detached: mps
 }
 
 fn request(line: &[u8]) -> Result<Request, Refusal> {
-    let no = |message: String, help: &str| Refusal { kind: Kind::Invalid, message, help: Some(help.to_owned()) };
+    let no =
+        |message: String, help: &str| Refusal { kind: Kind::Invalid, message, help: Some(help.to_owned()) };
     if line.len() > LINE_LIMIT {
-        return Err(no(format!("a request is longer than {LINE_LIMIT} bytes"), "use `mpesa-fw` to talk to the agent"));
+        return Err(no(
+            format!("a request is longer than {LINE_LIMIT} bytes"),
+            "use `mpesa-fw` to talk to the agent",
+        ));
     }
     // The version first: a newer client may ask for what this agent does not know.
     #[derive(serde::Deserialize)]
     struct Version {
         version: u32,
     }
-    let version = serde_json::from_slice::<Version>(line)
-        .map_err(|error| no(format!("a request can't be understood: {error}"), "use `mpesa-fw` to talk to the agent"))?;
+    let version = serde_json::from_slice::<Version>(line).map_err(|error| {
+        no(format!("a request can't be understood: {error}"), "use `mpesa-fw` to talk to the agent")
+    })?;
     if version.version != VERSION {
         return Err(no(
-            format!("the client speaks version {} of the control socket, this agent {VERSION}", version.version),
+            format!(
+                "the client speaks version {} of the control socket, this agent {VERSION}",
+                version.version
+            ),
             "use the `mpesa-fw` that belongs to the agent, or restart the agent",
         ));
     }
-    let call: Call = serde_json::from_slice(line)
-        .map_err(|error| no(format!("a request can't be understood: {error}"), "use `mpesa-fw` to talk to the agent"))?;
+    let call: Call = serde_json::from_slice(line).map_err(|error| {
+        no(format!("a request can't be understood: {error}"), "use `mpesa-fw` to talk to the agent")
+    })?;
     Ok(call.request)
 }
 

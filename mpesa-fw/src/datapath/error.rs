@@ -127,12 +127,11 @@ context_by_cause!(EbpfError, MapError);
 
 impl<T> Context<T> for Result<T, ProgramError> {
     fn context<W: Into<String>>(self, what: impl FnOnce() -> W) -> Result<T> {
-        self.map_err(|error| match &error {
-            ProgramError::LoadError { io_error, verifier_log } => {
-                refused(what(), io_error, &verifier_log.to_string())
+        self.map_err(|error| {
+            if let ProgramError::LoadError { io_error, verifier_log } = &error {
+                return refused(what(), io_error, &verifier_log.to_string());
             }
-            // The others carry their cause.
-            error => of_chain(what(), error),
+            of_chain(what(), &error)
         })
     }
 }
@@ -170,4 +169,32 @@ fn of_chain(what: impl Into<String>, error: &(dyn Error + 'static)) -> DatapathE
         cause = error.source();
     }
     DatapathError::new(kind, what, why, help)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_says_what_why_and_what_to_do() {
+        let denied = io::Error::from_raw_os_error(libc::EPERM);
+        let error = DatapathError::system("pin the map /x", &denied);
+        assert_eq!((error.kind(), error.exit_code()), (ErrorKind::Permission, 4));
+        let text = error.and("nothing has changed").to_string();
+        for part in ["pin the map /x", "not permitted", "nothing has changed", "CAP_BPF"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_system_error_at_the_end_of_a_chain_decides() {
+        let cause = MapError::CreateError {
+            name: String::from("FLOWS"),
+            io_error: io::Error::from_raw_os_error(libc::EPERM),
+        };
+        let error = Err::<(), _>(EbpfError::MapError(cause)).context(|| "create the maps").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Permission, "{error}");
+        let error = refused("load x", &io::Error::from_raw_os_error(libc::EACCES), "1\n2\nR0 invalid\n");
+        assert!(error.kind() == ErrorKind::Kernel && error.to_string().contains("R0 invalid"));
+    }
 }

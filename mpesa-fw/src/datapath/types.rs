@@ -66,9 +66,9 @@ pub enum IngressHook {
     XdpNative,
     /// In front of the network stack.
     XdpGeneric,
-    /// At TC, because a foreign XDP program owns the interface.
+    /// At TC, because a foreign XDP program owns the interface, or it takes none of ours.
     TcIngress {
-        /// Its program id; 0: it has gone since.
+        /// Its program id; 0: there is none, or it has gone since.
         foreign_xdp_program: u32,
     },
 }

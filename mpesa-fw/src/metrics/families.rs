@@ -52,27 +52,99 @@ impl Families {
         const BY_REASON: &[&str] = &["interface", "direction", "rule", "reason"];
         const BY_RULE: &[&str] = &["interface", "direction", "rule"];
         Ok(Self {
-            dropped_packets: counter("dropped_packets_total", "Packets dropped, by the rule charged (empty: none claims them) and the reason.", BY_REASON)?,
-            dropped_bytes: counter("dropped_bytes_total", "Bytes of dropped packets, link header included.", BY_REASON)?,
-            passed_packets: counter("passed_packets_total", "Packets passed, by the rule that allows them (empty: control traffic, replies, the default).", BY_RULE)?,
-            passed_bytes: counter("passed_bytes_total", "Bytes of passed packets, link header included.", BY_RULE)?,
-            would_drop_packets: counter("would_drop_packets_total", "Packets that observe mode let go and enforce mode would have dropped.", BY_REASON)?,
-            would_drop_bytes: counter("would_drop_bytes_total", "Bytes of packets that observe mode let go and enforce mode would have dropped.", BY_REASON)?,
-            near_misses: counter("near_miss_packets_total", "Packets dropped whose source is in a range that this set watches: the provider may have moved.", &["set"])?,
+            dropped_packets: counter(
+                "dropped_packets_total",
+                "Packets dropped, by the rule charged (empty: none claims them) and the reason.",
+                BY_REASON,
+            )?,
+            dropped_bytes: counter(
+                "dropped_bytes_total",
+                "Bytes of dropped packets, link header included.",
+                BY_REASON,
+            )?,
+            passed_packets: counter(
+                "passed_packets_total",
+                "Packets passed, by the rule that allows them (empty: control traffic, replies, the default).",
+                BY_RULE,
+            )?,
+            passed_bytes: counter(
+                "passed_bytes_total",
+                "Bytes of passed packets, link header included.",
+                BY_RULE,
+            )?,
+            would_drop_packets: counter(
+                "would_drop_packets_total",
+                "Packets that observe mode let go and enforce mode would have dropped.",
+                BY_REASON,
+            )?,
+            would_drop_bytes: counter(
+                "would_drop_bytes_total",
+                "Bytes of packets that observe mode let go and enforce mode would have dropped.",
+                BY_REASON,
+            )?,
+            near_misses: counter(
+                "near_miss_packets_total",
+                "Packets dropped whose source is in a range that this set watches: the provider may have moved.",
+                &["set"],
+            )?,
             reloads: counter("reloads_total", "Reloads, by result.", &["result"])?,
-            events_suppressed: counter("events_suppressed_total", "Events of dropped packets that were not sent to the agent because there were too many. The drops are counted all the same.", &[])?,
-            enforcing: gauge("enforcing", "1: this hook drops what the policy denies. 0: observe mode, the hook is missing, or another program may accept packets before it.", &["interface", "direction"])?,
-            hook_info: gauge("hook_info", "How an interface is judged: xdp_native, xdp_generic, tc_ingress (another XDP program owns the interface), tcx, clsact.", &["interface", "direction", "kind"])?,
-            protection: gauge("protection", "1 for the state the agent is in: enforcing, observing, or incomplete (an interface of the policy is not protected).", &["state"])?,
-            generation_info: gauge("generation_info", "The generation in force.", &["digest", "serial", "mode"])?,
-            generation_loaded: gauge("generation_loaded_timestamp_seconds", "When the generation in force was loaded.", &[])?,
-            last_passed: gauge("service_last_passed_timestamp_seconds", "When a service last let a packet pass; 0: never.", &["rule"])?,
-            set_expires: gauge("set_expires_timestamp_seconds", "The end of the last day on which the addresses of a set are to be trusted.", &["set"])?,
+            events_suppressed: counter(
+                "events_suppressed_total",
+                "Events of dropped packets that were not sent to the agent because there were too many. The drops are counted all the same.",
+                &[],
+            )?,
+            enforcing: gauge(
+                "enforcing",
+                "1: this hook drops what the policy denies. 0: observe mode, the hook is missing, or another program may accept packets before it.",
+                &["interface", "direction"],
+            )?,
+            hook_info: gauge(
+                "hook_info",
+                "How an interface is judged: xdp_native, xdp_generic, tc_ingress (another XDP program owns the interface), tcx, clsact.",
+                &["interface", "direction", "kind"],
+            )?,
+            protection: gauge(
+                "protection",
+                "1 for the state the agent is in: enforcing, observing, or incomplete (an interface of the policy is not protected).",
+                &["state"],
+            )?,
+            generation_info: gauge(
+                "generation_info",
+                "The generation in force.",
+                &["digest", "serial", "mode"],
+            )?,
+            generation_loaded: gauge(
+                "generation_loaded_timestamp_seconds",
+                "When the generation in force was loaded.",
+                &[],
+            )?,
+            last_passed: gauge(
+                "service_last_passed_timestamp_seconds",
+                "When a service last let a packet pass; 0: never.",
+                &["rule"],
+            )?,
+            set_expires: gauge(
+                "set_expires_timestamp_seconds",
+                "The end of the last day on which the addresses of a set are to be trusted.",
+                &["set"],
+            )?,
             flows: gauge("flows", "Flows that this host opened, in the flow table.", &[])?,
             flows_capacity: gauge("flows_capacity", "Room in the flow table.", &[])?,
-            unprotected: gauge("unprotected_interfaces", "Interfaces with an address, loopback aside, that are not protected.", &[])?,
-            missing: gauge("missing_interfaces", "Interfaces that the policy names and that are not there.", &[])?,
-            resolved: gauge("resolved_addresses", "Addresses that a DNS name of the policy stands for; 0: egress to it is denied.", &["name"])?,
+            unprotected: gauge(
+                "unprotected_interfaces",
+                "Interfaces with an address, loopback aside, that are not protected.",
+                &[],
+            )?,
+            missing: gauge(
+                "missing_interfaces",
+                "Interfaces that the policy names and that are not there.",
+                &[],
+            )?,
+            resolved: gauge(
+                "resolved_addresses",
+                "Addresses that a DNS name of the policy stands for; 0: egress to it is denied.",
+                &["name"],
+            )?,
             build_info: gauge("build_info", "1, by version of the agent.", &["version"])?,
         })
     }
@@ -108,10 +180,20 @@ impl Families {
     /// Every rule of the policy has its row before its first packet, or its first increase would be lost to `rate()`.
     fn zero_rows(&self, snapshot: &Snapshot) {
         let policy = &snapshot.running.policy;
-        let services = policy.ingress.services.iter().map(|s| (Direction::Ingress, s.name.as_str(), DropReason::SourceNotAllowed));
-        let destinations =
-            policy.egress.allow.iter().map(|d| (Direction::Egress, d.name.as_str(), DropReason::DestinationNotAllowed));
-        let none = [(Direction::Ingress, "", DropReason::NoService), (Direction::Egress, "", DropReason::NoDestination)];
+        let services = policy
+            .ingress
+            .services
+            .iter()
+            .map(|s| (Direction::Ingress, s.name.as_str(), DropReason::SourceNotAllowed));
+        let destinations = policy
+            .egress
+            .allow
+            .iter()
+            .map(|d| (Direction::Egress, d.name.as_str(), DropReason::DestinationNotAllowed));
+        let none = [
+            (Direction::Ingress, "", DropReason::NoService),
+            (Direction::Egress, "", DropReason::NoDestination),
+        ];
         let rules: Vec<_> = services.chain(destinations).chain(none).collect();
         for attachment in &snapshot.attachments {
             let interface = attachment.interface.name.as_str();
@@ -132,7 +214,12 @@ impl Families {
         for reason in DropReason::ALL {
             let labels = [interface.as_str(), direction.label(), rule, reason.label()];
             add(&self.dropped_packets, &self.dropped_bytes, &labels, block.dropped[*reason as usize]);
-            add(&self.would_drop_packets, &self.would_drop_bytes, &labels, block.would_drop[*reason as usize]);
+            add(
+                &self.would_drop_packets,
+                &self.would_drop_bytes,
+                &labels,
+                block.would_drop[*reason as usize],
+            );
         }
     }
 
@@ -153,7 +240,8 @@ impl Families {
             }
         }
         let refused = snapshot.refused.iter().map(|r| &r.name);
-        let absent: BTreeSet<&String> = snapshot.missing.iter().chain(refused).chain(snapshot.failed.keys()).collect();
+        let absent: BTreeSet<&String> =
+            snapshot.missing.iter().chain(refused).chain(snapshot.failed.keys()).collect();
         for name in absent {
             for direction in Direction::ALL {
                 set(&self.enforcing, &[name, direction.label()], 0.0);

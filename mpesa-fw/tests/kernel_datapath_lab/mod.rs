@@ -1,5 +1,6 @@
 //! A network namespace with a link to a peer, a bpffs of its own, and policies to load. Nothing outside is touched, and
 //! everything goes with the thread.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::{
     path::PathBuf,
@@ -77,6 +78,10 @@ impl Lab {
         }
         run(&format!("ip link set {name} up"));
         self.in_peer(&format!("ip link set p{name} up"));
+        if name == "va" {
+            // The kernel looks for carriers once a second.
+            wait_until("the link to carry packets", || self.ping(FRIEND));
+        }
         interface(name)
     }
 
@@ -115,6 +120,10 @@ impl Lab {
             flows_capacity: 65536,
             trace: false,
         }
+    }
+
+    pub(crate) fn try_open(&self) -> Result<Datapath, DatapathError> {
+        Datapath::open(self.options())
     }
 
     pub(crate) fn open(&self) -> Datapath {

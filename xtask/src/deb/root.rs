@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+use tempfile::TempDir;
 
 use crate::process::{capture, is_root, run, target};
 
@@ -17,15 +18,32 @@ const INCLUDE: &str = "--include=systemd,iproute2";
 /// Run inside the root.
 const TRY: &str = include_str!("try.sh");
 
-/// Installs, runs, upgrades, removes and purges the package.
+/// Boots the root, and what is run there then.
+const BOOT: &str = include_str!("boot.sh");
+const CHECKS: &str = include_str!("checks.sh");
+
+/// Installs, runs, upgrades, removes and purges the package, first by hand and then under systemd.
 ///
 /// # Errors
-/// When no root can be made here, or any check of `try.sh` fails.
+/// When no root can be made here, or any check fails.
 pub(crate) fn try_out(package: &Path) -> Result<()> {
     if !is_root() {
         bail!("trying the package needs root (debootstrap, chroot)");
     }
     let pristine = pristine()?;
+    println!("trying the package in a {SUITE} root");
+    let root = unpack(&pristine, package)?;
+    enter(root.path(), TRY)?;
+
+    println!("trying the package in a {SUITE} root that systemd boots");
+    let root = unpack(&pristine, package)?;
+    enter(root.path(), "dpkg --install /mpesa-fw.deb >/install.log 2>&1")?;
+    fs::write(root.path().join("checks.sh"), CHECKS).context("cannot write into the root")?;
+    checked(Command::new("sh").args(["-euc", BOOT, "boot"]).arg(root.path()))
+}
+
+/// A fresh root that holds the package as `/mpesa-fw.deb`.
+fn unpack(pristine: &Path, package: &Path) -> Result<TempDir> {
     let root = tempfile::Builder::new()
         .prefix("package-root-")
         .tempdir_in(target())
@@ -33,21 +51,29 @@ pub(crate) fn try_out(package: &Path) -> Result<()> {
     run(Command::new("tar")
         .arg("--extract")
         .arg("--file")
-        .arg(&pristine)
+        .arg(pristine)
         .arg("--directory")
         .arg(root.path()))?;
     fs::copy(package, root.path().join("mpesa-fw.deb")).context("cannot copy the package into the root")?;
-    fs::write(root.path().join("try.sh"), TRY).context("cannot write into the root")?;
+    Ok(root)
+}
 
-    // Namespaces of its own: nothing is attached to an interface of this machine or pinned in its bpffs, and the mounts
-    // go when the last process does.
-    println!("trying the package in a {SUITE} root");
-    let status = Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "--net", "--pid", "--fork", "--kill-child"])
-        .args(["sh", "-euc", ENTER, "enter"])
-        .arg(root.path())
-        .status()
-        .context("cannot run `unshare`")?;
+/// Runs a script in the root.
+///
+/// In namespaces of its own: nothing is attached to an interface of this machine or pinned in its bpffs, and the mounts
+/// go when the last process does.
+fn enter(root: &Path, script: &str) -> Result<()> {
+    fs::write(root.join("script.sh"), script).context("cannot write into the root")?;
+    checked(
+        Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "--net", "--pid", "--fork", "--kill-child"])
+            .args(["sh", "-euc", ENTER, "enter"])
+            .arg(root),
+    )
+}
+
+fn checked(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot run {:?}", command.get_program()))?;
     if !status.success() {
         bail!("the package does not behave; the failed check is above");
     }
@@ -61,7 +87,7 @@ mount -t sysfs sysfs "$1/sys"
 mount -t bpf -o mode=700 bpf "$1/sys/fs/bpf"
 mount --bind /dev "$1/dev"
 exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root DEBIAN_FRONTEND=noninteractive \
-    chroot "$1" sh -eu /try.sh
+    chroot "$1" sh -eu /script.sh
 "#;
 
 /// The root as debootstrap makes it, as a tar archive below `target/`, made once.

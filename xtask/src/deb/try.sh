@@ -23,14 +23,14 @@ contains 'the rules are a conf-file' "$conffiles" "$rules "
 contains 'the shipped set is a conf-file' "$conffiles" '/etc/mpesa-fw/safaricom.yaml '
 grep -q '^mode: observe' $rules || fail 'the rules are not in observe mode'
 say 'the rules are in observe mode'
-for file in /usr/lib/systemd/system/mpesa-fw.service /usr/share/man/man1/mpesa-fw.1.gz \
+for file in /usr/lib/systemd/system/mpesa-fw.service /usr/share/man/man8/mpesa-fw.8.gz \
     /usr/share/bash-completion/completions/mpesa-fw /usr/share/zsh/vendor-completions/_mpesa-fw \
     /usr/share/fish/vendor_completions.d/mpesa-fw.fish /usr/share/doc/mpesa-fw/copyright \
     /usr/share/doc/mpesa-fw/examples/shared-443.yaml; do
     [ -s "$file" ] || fail "$file is missing or empty"
 done
 say 'unit, man page, completions, examples'
-if zcat /usr/share/man/man1/mpesa-fw.1.gz | grep -q '^\.TH mpesa-fw 1'; then say 'the man page is one'; else fail 'man page'; fi
+if zcat /usr/share/man/man8/mpesa-fw.8.gz | grep -q '^\.TH mpesa-fw 8'; then say 'the man page is one'; else fail 'man page'; fi
 contains 'the program says its version' "$(mpesa-fw --version)" \
     "$(dpkg-query --show --showformat='${Version}' mpesa-fw | sed 's/-[^-]*$//')"
 mpesa-fw check $rules || fail 'the shipped rules are not valid'

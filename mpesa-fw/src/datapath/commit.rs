@@ -1,0 +1,170 @@
+//! Making a generation judge packets: on all interfaces, or on one more.
+
+use std::collections::HashSet;
+
+use mpesa_fw_common::settings::Direction;
+
+use super::{
+    Attachment, Datapath, DatapathError, ErrorKind, Fault, Interface, Report, Result, Staged,
+    attach::Attacher, error::Context, generation::Programs, hooks::Found, registry, slots, swap::Swap,
+};
+use crate::compile::{Fresh, RegistryRows};
+
+impl Datapath {
+    /// Makes a staged generation judge `interfaces`: clears what is kept under `fresh` positions, writes the registry, swaps
+    /// all egress hooks, calls `between` if an interface is newly protected (seed flows now), swaps all ingress hooks, and at
+    /// last lets go of interfaces that are not in the list. If one hook fails, those done are undone in reverse order.
+    ///
+    /// # Errors
+    /// A hook could not be swapped or attached; the previous generation judges on, as before.
+    pub fn commit(
+        &mut self,
+        mut staged: Staged,
+        rows: &RegistryRows,
+        fresh: &Fresh,
+        interfaces: &[Interface],
+        between: &mut dyn FnMut(&Datapath),
+    ) -> Result<Report> {
+        let programs = Programs::open(&staged.pins)?;
+        let mut found = self.find()?;
+        found.tidy(&self.pins);
+        for interface in interfaces {
+            slots::assign(&self.state, interface)?;
+        }
+        let before = self.registry.clone();
+        registry::clear(&self.state, fresh)?;
+        registry::write(&self.state, &before, rows)?;
+        let notes = match self.swap(&found, &programs, interfaces, between) {
+            Ok(notes) => notes,
+            Err(error) => {
+                if matches!(self.fault, Some(Fault::Vanish(_))) {
+                    staged.keep();
+                    return Err(error);
+                }
+                registry::write(&self.state, rows, &before)?;
+                for interface in interfaces.iter().filter(|interface| !found.knows(interface)) {
+                    slots::release(&self.state, interface.index)?;
+                }
+                return Err(error);
+            }
+        };
+        staged.keep();
+        self.registry = rows.clone();
+        self.running = Some((staged.stamp(), staged.pins.clone()));
+        let mut report =
+            Report { stamp: staged.stamp(), attachments: Vec::new(), detached: Vec::new(), notes };
+        self.let_go(&found, interfaces, &mut report);
+        self.remove_old_generations(&mut report);
+        report.attachments = self.attachments()?;
+        Ok(report)
+    }
+
+    /// Lets the running generation judge one more interface (new, or created again under an old name): egress, then `between`
+    /// (seed flows now), then ingress.
+    ///
+    /// # Errors
+    /// Nothing is loaded yet, the interface is gone, or a hook can't be attached; nothing is half attached then.
+    pub fn protect(
+        &mut self,
+        interface: &Interface,
+        between: &mut dyn FnMut(&Datapath),
+    ) -> Result<Attachment> {
+        let Some((_, generation)) = &self.running else {
+            return Err(DatapathError::new(
+                ErrorKind::Internal,
+                format!("protect {}", interface.name),
+                "no generation is loaded yet",
+                "commit one first",
+            ));
+        };
+        let programs = Programs::open(generation)?;
+        let mut found = self.find()?;
+        found.tidy(&self.pins);
+        let known = found.knows(interface);
+        slots::assign(&self.state, interface)?;
+        if let Err(error) = self.swap(&found, &programs, std::slice::from_ref(interface), between) {
+            if !known {
+                slots::release(&self.state, interface.index)?;
+            }
+            return Err(error);
+        }
+        let attachments = self.attachments()?;
+        attachments.into_iter().find(|attachment| attachment.interface.index == interface.index).ok_or_else(
+            || {
+                DatapathError::new(
+                    ErrorKind::Interface,
+                    format!("protect {}", interface.name),
+                    "the interface went away meanwhile",
+                    "it is protected when it comes back",
+                )
+            },
+        )
+    }
+
+    /// The interface with this index is gone: frees its place and removes its dead pins. Its counts are kept.
+    pub fn release(&mut self, index: u32) {
+        let freed = slots::release(&self.state, index);
+        let buried = self.find().map(|mut found| found.tidy(&self.pins));
+        for error in [freed.err(), buried.err()].into_iter().flatten() {
+            tracing::warn!(index, %error, "an interface that is gone was not released");
+        }
+    }
+
+    /// Every side of every interface, egress first.
+    fn swap(
+        &self,
+        found: &Found,
+        programs: &Programs,
+        interfaces: &[Interface],
+        between: &mut dyn FnMut(&Datapath),
+    ) -> Result<Vec<String>> {
+        let ours = self.our_programs()?;
+        let attacher = Attacher {
+            options: &self.options,
+            pins: &self.pins,
+            netlink: &self.netlink,
+            programs,
+            ours: &ours,
+            notes: Vec::new(),
+        };
+        let mut swap = Swap::new(attacher, self.fault);
+        for direction in [Direction::Egress, Direction::Ingress] {
+            if direction == Direction::Ingress && interfaces.iter().any(|new| !found.covers(new)) {
+                between(self);
+            }
+            for interface in interfaces {
+                if let Err(error) = swap.put(found, interface, direction) {
+                    return Err(swap.undo(error));
+                }
+            }
+        }
+        Ok(swap.finish())
+    }
+
+    /// Detaches from interfaces that are not to be protected any more. What fails is said; the next commit tries again.
+    fn let_go(&self, found: &Found, interfaces: &[Interface], report: &mut Report) {
+        let wanted: HashSet<u32> = interfaces.iter().map(|interface| interface.index).collect();
+        for hook in found.hooks.iter().filter(|hook| !wanted.contains(&hook.interface.index)) {
+            let name = &hook.interface.name;
+            let done = hook
+                .detach(&self.netlink)
+                .context(|| format!("detach from {name} {}", hook.direction.label()))
+                .and_then(|()| slots::release(&self.state, hook.interface.index));
+            match done {
+                Ok(()) if !report.detached.contains(name) => report.detached.push(name.clone()),
+                Ok(()) => {}
+                Err(error) => report.notes.push(error.to_string()),
+            }
+        }
+    }
+
+    fn remove_old_generations(&self, report: &mut Report) {
+        for generation in self.pins.generations().unwrap_or_default() {
+            if generation.number != report.stamp.number
+                && let Err(error) = generation.remove()
+            {
+                report.notes.push(format!("the pins of generation {} stay: {error}", generation.number));
+            }
+        }
+    }
+}

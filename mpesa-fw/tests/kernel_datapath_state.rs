@@ -1,0 +1,260 @@
+//! State maps and tables in a real kernel: shapes, freezing, flows, addresses, names, places of interfaces.
+#![cfg(not(mpesa_fw_no_object))]
+
+#[path = "kernel_datapath_lab/mod.rs"]
+mod lab;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    os::fd::AsFd,
+};
+
+use lab::{Lab, friend, interface, policy, reload, run};
+use mpesa_fw::{
+    datapath::{Datapath, ErrorKind, IngressHook, Options, XdpChoice, detach},
+    sys::{self, KernelMap},
+};
+use mpesa_fw_common::{
+    Address, Family, RuleSet,
+    counter::INTERFACES,
+    state::{FlowKey, FlowState, NameSlot},
+    tables::ResolvedNames,
+};
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn tables_can_not_be_changed_in_place() {
+    Lab::run(|lab| {
+        let mut datapath = lab.open();
+        reload(&mut datapath, &policy(&[&friend()]), &[interface("va")]).unwrap();
+        let mut frozen = BTreeSet::new();
+        for program in datapath.program_ids().unwrap() {
+            let program = sys::program_by_id(program).unwrap();
+            for id in sys::program_info(program.as_fd()).unwrap().maps {
+                let map = sys::map_by_id(id).unwrap();
+                let info = sys::map_info(map.as_fd()).unwrap();
+                let name = String::from_utf8_lossy(&info.name).trim_end_matches('\0').to_owned();
+                if info.flags & sys::BPF_F_MMAPABLE == 0 || name == "FLOW_PORTS" || name.starts_with('.') {
+                    continue;
+                }
+                assert_eq!(
+                    sys::fill(map.as_fd(), &[0]).unwrap_err().raw_os_error(),
+                    Some(libc::EPERM),
+                    "{name}"
+                );
+                if info.value_size == 8 {
+                    let map = KernelMap::<u32, RuleSet>::new(map).unwrap();
+                    assert_eq!(
+                        map.put(&0, &RuleSet::ALL).unwrap_err().raw_os_error(),
+                        Some(libc::EPERM),
+                        "{name}"
+                    );
+                }
+                frozen.insert(name);
+            }
+        }
+        for name in ["INGRESS_CLAIMS", "SOURCE_CLASSES", "RULE_INFO", "GENERATION", "SOURCE4_RANGES"] {
+            assert!(frozen.contains(name), "{name} is among {frozen:?}");
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn state_of_another_shape_is_refused() {
+    Lab::run(|lab| {
+        let mut datapath = lab.open();
+        reload(&mut datapath, &policy(&[&friend()]), &[interface("va")]).unwrap();
+        drop(datapath);
+        let error = Datapath::open(Options { flows_capacity: 1024, ..lab.options() }).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Shape);
+        assert!(error.to_string().contains("--flows-capacity 65536"), "{error}");
+
+        // A map that another build made.
+        let pin = lab.options().bpffs.join("abi-1/state/COUNTER_NAMES");
+        std::fs::remove_file(&pin).unwrap();
+        let mut other = aya::maps::Array::<aya::maps::MapData, u64>::create(1, 0).unwrap();
+        other.set(0, 1, 0).unwrap();
+        other.pin(&pin).unwrap();
+        let error = lab.try_open().err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Shape);
+        assert!(error.to_string().contains("COUNTER_NAMES: it has another shape"), "{error}");
+        assert!(!lab.ping(lab::STRANGER), "and what is attached judges on");
+
+        detach(&lab.options().bpffs).unwrap();
+        Datapath::open(Options { flows_capacity: 1024, ..lab.options() }).unwrap();
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_pin_removed_behind_the_agents_back_is_noticed() {
+    Lab::run(|lab| {
+        let mut datapath = lab.open();
+        reload(&mut datapath, &policy(&[&friend()]), &[interface("va")]).unwrap();
+        std::fs::remove_file(lab.options().bpffs.join("abi-1/state/FRAGMENTS")).unwrap();
+        let error = reload(&mut datapath, &policy(&[&friend()]), &[interface("va")]).unwrap_err();
+        assert!(error.to_string().contains("FRAGMENTS") && error.kind() == ErrorKind::Shape, "{error}");
+        assert_eq!((datapath.running().unwrap().number, lab.generations().len()), (1, 1));
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn flows_come_and_go() {
+    Lab::run(|lab| {
+        let datapath = lab.open();
+        let key = |port| FlowKey::new(Family::V4, 6, Address::v4(1), port, Address::v4(2), 443);
+        let flow = |seen| FlowState {
+            last_seen: seen,
+            cookie: 0,
+            generation: 1,
+            phase: 1,
+            rule: 0,
+            would_drop: 0,
+            reserved: 0,
+        };
+        for port in 1..=10_000 {
+            datapath.put_flow(&key(port), &flow(u64::from(port))).unwrap();
+        }
+        assert_eq!((datapath.flow_count().unwrap(), datapath.flows_capacity()), (10_000, 65536));
+        let flows: BTreeMap<u16, u64> = datapath
+            .flows()
+            .unwrap()
+            .into_iter()
+            .map(|(key, flow)| (key.local_port, flow.last_seen))
+            .collect();
+        assert!(flows.len() == 10_000 && flows.iter().all(|(port, seen)| u64::from(*port) == *seen));
+        assert!(datapath.remove_flow(&key(7)).unwrap() && !datapath.remove_flow(&key(7)).unwrap());
+        assert!(
+            !datapath.update_flow(&key(7), &flow(1)).unwrap()
+                && datapath.update_flow(&key(8), &flow(1)).unwrap()
+        );
+        assert_eq!(datapath.flow_count().unwrap(), 9_999);
+        let ports = state::<u32, u64>(lab, "FLOW_PORTS");
+        assert_eq!(ports.get(&0).unwrap(), Some(!1));
+        assert_eq!(ports.get(&(10_000 / 64)).unwrap(), Some((1 << (10_000 % 64 + 1)) - 1));
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn own_addresses_and_answers_follow() {
+    Lab::run(|lab| {
+        let datapath = lab.open();
+        let addresses = |list: &[&str]| list.iter().map(|a| a.parse().unwrap()).collect::<BTreeSet<IpAddr>>();
+        let hint = |address: &str| {
+            let hint = Address::from(address.parse::<IpAddr>().unwrap()).hint();
+            state::<u32, u64>(lab, "OWN_HINTS").get(&u32::from(hint / 64)).unwrap().unwrap() >> (hint % 64)
+                & 1
+        };
+        let known = |address: &str| {
+            state::<Address, u8>(lab, "OWN_ADDRESSES")
+                .get(&address.parse::<IpAddr>().unwrap().into())
+                .unwrap()
+                .is_some()
+        };
+        datapath.set_own_addresses(&addresses(&["10.0.0.1", "2c0f::1"])).unwrap();
+        assert!(known("10.0.0.1") && known("2c0f::1") && hint("10.0.0.1") == 1 && hint("2c0f::1") == 1);
+        datapath.set_own_addresses(&addresses(&["10.0.0.1", "10.0.0.2"])).unwrap();
+        assert!(known("10.0.0.2") && !known("2c0f::1") && hint("10.0.0.2") == 1 && hint("2c0f::1") == 0);
+        let many: BTreeSet<IpAddr> = (0..5000u32).map(|n| std::net::Ipv4Addr::from(n).into()).collect();
+        assert_eq!(datapath.set_own_addresses(&many).unwrap_err().kind(), ErrorKind::Full);
+        let full: BTreeSet<IpAddr> =
+            (9000..9000 + 4096u32).map(|n| std::net::Ipv4Addr::from(n).into()).collect();
+        datapath.set_own_addresses(&full).unwrap();
+        assert!(!known("10.0.0.1") && known("0.0.35.40"));
+
+        let resolved = |address: &str| -> Option<ResolvedNames> {
+            state::<Address, ResolvedNames>(lab, "RESOLVED")
+                .get(&address.parse::<IpAddr>().unwrap().into())
+                .unwrap()
+        };
+        let answers = |list: &[(&str, &[u16])]| -> BTreeMap<IpAddr, Vec<u16>> {
+            list.iter().map(|(address, slots)| (address.parse().unwrap(), slots.to_vec())).collect()
+        };
+        assert_eq!(
+            datapath.set_resolved(&answers(&[("192.0.2.1", &[0, 4]), ("192.0.2.2", &[4])])).unwrap(),
+            0
+        );
+        assert_eq!(resolved("192.0.2.1"), Some([1, 5, 0, 0, 0, 0, 0, 0]));
+        assert_eq!(
+            datapath.set_resolved(&answers(&[("192.0.2.2", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10])])).unwrap(),
+            2
+        );
+        assert_eq!((resolved("192.0.2.1"), resolved("192.0.2.2")), (None, Some([2, 3, 4, 5, 6, 7, 8, 9])));
+        let many: BTreeMap<IpAddr, Vec<u16>> =
+            (0..16_400u32).map(|n| (std::net::Ipv4Addr::from(n).into(), vec![3])).collect();
+        assert_eq!(datapath.set_resolved(&many).unwrap(), 16);
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_new_owner_of_a_name_slot_gets_no_old_answers() {
+    Lab::run(|lab| {
+        let mut datapath = lab.open();
+        reload(&mut datapath, &policy(&[]), &[interface("va")]).unwrap();
+        let slot =
+            datapath.registry_rows().names.iter().position(|row: &NameSlot| row.status == 1).unwrap() as u16;
+        let address: IpAddr = "192.0.2.9".parse().unwrap();
+        datapath.set_resolved(&BTreeMap::from([(address, vec![slot, slot + 1])])).unwrap();
+        let staged = {
+            let policy = policy(&[]);
+            let slots = mpesa_fw::compile::Registry::new().assign(&policy).unwrap().slots;
+            datapath.stage(&mpesa_fw::compile::compile(&policy, &slots).unwrap(), None).unwrap()
+        };
+        let fresh = mpesa_fw::compile::Fresh { name_slots: vec![slot], ..Default::default() };
+        let rows = datapath.registry_rows().clone();
+        datapath.commit(staged, &rows, &fresh, &[interface("va")], &mut |_| {}).unwrap();
+        let left = state::<Address, ResolvedNames>(lab, "RESOLVED").get(&address.into()).unwrap();
+        assert_eq!(left, Some([0, slot + 2, 0, 0, 0, 0, 0, 0]));
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn places_in_the_counters_run_out_and_are_used_again() {
+    Lab::run(|lab| {
+        let mut datapath = Datapath::open(Options { xdp: XdpChoice::Generic, ..lab.options() }).unwrap();
+        let mut list = vec![interface("va")];
+        for number in 1..INTERFACES {
+            list.push(lab.link(&format!("v{number}")));
+        }
+        let report = reload(&mut datapath, &policy(&[&friend()]), &list).unwrap();
+        assert!(report.attachments.iter().all(|a| a.live() && a.ingress == Some(IngressHook::XdpGeneric)));
+        let ninth = lab.link("ninth");
+        let error = datapath.protect(&ninth, &mut |_| {}).unwrap_err();
+        assert!(error.kind() == ErrorKind::Full && error.to_string().contains("8 interfaces"), "{error}");
+        assert_eq!(datapath.attachments().unwrap().len(), INTERFACES);
+
+        let gone = list.remove(3);
+        run(&format!("ip link delete {}", gone.name));
+        datapath.release(gone.index);
+        assert!(datapath.protect(&ninth, &mut |_| {}).unwrap().live());
+        let names: BTreeSet<String> =
+            datapath.counters().unwrap().into_iter().map(|counts| counts.interface).collect();
+        assert!(names.contains("ninth") && !names.contains(&gone.name) && names.len() == INTERFACES);
+    });
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_bad_start_says_what_to_do() {
+    Lab::run(|lab| {
+        let dotted = Options { bpffs: "/tmp/a.b/c".into(), ..lab.options() };
+        assert!(Datapath::open(dotted).err().unwrap().to_string().contains("dot"));
+        let mut datapath = lab.open();
+        let error = datapath.protect(&interface("va"), &mut |_| {}).unwrap_err();
+        assert!(error.to_string().contains("no generation is loaded"), "{error}");
+        let nowhere = mpesa_fw::datapath::Interface { name: String::from("nowhere"), index: 4242 };
+        let report = reload(&mut datapath, &policy(&[]), &[nowhere]).unwrap();
+        assert!(report.notes[0].contains("went away"), "{:?}", report.notes);
+        assert!(report.attachments.is_empty());
+    });
+}
+
+fn state<K: sys::Plain, V: sys::Plain>(lab: &Lab, name: &str) -> KernelMap<K, V> {
+    KernelMap::new(sys::open_pin(&lab.options().bpffs.join("abi-1/state").join(name)).unwrap()).unwrap()
+}

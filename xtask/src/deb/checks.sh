@@ -1,0 +1,45 @@
+# Runs as a service under the systemd of a minimal Debian root, with /mpesa-fw.deb installed before the boot.
+
+say() { echo "package: ok: $*"; }
+fail() { echo "package: FAILED: $*" >&2; systemctl status --no-pager mpesa-fw >&2 || true; exit 1; }
+pins() { find /sys/fs/bpf -mindepth 2 -type f | wc -l; }
+state() { systemctl show --property="$1" --value mpesa-fw; }
+active() { if [ "$(state ActiveState)" = active ]; then say "$1"; else fail "$1: $(state ActiveState)"; fi; }
+pinned() { if [ "$(pins)" -gt 0 ]; then say "$1"; else fail "$1"; fi; }
+
+rules=/etc/mpesa-fw/rules.yaml
+
+active 'the agent runs before the network is brought up, in the sandbox of its unit'
+pinned "its pins are in the host's bpffs"
+mpesa-fw status >/dev/null || fail 'mpesa-fw status'
+
+systemctl reload mpesa-fw || fail 'systemctl reload'
+say 'systemctl reload'
+cp -p $rules /rules.good
+echo 'nonsense: true' >>$rules
+if systemctl reload mpesa-fw 2>/dev/null; then fail 'systemctl reload of wrong rules succeeded'; fi
+active 'systemctl reload of wrong rules fails, and the agent goes on'
+cp -p /rules.good $rules
+
+kill -KILL "$(state MainPID)"
+for _ in $(seq 100); do
+    if [ "$(state NRestarts)" = 1 ] && [ "$(state ActiveState)" = active ]; then break; fi
+    pinned 'a killed agent leaves the firewall in place' >/dev/null
+    sleep 0.1
+done
+active 'a killed agent comes back, the firewall stayed'
+
+systemctl stop mpesa-fw
+pinned 'systemctl stop leaves the firewall in place'
+systemctl start mpesa-fw || fail 'systemctl start'
+active 'systemctl start adopts it'
+
+process=$(state MainPID)
+dpkg --install --force-confold /mpesa-fw.deb >/upgrade.log 2>&1 || fail "upgrade: $(cat /upgrade.log)"
+active 'an upgrade starts the new agent'
+[ "$(state MainPID)" != "$process" ] || fail 'an upgrade left the old agent'
+pinned 'an upgrade leaves the firewall in place'
+
+dpkg --remove mpesa-fw >/remove.log 2>&1 || fail "removal: $(cat /remove.log)"
+[ "$(pins)" = 0 ] || fail "removal left $(pins) pins: $(cat /remove.log)"
+say 'removal stops the agent and detaches the firewall'
