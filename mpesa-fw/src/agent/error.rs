@@ -85,6 +85,7 @@ impl AgentError {
                 | CompileError::TooManyWatchedSets { .. }
                 | CompileError::TooManyClasses { .. }
                 | CompileError::TooManyRanges { .. }
+                | CompileError::TooManyLimits { .. }
                 | CompileError::LimitTooSlow { .. },
             ) => Kind::Invalid,
             Self::WouldCut(_) | Self::Detached => Kind::Refused,
