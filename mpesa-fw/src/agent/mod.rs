@@ -128,10 +128,15 @@ impl Agent {
         self.event_log().last(count)
     }
 
-    /// Whether every interface that the policy names is protected.
+    /// Whether every interface that the policy names is protected, as the kernel says now. Blocks: for threads that may.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        match self.state().protection {
+        let Ok(attachments) = self.kernel.lock().attachments() else {
+            return false;
+        };
+        let current = &self.state().current;
+        let network = Network { attachments, ..current.network.clone() };
+        match network.protection(current.running.mode()) {
             Protection::Enforcing | Protection::Observing => true,
             Protection::Incomplete => false,
         }
