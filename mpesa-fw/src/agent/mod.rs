@@ -39,6 +39,7 @@ mod watch;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -145,8 +146,13 @@ impl Agent {
     /// Stops judging: removes every hook, table and pin. The agent has nothing to do then and should end.
     ///
     /// # Errors
-    /// The kernel refuses; what could be detached is.
-    pub async fn detach(&self) -> Result<Vec<String>, AgentError> {
+    /// The pins that are meant (`bpffs`) are not this agent's. Or the kernel refuses; what could be detached is.
+    pub async fn detach(&self, bpffs: Option<&Path>) -> Result<Vec<String>, AgentError> {
+        if let Some(meant) = bpffs
+            && start::inode(meant) != start::inode(&self.options.bpffs)
+        {
+            return Err(AgentError::OtherPins { meant: meant.into(), own: self.options.bpffs.clone() });
+        }
         let _one = self.change.lock().await;
         self.state().detached = true;
         let bpffs = self.options.bpffs.clone();

@@ -162,7 +162,7 @@ pub fn private_directory(path: &Path, mode: u32) -> Result<(), AgentError> {
     Ok(())
 }
 
-fn inode(path: &Path) -> Option<(u64, u64)> {
+pub(super) fn inode(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
