@@ -39,6 +39,7 @@ mod watch;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -77,6 +78,8 @@ pub struct Agent {
     change: tokio::sync::Mutex<()>,
     resolver: tokio::sync::Mutex<Resolver>,
     wake_names: Notify,
+    /// A hook is gone that the last look still saw.
+    wake_network: Notify,
     wake_trace: Notify,
     started_at: u64,
     names_store: Store,
@@ -129,10 +132,15 @@ impl Agent {
         self.event_log().last(count)
     }
 
-    /// Whether every interface that the policy names is protected.
+    /// Whether every interface that the policy names is protected, as the kernel says now. Blocks: for threads that may.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        match self.state().protection {
+        let Ok(attachments) = self.kernel.lock().attachments() else {
+            return false;
+        };
+        let current = &self.state().current;
+        let network = Network { attachments, ..current.network.clone() };
+        match network.protection(current.running.mode()) {
             Protection::Enforcing | Protection::Observing => true,
             Protection::Incomplete => false,
         }
@@ -141,8 +149,13 @@ impl Agent {
     /// Stops judging: removes every hook, table and pin. The agent has nothing to do then and should end.
     ///
     /// # Errors
-    /// The kernel refuses; what could be detached is.
-    pub async fn detach(&self) -> Result<Vec<String>, AgentError> {
+    /// The pins that are meant (`bpffs`) are not this agent's. Or the kernel refuses; what could be detached is.
+    pub async fn detach(&self, bpffs: Option<&Path>) -> Result<Vec<String>, AgentError> {
+        if let Some(meant) = bpffs
+            && start::inode(meant) != start::inode(&self.options.bpffs)
+        {
+            return Err(AgentError::OtherPins { meant: meant.into(), own: self.options.bpffs.clone() });
+        }
         let _one = self.change.lock().await;
         self.state().detached = true;
         let bpffs = self.options.bpffs.clone();

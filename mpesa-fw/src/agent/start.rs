@@ -106,6 +106,7 @@ impl Agent {
             change: tokio::sync::Mutex::new(()),
             resolver: tokio::sync::Mutex::new(resolver),
             wake_names: Notify::new(),
+            wake_network: Notify::new(),
             wake_trace: Notify::new(),
             started_at: clock::unix(),
             names_store,
@@ -161,7 +162,7 @@ pub fn private_directory(path: &Path, mode: u32) -> Result<(), AgentError> {
     Ok(())
 }
 
-fn inode(path: &Path) -> Option<(u64, u64)> {
+pub(super) fn inode(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
