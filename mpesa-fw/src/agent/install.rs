@@ -110,8 +110,8 @@ pub(super) struct Installed {
     pub published: BTreeMap<IpAddr, Vec<u16>>,
 }
 
-/// The names of a policy, with what is known of them. Those that are new are asked for, within bounds; those that gave
-/// no answer before are not waited for again.
+/// The names of a policy, with what is known of them. Those that are new are asked for, within bounds; those that were
+/// waited for before are not waited for again.
 pub(super) async fn learn_names(
     known: &Names,
     prepared: &Prepared,
@@ -119,7 +119,7 @@ pub(super) async fn learn_names(
 ) -> Names {
     let mut names = known.clone();
     names.set_slots(&prepared.assignment.slots.names);
-    let unknown: Vec<String> = names.unknown().into_iter().filter(|name| !known.was_asked(name)).collect();
+    let unknown = names.to_wait_for();
     if unknown.is_empty() {
         return names;
     }
