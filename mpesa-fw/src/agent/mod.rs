@@ -76,7 +76,7 @@ pub struct Agent {
     events: Mutex<EventLog>,
     /// Held by whatever changes hooks or tables.
     change: tokio::sync::Mutex<()>,
-    resolver: tokio::sync::Mutex<Resolver>,
+    resolver: Mutex<Resolver>,
     wake_names: Notify,
     /// A hook is gone that the last look still saw.
     wake_network: Notify,
@@ -120,6 +120,10 @@ impl Agent {
     /// A panic while it was held has ended the agent or soon will; what is in it is as good as before.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn resolver(&self) -> MutexGuard<'_, Resolver> {
+        self.resolver.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn event_log(&self) -> MutexGuard<'_, EventLog> {

@@ -71,7 +71,7 @@ impl Agent {
             let mut known = Names::default();
             known.set_slots(&prepared.assignment.slots.names);
             known.restore(&names_store.read().unwrap_or_default());
-            let names = learn_names(&known, &prepared, &mut resolver).await;
+            let names = learn_names(&known, &prepared, resolver.current()).await;
             let surroundings = Surroundings::look(&prepared.policy, &BTreeSet::new()).await?;
             if !options.force {
                 surroundings.guard(&prepared, &names, caller)?;
@@ -104,7 +104,7 @@ impl Agent {
             state: Mutex::new(state),
             events: Mutex::new(events),
             change: tokio::sync::Mutex::new(()),
-            resolver: tokio::sync::Mutex::new(resolver),
+            resolver: Mutex::new(resolver),
             wake_names: Notify::new(),
             wake_network: Notify::new(),
             wake_trace: Notify::new(),
