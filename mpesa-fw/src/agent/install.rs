@@ -119,7 +119,7 @@ pub(super) async fn learn_names(
 ) -> Names {
     let mut names = known.clone();
     names.set_slots(&prepared.assignment.slots.names);
-    let unknown = names.to_wait_for();
+    let unknown = names.take_new();
     if unknown.is_empty() {
         return names;
     }

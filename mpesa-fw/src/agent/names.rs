@@ -54,7 +54,7 @@ pub(super) type Saved = BTreeMap<String, BTreeMap<IpAddr, u64>>;
 impl Names {
     /// The names without an address that nobody has waited for yet. The next call leaves them out: a start or a reload
     /// waits once for each.
-    pub(super) fn to_wait_for(&mut self) -> Vec<String> {
+    pub(super) fn take_new(&mut self) -> Vec<String> {
         let mut names = Vec::new();
         for (name, entry) in &mut self.entries {
             if entry.addresses.is_empty() && !entry.waited_for {
@@ -220,10 +220,10 @@ mod tests {
     fn each_name_is_waited_for_once() {
         let mut names = names();
         names.answered("a.example", [ip(1)], 60, 100);
-        assert_eq!(names.to_wait_for(), ["b.example"]);
-        assert!(names.to_wait_for().is_empty());
+        assert_eq!(names.take_new(), ["b.example"]);
+        assert!(names.take_new().is_empty());
         names.set_slots(&BTreeMap::from([("b.example".to_owned(), 5), ("c.example".to_owned(), 6)]));
-        assert_eq!(names.to_wait_for(), ["c.example"]);
+        assert_eq!(names.take_new(), ["c.example"]);
     }
 
     #[test]
