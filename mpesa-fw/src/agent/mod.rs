@@ -163,7 +163,14 @@ impl Agent {
         let _one = self.change.lock().await;
         self.state().detached = true;
         let bpffs = self.options.bpffs.clone();
-        let removed = beside(move || crate::datapath::detach(&bpffs)).await?;
+        let removed = match beside(move || crate::datapath::detach(&bpffs)).await {
+            Ok(removed) => removed,
+            Err(error) => {
+                // The agent goes on, and mends what is gone.
+                self.state().detached = false;
+                return Err(error.into());
+            }
+        };
         tracing::warn!("detached on request: nothing is judged any more");
         Ok(removed)
     }
