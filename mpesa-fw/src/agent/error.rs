@@ -54,6 +54,14 @@ pub enum AgentError {
     /// Somebody detached the datapath, and the agent is about to end.
     #[error("the datapath was detached, and the agent is about to end")]
     Detached,
+    /// Somebody means the pins of another agent.
+    #[error("nothing was detached: the pins of this agent are in {}, not in {}", .own.display(), .meant.display())]
+    OtherPins {
+        /// What is meant.
+        meant: PathBuf,
+        /// What this agent has.
+        own: PathBuf,
+    },
     /// A mistake of this program.
     #[error("{0}")]
     Internal(String),
@@ -88,7 +96,7 @@ impl AgentError {
                 | CompileError::TooManyLimits { .. }
                 | CompileError::LimitTooSlow { .. },
             ) => Kind::Invalid,
-            Self::WouldCut(_) | Self::Detached => Kind::Refused,
+            Self::WouldCut(_) | Self::Detached | Self::OtherPins { .. } => Kind::Refused,
             Self::Datapath(error) => match error.kind() {
                 ErrorKind::Internal => Kind::Internal,
                 ErrorKind::Permission
@@ -118,6 +126,7 @@ impl AgentError {
             }
             Self::Netlink { .. } => Some("the agent needs CAP_NET_ADMIN in its network namespace: run it as root".into()),
             Self::Detached => Some("start it again: `systemctl start mpesa-fw`".into()),
+            Self::OtherPins { .. } => Some("give the --runtime-dir of the agent that has them".into()),
             Self::Internal(_) => Some("this is a defect of mpesa-fw: please report it".into()),
         }
     }

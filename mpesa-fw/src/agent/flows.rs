@@ -24,6 +24,8 @@ pub(super) struct Upkeep {
     pub remotes: BTreeSet<IpAddr>,
     /// Flows that were over.
     pub expired: usize,
+    /// Entries that the table had.
+    pub entries: usize,
 }
 
 /// Removes expired flows and keeps those fresh whose socket still exists.
@@ -41,7 +43,7 @@ pub(super) fn upkeep(datapath: &Datapath) -> Result<Upkeep, AgentError> {
     } else {
         HashSet::new()
     };
-    let mut found = Upkeep::default();
+    let mut found = Upkeep { entries: flows.len(), ..Upkeep::default() };
     for (key, state) in flows {
         if idle(&key, &state) && with_socket.contains(&key) {
             datapath.update_flow(&key, &FlowState { last_seen: now, ..state })?;

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use hickory_resolver::TokioResolver;
 use mpesa_fw_common::{Address, Family, packet::protocol::UDP, state::FlowKey};
 
 use super::{
@@ -23,7 +24,7 @@ use super::{
     network::{Network, Protection},
     notify,
     prepare::Prepared,
-    resolver::{Answer, Resolver},
+    resolver::{Answer, ask},
     running::Running,
     seed::{Seeded, seed},
 };
@@ -109,16 +110,20 @@ pub(super) struct Installed {
     pub published: BTreeMap<IpAddr, Vec<u16>>,
 }
 
-/// The names of a policy, with what is known of them. Those that are new are asked for, within bounds; those that gave
-/// no answer before are not waited for again.
-pub(super) async fn learn_names(known: &Names, prepared: &Prepared, resolver: &mut Resolver) -> Names {
+/// The names of a policy, with what is known of them. Those that are new are asked for, within bounds; those that were
+/// waited for before are not waited for again.
+pub(super) async fn learn_names(
+    known: &Names,
+    prepared: &Prepared,
+    resolver: Result<TokioResolver, String>,
+) -> Names {
     let mut names = known.clone();
     names.set_slots(&prepared.assignment.slots.names);
-    let unknown: Vec<String> = names.unknown().into_iter().filter(|name| !known.was_asked(name)).collect();
+    let unknown = names.take_new();
     if unknown.is_empty() {
         return names;
     }
-    let asked = resolver.ask(unknown, |answer| take(&mut names, answer));
+    let asked = ask(resolver, unknown, |answer| take(&mut names, answer));
     if tokio::time::timeout(FIRST_ANSWERS, asked).await.is_err() {
         tracing::warn!(names = ?names.unknown(), "no answer of DNS yet: egress to these names is denied until there is one");
     }

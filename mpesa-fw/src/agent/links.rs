@@ -12,7 +12,7 @@ use rtnetlink::{
     Handle, MulticastGroup, RouteMessageBuilder,
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
-        address::{AddressAttribute, AddressMessage},
+        address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
         link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage},
         route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
     },
@@ -181,7 +181,13 @@ fn kind_of(info: &LinkInfo) -> Option<String> {
 }
 
 /// `IFA_LOCAL` is this host's end of a point-to-point address, `IFA_ADDRESS` the other end; IPv6 often has only the latter.
+///
+/// None for an address that is not this host's yet: while duplicates are looked for (RFC 4862 5.4), whoever has it
+/// already says so from that address, and must be heard.
 fn address(message: &AddressMessage) -> Option<IpAddr> {
+    if message.header.flags.contains(AddressHeaderFlags::Tentative) {
+        return None;
+    }
     let local = message.attributes.iter().find_map(|a| match a {
         AddressAttribute::Local(address) => Some(*address),
         _ => None,

@@ -39,6 +39,7 @@ mod watch;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -75,8 +76,10 @@ pub struct Agent {
     events: Mutex<EventLog>,
     /// Held by whatever changes hooks or tables.
     change: tokio::sync::Mutex<()>,
-    resolver: tokio::sync::Mutex<Resolver>,
+    resolver: Mutex<Resolver>,
     wake_names: Notify,
+    /// A hook is gone that the last look still saw.
+    wake_network: Notify,
     wake_trace: Notify,
     started_at: u64,
     names_store: Store,
@@ -119,6 +122,10 @@ impl Agent {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn resolver(&self) -> MutexGuard<'_, Resolver> {
+        self.resolver.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn event_log(&self) -> MutexGuard<'_, EventLog> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -129,10 +136,15 @@ impl Agent {
         self.event_log().last(count)
     }
 
-    /// Whether every interface that the policy names is protected.
+    /// Whether every interface that the policy names is protected, as the kernel says now. Blocks: for threads that may.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        match self.state().protection {
+        let Ok(attachments) = self.kernel.lock().attachments() else {
+            return false;
+        };
+        let current = &self.state().current;
+        let network = Network { attachments, ..current.network.clone() };
+        match network.protection(current.running.mode()) {
             Protection::Enforcing | Protection::Observing => true,
             Protection::Incomplete => false,
         }
@@ -141,12 +153,24 @@ impl Agent {
     /// Stops judging: removes every hook, table and pin. The agent has nothing to do then and should end.
     ///
     /// # Errors
-    /// The kernel refuses; what could be detached is.
-    pub async fn detach(&self) -> Result<Vec<String>, AgentError> {
+    /// The pins that are meant (`bpffs`) are not this agent's. Or the kernel refuses; what could be detached is.
+    pub async fn detach(&self, bpffs: Option<&Path>) -> Result<Vec<String>, AgentError> {
+        if let Some(meant) = bpffs
+            && start::inode(meant) != start::inode(&self.options.bpffs)
+        {
+            return Err(AgentError::OtherPins { meant: meant.into(), own: self.options.bpffs.clone() });
+        }
         let _one = self.change.lock().await;
         self.state().detached = true;
         let bpffs = self.options.bpffs.clone();
-        let removed = beside(move || crate::datapath::detach(&bpffs)).await?;
+        let removed = match beside(move || crate::datapath::detach(&bpffs)).await {
+            Ok(removed) => removed,
+            Err(error) => {
+                // The agent goes on, and mends what is gone.
+                self.state().detached = false;
+                return Err(error.into());
+            }
+        };
         tracing::warn!("detached on request: nothing is judged any more");
         Ok(removed)
     }

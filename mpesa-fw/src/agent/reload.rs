@@ -106,7 +106,8 @@ impl Agent {
                 let state = self.state();
                 (state.current.names.clone(), state.current.defaults.clone())
             };
-            let names = learn_names(&known, &prepared, &mut *self.resolver.lock().await).await;
+            let resolver = self.resolver().current();
+            let names = learn_names(&known, &prepared, resolver).await;
             let surroundings = Surroundings::look(&prepared.policy, &defaults).await?;
             if !request.force {
                 surroundings.guard(&prepared, &names, request.caller)?;
@@ -119,7 +120,7 @@ impl Agent {
             }
         };
         let own: Vec<_> = surroundings.view.addresses.iter().map(|(_, a)| *a).collect();
-        let notes = resolver_notes(&installed, &self.resolver.lock().await.servers(), &own);
+        let notes = resolver_notes(&installed, &self.resolver().servers(), &own);
         let flows_removed = installed.flows_removed;
         let current = installed.settle(surroundings, names, notes);
         let running = current.running.clone();

@@ -3,11 +3,11 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use super::{
-    Agent, NameStatus, Running,
+    Agent, NameStatus, Running, clock,
     error::AgentError,
     interfaces::{Refused, Unprotected},
     kernel::beside,
-    network::Protection,
+    network::{Network, Protection},
     seed::Denied,
 };
 use crate::datapath::{Attachment, RuleCounts};
@@ -84,25 +84,43 @@ impl Agent {
         drop(datapath);
         let state = self.state();
         let current = &state.current;
+        // As the kernel says now: somebody may have removed a hook since the last look.
+        let network =
+            Network { attachments: with_bare(attachments, &current.network), ..current.network.clone() };
+        let protection = network.protection(current.running.mode());
+        if protection != state.protection {
+            self.wake_network.notify_one();
+        }
         Ok(Snapshot {
             running: Arc::clone(&current.running),
-            protection: state.protection,
-            since: state.since,
+            since: if protection == state.protection { state.since } else { clock::unix() },
+            protection,
             started_at: self.started_at,
             counts,
             near_misses,
             events_suppressed,
             flows,
             flows_capacity: self.options.flows_capacity,
-            attachments,
+            unprotected: network.unprotected(),
+            attachments: network.attachments,
             missing: current.network.choice.missing.clone(),
             refused: current.network.choice.refused.clone(),
             failed: current.network.failed.clone(),
-            unprotected: current.network.unprotected(),
             names: current.names.status(),
             denied: current.seeded.denied.clone(),
             reloads: state.reloads.clone(),
             notes: current.notes.clone(),
         })
     }
+}
+
+/// Interfaces that are to be protected and have no hook at all stand in the list too, so that their metrics say 0 instead
+/// of nothing.
+pub(super) fn with_bare(mut attachments: Vec<Attachment>, network: &Network) -> Vec<Attachment> {
+    for interface in network.choice.protect.values() {
+        if !attachments.iter().any(|attachment| attachment.interface.index == interface.index) {
+            attachments.push(Attachment::bare(interface.clone()));
+        }
+    }
+    attachments
 }

@@ -71,7 +71,7 @@ impl Agent {
             let mut known = Names::default();
             known.set_slots(&prepared.assignment.slots.names);
             known.restore(&names_store.read().unwrap_or_default());
-            let names = learn_names(&known, &prepared, &mut resolver).await;
+            let names = learn_names(&known, &prepared, resolver.current()).await;
             let surroundings = Surroundings::look(&prepared.policy, &BTreeSet::new()).await?;
             if !options.force {
                 surroundings.guard(&prepared, &names, caller)?;
@@ -104,8 +104,9 @@ impl Agent {
             state: Mutex::new(state),
             events: Mutex::new(events),
             change: tokio::sync::Mutex::new(()),
-            resolver: tokio::sync::Mutex::new(resolver),
+            resolver: Mutex::new(resolver),
             wake_names: Notify::new(),
+            wake_network: Notify::new(),
             wake_trace: Notify::new(),
             started_at: clock::unix(),
             names_store,
@@ -153,6 +154,10 @@ fn say_what_was_found(datapath: &Datapath) {
 pub fn private_directory(path: &Path, mode: u32) -> Result<(), AgentError> {
     DirBuilder::new().recursive(true).mode(mode).create(path).map_err(AgentError::file("create", path))?;
     let meta = fs::metadata(path).map_err(AgentError::file("read", path))?;
+    if meta.uid() != 0 && meta.uid() != nix::unistd::geteuid().as_raw() {
+        let why = std::io::Error::other(format!("it belongs to user {}, who could put another in its place", meta.uid()));
+        return Err(AgentError::file("use", path)(why));
+    }
     if meta.mode() & 0o022 != 0 {
         let why =
             std::io::Error::other("group or others can write it; use a directory of its own, mode 0750");
@@ -161,7 +166,7 @@ pub fn private_directory(path: &Path, mode: u32) -> Result<(), AgentError> {
     Ok(())
 }
 
-fn inode(path: &Path) -> Option<(u64, u64)> {
+pub(super) fn inode(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use aya::maps::{MapData, RingBuf};
 use tokio::{io::unix::AsyncFd, task::JoinSet, time::sleep};
 
-use super::{Agent, clock, flows, install::take, kernel::beside};
+use super::{Agent, clock, flows, install::take, judge::Judge, kernel::beside, resolver::ask, seed::seed};
 
 /// How often the flow table is looked through.
 const UPKEEP: Duration = Duration::from_secs(30);
@@ -38,9 +38,8 @@ impl Agent {
             if due.is_empty() {
                 continue;
             }
-            let mut resolver = self.resolver.lock().await;
-            resolver.ask(due, |answer| take(&mut self.state().current.names, answer)).await;
-            drop(resolver);
+            let resolver = self.resolver().current();
+            ask(resolver, due, |answer| take(&mut self.state().current.names, answer)).await;
             self.publish_names().await;
         }
     }
@@ -78,6 +77,10 @@ impl Agent {
             sleep(UPKEEP).await;
             match self.kernel.with(|datapath| flows::upkeep(datapath)).await {
                 Ok(found) => {
+                    // Where the table was full, what was displaced may be a connection that waits for its answer.
+                    if found.entries > self.options.flows_capacity as usize / 2 {
+                        self.put_back_flows().await;
+                    }
                     tracing::debug!(
                         expired = found.expired,
                         peers = found.remotes.len(),
@@ -87,6 +90,29 @@ impl Agent {
                 }
                 Err(error) => tracing::error!("flows could not be looked through: {error}"),
             }
+        }
+    }
+
+    /// Records the flows of open connections that the table has lost.
+    async fn put_back_flows(&self) {
+        let _one = self.change.lock().await;
+        let (running, own, published) = {
+            let current = &self.state().current;
+            (Arc::clone(&current.running), current.network.own_addresses(), current.published.clone())
+        };
+        let put_back = self.kernel.with(move |datapath| {
+            let judge = Judge::new(&running.compiled, own.iter().copied(), &published);
+            seed(datapath, &judge, running.mode(), running.stamp.number, &own)
+        });
+        match put_back.await {
+            Ok(seeded) if seeded.seeded > 0 => {
+                tracing::warn!(
+                    connections = seeded.seeded,
+                    "the flow table was full: open connections were put back"
+                );
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!("flows could not be put back: {error}"),
         }
     }
 

@@ -50,6 +50,7 @@ impl Agent {
                     Change::Closed => return,
                 },
                 () = sleep(RESYNC) => {}
+                () = self.wake_network.notified() => {}
             }
             sleep(SETTLE).await;
             while let Ok(change) = timeout(Duration::ZERO, changes.next()).await {
@@ -111,6 +112,7 @@ impl Agent {
         let running = Arc::clone(running);
         let (view, published) = (view.clone(), self.state().current.published.clone());
         let known = self.state().current.seeded.denied.clone();
+        let before = self.state().current.network.attachments.clone();
         self.kernel
             .with(move |datapath| {
                 let own = view.addresses.iter().map(|(_, a)| *a);
@@ -125,6 +127,12 @@ impl Agent {
                 for interface in wanted {
                     if attached.iter().any(|a| a.interface == interface && a.live()) {
                         continue;
+                    }
+                    if before.iter().any(|a| a.interface == interface && a.live()) {
+                        tracing::error!(
+                            interface = %interface.name,
+                            "somebody removed a hook of this interface: its packets were not judged meanwhile"
+                        );
                     }
                     let own = own.clone().collect();
                     let mut seeded = Ok(super::Seeded::default());

@@ -18,7 +18,7 @@ use super::{arguments::RunArguments, caller, failure::Failure, logging};
 use crate::{
     agent::{self, Agent, Options, ReloadRequest, SshConnection, lock::Lock},
     control::{self, Listener},
-    metrics,
+    metrics, sys,
 };
 
 /// Threads for what blocks: the kernel, parsing, the file system.
@@ -28,6 +28,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// Runs the agent until it is told to end.
 pub(super) fn run(runtime_dir: &Path, arguments: RunArguments) -> Result<(), Failure> {
+    sys::map_large_blocks();
     logging::start();
     let RunArguments { rules, metrics, state_dir, bpffs, xdp, tc, flows_capacity, trace_packets, force } =
         arguments;

@@ -42,7 +42,10 @@ pub enum Request {
         last: usize,
     },
     /// Stop judging, and end.
-    Detach,
+    Detach {
+        /// Only if the agent's pins are there; none: wherever they are.
+        bpffs: Option<PathBuf>,
+    },
 }
 
 /// What the agent sends.

@@ -165,7 +165,7 @@ impl Answers for Agent {
                 Ok(Answer::Reloaded(Box::new(done)))
             }
             Request::Events { last } => Ok(Answer::Events(self.last_events(last))),
-            Request::Detach => Ok(Answer::Detached(self.detach().await?)),
+            Request::Detach { bpffs } => Ok(Answer::Detached(self.detach(bpffs.as_deref()).await?)),
         }
     }
 }
@@ -186,7 +186,7 @@ mod tests {
         async fn answer(self: Arc<Self>, request: Request) -> Result<Answer, Refusal> {
             match request {
                 Request::Events { last: 0 } => Ok(Answer::Events(Vec::new())),
-                Request::Detach => Ok(Answer::Detached(vec!["eth0".into()])),
+                Request::Detach { .. } => Ok(Answer::Detached(vec!["eth0".into()])),
                 Request::Events { last: 13 } => panic!("a defect"),
                 Request::Status | Request::Events { .. } | Request::Reload { .. } => {
                     Err(Refusal { kind: Kind::Refused, message: "no".into(), help: None })
@@ -225,7 +225,10 @@ mod tests {
         with_server(|path| {
             let client = Client::new(path);
             assert_eq!(client.ask(Request::Events { last: 0 }).unwrap(), Answer::Events(Vec::new()));
-            assert_eq!(client.ask(Request::Detach).unwrap(), Answer::Detached(vec!["eth0".into()]));
+            assert_eq!(
+                client.ask(Request::Detach { bpffs: None }).unwrap(),
+                Answer::Detached(vec!["eth0".into()])
+            );
             assert!(matches!(client.ask(Request::Status), Err(ClientError::Refused(r)) if r.message == "no"));
         });
     }

@@ -53,7 +53,7 @@ async fn metrics(State(Shared { registry, .. }): State<Shared>) -> Response {
 
 /// Ready: every interface that the policy names is protected.
 async fn ready(State(Shared { agent, .. }): State<Shared>) -> Response {
-    if agent.is_ready() {
+    if beside(move || agent.is_ready()).await {
         return "ready\n".into_response();
     }
     (

@@ -1,0 +1,75 @@
+//! What somebody does behind the agent's back is said, and what is meant for another agent is left to that one.
+
+mod support;
+
+use std::{thread::sleep, time::Duration};
+
+use anyhow::Result;
+use support::{Field, WEB, policy};
+use testbed::{Answer, Curl, Firewall, ok};
+
+/// Detaches the link of a hook, as root can.
+fn remove_hook(field: &Field, firewall: &Firewall<'_>, direction: &str) -> Result<()> {
+    let pin = firewall.bpffs.join(format!("abi-{}/links/eth0-{direction}", mpesa_fw_common::ABI_VERSION));
+    let bpftool = |arguments: &[&str]| ok(field.host.namespace.command("bpftool").args(arguments));
+    let link = bpftool(&["link", "show", "pinned", &pin.to_string_lossy()])?;
+    let id = link.split(':').next().unwrap_or_default().trim().to_owned();
+    bpftool(&["link", "detach", "id", &id])?;
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_hook_that_is_gone_is_said_at_once_and_mended() -> Result<()> {
+    let field = Field::new()?;
+    let _web = field.web(&[80])?;
+    let (firewall, _agent) = field.protected(&policy(&[WEB], &[]))?;
+    let enforcing = |direction| -> Result<f64> {
+        Ok(firewall.metrics()?.sum("mpesa_fw_enforcing", &[("interface", "eth0"), ("direction", direction)]))
+    };
+    assert_eq!((enforcing("ingress")?, enforcing("egress")?), (1.0, 1.0));
+    remove_hook(&field, &firewall, "ingress")?;
+    remove_hook(&field, &firewall, "egress")?;
+    let status = firewall.status()?;
+    assert_eq!(status["protection"], "incomplete", "{status}");
+    // Whoever asks also wakes the agent, which does not wait for its next round then.
+    sleep(Duration::from_secs(2));
+    assert_eq!(firewall.status()?["protection"], "enforcing");
+    assert_eq!((enforcing("ingress")?, enforcing("egress")?), (1.0, 1.0));
+    let web = Curl::http(field.host.place.v4, 80).from(&field.attacker.namespace);
+    assert_eq!(web, Answer::Silence);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn detach_leaves_the_pins_of_another_alone() -> Result<()> {
+    let field = Field::new()?;
+    let _web = field.web(&[80])?;
+    let (firewall, _agent) = field.protected(&policy(&[WEB], &[]))?;
+    let other = firewall.bpffs.join("other");
+    std::fs::create_dir(&other)?;
+    let ran = firewall.ask(["detach", "--bpffs", &other.to_string_lossy()])?;
+    assert!(ran.stdout.contains("nothing was attached"), "{}", ran.text());
+    assert_eq!(firewall.status()?["protection"], "enforcing");
+    let web = Curl::http(field.host.place.v4, 80).from(&field.attacker.namespace);
+    assert_eq!(web, Answer::Silence);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn an_address_that_another_host_has_is_noticed() -> Result<()> {
+    let field = Field::new()?;
+    let (_firewall, _agent) = field.protected(&policy(&[WEB], &[]))?;
+    // The router's own address, with duplicate address detection on.
+    let gateway = ok(field.host.namespace.command("ip").args(["-6", "route", "show", "default"]))?;
+    let gateway = gateway.split_whitespace().nth(2).unwrap_or_default().to_owned();
+    field.host.namespace.sh(&format!(
+        "sysctl -qw net.ipv6.conf.all.accept_dad=1 net.ipv6.conf.eth0.accept_dad=1; ip address add {gateway}/64 dev eth0"
+    ))?;
+    sleep(Duration::from_millis(2500));
+    let addresses = ok(field.host.namespace.command("ip").args(["-6", "address", "show", "dev", "eth0"]))?;
+    assert!(addresses.contains("dadfailed"), "{gateway}: {addresses}");
+    Ok(())
+}
