@@ -3,6 +3,7 @@
 //! After each packet everything that the programs tell of it is compared with what the host decided: the verdict, every
 //! counter (those that must not move too), near misses, the event; in the end the state that is left.
 
+mod catalogue;
 mod equality;
 mod maps;
 mod trace;
@@ -29,8 +30,7 @@ use mpesa_fw_common::{
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::{
-    case::{self, Case, Packet, Rules, Step, TEST_RUN},
-    catalogue, frames,
+    case::{Packet, Rules, TEST_RUN},
     host::{self, Frame, HostState},
 };
 use maps::PerCpu;
@@ -305,7 +305,7 @@ fn segmented_context() -> [u8; 192] {
 
 /// Each table's map, entries, bytes.
 fn tables(compiled: &Compiled) -> Vec<(&'static str, u32, &[u8])> {
-    fn table<'a, T: IntoBytes + Immutable>(name: String, elements: &'a [T]) -> (&'static str, u32, &'a [u8]) {
+    fn table<T: IntoBytes + Immutable>(name: String, elements: &[T]) -> (&'static str, u32, &[u8]) {
         (name.leak(), elements.len() as u32, elements.as_bytes())
     }
     let generation = &compiled.tables;
@@ -372,70 +372,4 @@ impl Pair {
         wrong.extend(self.kernel.stray_counts(&self.rules));
         wrong
     }
-}
-
-/// The catalogue again, in the kernel: at XDP, and at TC with each line of the trace.
-#[test]
-#[ignore = "needs root and a kernel"]
-fn the_catalogue_in_the_kernel() {
-    let mut wrong = Vec::new();
-    let (mut cases, mut packets, mut left_out) = (0, 0, 0);
-    for case in catalogue::all().iter().filter(|case| !case.is_host_only()) {
-        cases += 1;
-        for hook in [Hook::Xdp, Hook::Tc] {
-            let (run, skipped) = run(case, hook, &mut wrong);
-            packets += run;
-            left_out += skipped;
-        }
-    }
-    println!("{cases} cases, {packets} packets, {left_out} that a test run can't have");
-    assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
-}
-
-/// The comparison must be able to fail: the host is asked about another policy than the kernel has.
-#[test]
-#[ignore = "needs root and a kernel"]
-fn a_difference_is_seen() {
-    let rules = Rules::new(catalogue::DENY_ALL);
-    let state = HostState::new();
-    let mut pair = Pair::new(rules, state, true);
-    pair.rules = Rules::new(catalogue::BASE);
-    let frame = frames::tcp("203.0.113.9:4000", "10.0.0.5:80", frames::SYN);
-    let Step::Packet(packet) = case::to("a visitor", frame, case::pass(PassReason::Service, "site")) else {
-        unreachable!("it is a packet")
-    };
-    for hook in [Hook::Xdp, Hook::Tc] {
-        let (_, differences) = pair.judge(&packet, hook).expect("a plain frame");
-        for what in ["verdict Drop", "row 0: [no_service +1]", "events [Event", "logged ["] {
-            let is_seen = differences.iter().any(|difference| difference.starts_with(what));
-            assert!(is_seen, "{what} is not among {differences:?}");
-        }
-    }
-}
-
-/// Packets judged, and those that could not be.
-fn run(case: &Case, hook: Hook, wrong: &mut Vec<String>) -> (usize, usize) {
-    let rules = Rules::new(case.policy);
-    let state = case.state(&rules);
-    let mut pair = Pair::new(rules, state, hook == Hook::Tc);
-    let (mut run, mut skipped) = (0, 0);
-    for step in &case.steps {
-        match step {
-            Step::Wait(time) => pair.wait(*time),
-            Step::Reload(policy) => {
-                let rules = pair.rules.reload(policy);
-                pair.reload(rules);
-            }
-            Step::Packet(packet) => match pair.judge(packet, hook) {
-                Some((_, differences)) => {
-                    run += 1;
-                    let say = |what| format!("{} / {}, {hook:?}: {what}", case.name, packet.label);
-                    wrong.extend(differences.into_iter().map(say));
-                }
-                None => skipped += 1,
-            },
-        }
-    }
-    wrong.extend(pair.left_over().into_iter().map(|what| format!("{}, {hook:?}: {what}", case.name)));
-    (run, skipped)
 }

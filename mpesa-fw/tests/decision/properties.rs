@@ -96,7 +96,7 @@ fn spoilt() -> impl Strategy<Value = Frame> {
         |(mut frame, changes, length, segmented)| {
             for (index, byte) in changes {
                 // The headers, mostly.
-                let place = index.index(frame.bytes.len().min(96).max(1));
+                let place = index.index(frame.bytes.len().clamp(1, 96));
                 if let Some(old) = frame.bytes.get_mut(place) {
                     *old = byte;
                 }

@@ -172,7 +172,7 @@ fn icmp_types() -> Case {
     let mut steps = Vec::new();
     for net in NETS {
         for kind in 0..=255u8 {
-            let is_control = !net.is_v4 && (130..=136).contains(&kind) || !net.is_v4 && kind == 143;
+            let is_control = !net.is_v4 && matches!(kind, 130..=136 | 143);
             if is_control {
                 continue;
             }

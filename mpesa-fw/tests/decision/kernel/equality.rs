@@ -31,10 +31,10 @@ fn one_policy(chance: &mut Chance, number: usize, wrong: &mut Vec<String>, tally
     let text = chance.policy();
     let rules = Rules::new(&text);
     let state = chance.state(&rules);
-    let mut pair = Pair::new(rules, state, number % 4 == 0);
+    let mut pair = Pair::new(rules, state, number.is_multiple_of(4));
     let (mut history, mut judged, mut texts): (Vec<Packet>, _, _) = (Vec::new(), 0, vec![text]);
     for n in 0..PACKETS {
-        if n == PACKETS / 2 && number % 2 == 0 {
+        if n == PACKETS / 2 && number.is_multiple_of(2) {
             texts.push(chance.policy());
             let rules = pair.rules.reload(&texts[1]);
             pair.reload(rules);

@@ -1,0 +1,76 @@
+//! The catalogue, in the kernel.
+
+use mpesa_fw_common::PassReason;
+
+use super::{Hook, Pair};
+use crate::{
+    case::{self, Case, Rules, Step},
+    catalogue, frames,
+    host::HostState,
+};
+
+/// The catalogue again, in the kernel: at XDP, and at TC with each line of the trace.
+#[test]
+#[ignore = "needs root and a kernel"]
+fn the_catalogue_in_the_kernel() {
+    let mut wrong = Vec::new();
+    let (mut cases, mut packets, mut left_out) = (0, 0, 0);
+    for case in catalogue::all().iter().filter(|case| !case.is_host_only()) {
+        cases += 1;
+        for hook in [Hook::Xdp, Hook::Tc] {
+            let (run, skipped) = run(case, hook, &mut wrong);
+            packets += run;
+            left_out += skipped;
+        }
+    }
+    println!("{cases} cases, {packets} packets, {left_out} that a test run can't have");
+    assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// The comparison must be able to fail: the host is asked about another policy than the kernel has.
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_difference_is_seen() {
+    let rules = Rules::new(catalogue::DENY_ALL);
+    let state = HostState::new();
+    let mut pair = Pair::new(rules, state, true);
+    pair.rules = Rules::new(catalogue::BASE);
+    let frame = frames::tcp("203.0.113.9:4000", "10.0.0.5:80", frames::SYN);
+    let Step::Packet(packet) = case::to("a visitor", frame, case::pass(PassReason::Service, "site")) else {
+        unreachable!("it is a packet")
+    };
+    for hook in [Hook::Xdp, Hook::Tc] {
+        let (_, differences) = pair.judge(&packet, hook).expect("a plain frame");
+        for what in ["verdict Drop", "row 0: [no_service +1]", "events [Event", "logged ["] {
+            let is_seen = differences.iter().any(|difference| difference.starts_with(what));
+            assert!(is_seen, "{what} is not among {differences:?}");
+        }
+    }
+}
+
+/// Packets judged, and those that could not be.
+fn run(case: &Case, hook: Hook, wrong: &mut Vec<String>) -> (usize, usize) {
+    let rules = Rules::new(case.policy);
+    let state = case.state(&rules);
+    let mut pair = Pair::new(rules, state, hook == Hook::Tc);
+    let (mut run, mut skipped) = (0, 0);
+    for step in &case.steps {
+        match step {
+            Step::Wait(time) => pair.wait(*time),
+            Step::Reload(policy) => {
+                let rules = pair.rules.reload(policy);
+                pair.reload(rules);
+            }
+            Step::Packet(packet) => match pair.judge(packet, hook) {
+                Some((_, differences)) => {
+                    run += 1;
+                    let say = |what| format!("{} / {}, {hook:?}: {what}", case.name, packet.label);
+                    wrong.extend(differences.into_iter().map(say));
+                }
+                None => skipped += 1,
+            },
+        }
+    }
+    wrong.extend(pair.left_over().into_iter().map(|what| format!("{}, {hook:?}: {what}", case.name)));
+    (run, skipped)
+}
