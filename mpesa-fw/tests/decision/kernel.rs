@@ -3,6 +3,7 @@
 //! After each packet everything that the programs tell of it is compared with what the host decided: the verdict, every
 //! counter (those that must not move too), near misses, the event; in the end the state that is left.
 
+mod equality;
 mod maps;
 mod trace;
 
@@ -28,8 +29,8 @@ use mpesa_fw_common::{
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::{
-    case::{Case, Packet, Rules, Step, TEST_RUN},
-    catalogue,
+    case::{self, Case, Packet, Rules, Step, TEST_RUN},
+    catalogue, frames,
     host::{self, Frame, HostState},
 };
 use maps::PerCpu;
@@ -187,7 +188,7 @@ impl Kernel {
     }
 
     fn compare_near_misses(&mut self, rules: &Rules, decision: &Decision, wrong: &mut Vec<String>) {
-        for bit in 0..rules.slots.sets.len() {
+        for bit in 0..bits_in_use(rules) {
             let after = self.maps.near_misses(bit as u32);
             let expected = self.near_misses[bit] + (decision.near_miss >> bit & 1);
             if after != expected {
@@ -229,7 +230,7 @@ impl Kernel {
     fn stray_counts(&self, rules: &Rules) -> Vec<String> {
         let rows = (rows_in_use(&rules.compiled)..COUNTER_BLOCKS).map(|row| row as u32);
         let counters = rows.filter(|row| self.maps.counters(*row) != CounterBlock::ZERO);
-        let bits = (rules.slots.sets.len()..WATCHED_SETS).map(|bit| bit as u32);
+        let bits = (bits_in_use(rules)..WATCHED_SETS).map(|bit| bit as u32);
         let misses = bits.filter(|bit| self.maps.near_misses(*bit) != 0);
         let say = |what: &'static str| move |n| format!("{what} {n} moved");
         counters.map(say("row")).chain(misses.map(say("near misses of set"))).collect()
@@ -244,6 +245,11 @@ impl Kernel {
 /// Rows of counters up to the last that a rule has.
 fn rows_in_use(compiled: &Compiled) -> usize {
     compiled.tables.rule_info.iter().map(|rule| rule.counter_slot as usize + 1).max().expect("there are some")
+}
+
+/// Watch bits up to the last that a set has.
+fn bits_in_use(rules: &Rules) -> usize {
+    rules.slots.sets.values().map(|bit| usize::from(*bit) + 1).max().unwrap_or(0)
 }
 
 fn event(rules: &Rules, packet: &Packet, decision: &Decision, reason: DropReason) -> Event {
@@ -353,11 +359,11 @@ impl Pair {
     }
 
     /// Judges a packet both ways; what differs, and None where a test run can't have the frame.
-    pub(crate) fn judge(&mut self, packet: &Packet, hook: Hook) -> Option<Vec<String>> {
+    pub(crate) fn judge(&mut self, packet: &Packet, hook: Hook) -> Option<(Decision, Vec<String>)> {
         let verdict = self.kernel.run(packet.direction, hook, &packet.frame)?;
         let decision =
             host::judge(&self.rules.compiled, &self.state, &packet.frame, packet.direction, &TEST_RUN);
-        Some(self.kernel.differences(&self.rules, packet, verdict, &decision))
+        Some((decision, self.kernel.differences(&self.rules, packet, verdict, &decision)))
     }
 
     /// Flows and fragments that host and kernel are left with, where they differ.
@@ -386,6 +392,27 @@ fn the_catalogue_in_the_kernel() {
     assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
 }
 
+/// The comparison must be able to fail: the host is asked about another policy than the kernel has.
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_difference_is_seen() {
+    let rules = Rules::new(catalogue::DENY_ALL);
+    let state = HostState::new();
+    let mut pair = Pair::new(rules, state, true);
+    pair.rules = Rules::new(catalogue::BASE);
+    let frame = frames::tcp("203.0.113.9:4000", "10.0.0.5:80", frames::SYN);
+    let Step::Packet(packet) = case::to("a visitor", frame, case::pass(PassReason::Service, "site")) else {
+        unreachable!("it is a packet")
+    };
+    for hook in [Hook::Xdp, Hook::Tc] {
+        let (_, differences) = pair.judge(&packet, hook).expect("a plain frame");
+        for what in ["verdict Drop", "row 0: [no_service +1]", "events [Event", "logged ["] {
+            let is_seen = differences.iter().any(|difference| difference.starts_with(what));
+            assert!(is_seen, "{what} is not among {differences:?}");
+        }
+    }
+}
+
 /// Packets judged, and those that could not be.
 fn run(case: &Case, hook: Hook, wrong: &mut Vec<String>) -> (usize, usize) {
     let rules = Rules::new(case.policy);
@@ -400,7 +427,7 @@ fn run(case: &Case, hook: Hook, wrong: &mut Vec<String>) -> (usize, usize) {
                 pair.reload(rules);
             }
             Step::Packet(packet) => match pair.judge(packet, hook) {
-                Some(differences) => {
+                Some((_, differences)) => {
                     run += 1;
                     let say = |what| format!("{} / {}, {hook:?}: {what}", case.name, packet.label);
                     wrong.extend(differences.into_iter().map(say));

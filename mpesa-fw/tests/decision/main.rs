@@ -8,6 +8,8 @@ mod host;
 #[cfg(not(mpesa_fw_no_object))]
 mod kernel;
 mod properties;
+#[cfg(not(mpesa_fw_no_object))]
+mod random;
 
 use case::{Case, Rules, Step, TEST_RUN};
 
