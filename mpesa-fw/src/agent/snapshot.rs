@@ -85,7 +85,8 @@ impl Agent {
         let state = self.state();
         let current = &state.current;
         // As the kernel says now: somebody may have removed a hook since the last look.
-        let network = Network { attachments: with_bare(attachments, &current.network), ..current.network.clone() };
+        let network =
+            Network { attachments: with_bare(attachments, &current.network), ..current.network.clone() };
         let protection = network.protection(current.running.mode());
         if protection != state.protection {
             self.wake_network.notify_one();

@@ -107,7 +107,10 @@ impl Agent {
         });
         match put_back.await {
             Ok(seeded) if seeded.seeded > 0 => {
-                tracing::warn!(connections = seeded.seeded, "the flow table was full: open connections were put back");
+                tracing::warn!(
+                    connections = seeded.seeded,
+                    "the flow table was full: open connections were put back"
+                );
             }
             Ok(_) => {}
             Err(error) => tracing::error!("flows could not be put back: {error}"),

@@ -213,7 +213,10 @@ mod tests {
         with_server(|path| {
             let client = Client::new(path);
             assert_eq!(client.ask(Request::Events { last: 0 }).unwrap(), Answer::Events(Vec::new()));
-            assert_eq!(client.ask(Request::Detach { bpffs: None }).unwrap(), Answer::Detached(vec!["eth0".into()]));
+            assert_eq!(
+                client.ask(Request::Detach { bpffs: None }).unwrap(),
+                Answer::Detached(vec!["eth0".into()])
+            );
             assert!(matches!(client.ask(Request::Status), Err(ClientError::Refused(r)) if r.message == "no"));
         });
     }

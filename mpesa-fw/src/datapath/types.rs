@@ -101,7 +101,13 @@ impl Attachment {
     /// An interface without any hook of ours.
     #[must_use]
     pub const fn bare(interface: Interface) -> Self {
-        Self { interface, ingress: None, egress: None, ahead_of_egress: Vec::new(), ahead_of_ingress: Vec::new() }
+        Self {
+            interface,
+            ingress: None,
+            egress: None,
+            ahead_of_egress: Vec::new(),
+            ahead_of_ingress: Vec::new(),
+        }
     }
 
     /// Whether both directions are judged.
