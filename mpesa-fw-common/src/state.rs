@@ -27,7 +27,8 @@ pub const BITMAP_WORDS: usize = 1 << 10;
 
 const SECOND: u64 = 1_000_000_000;
 
-/// Both ends of a flow, seen from this host. Ports of ICMP: the echo identifier and 0.
+/// Both ends of a flow, seen from this host. Ports of ICMP: the identifier, and the type of
+/// the request, so that a ping allows no timestamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FlowKey {

@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use mpesa_fw_common::{
     decide::Sender,
-    packet::{PacketBytes, PacketMeta},
+    packet::{PacketBytes, PacketMeta, Parsed},
 };
 
 /// Verifier: an offset into a packet must have an upper bound before it is added (MAX_PACKET_OFF is 0xffff). No header
@@ -58,8 +58,9 @@ impl Frame for XdpFrame {
 
     #[inline(always)]
     fn counted_length(&self, meta: &PacketMeta) -> u32 {
-        // The helper is not inlined by the JIT; a frame of one buffer does without.
-        if meta.end <= self.linear() { self.linear() } else { self.length() }
+        // The helper is not inlined by the JIT; a packet in one buffer does without. Where it ends is known of IP only.
+        let is_known = matches!(meta.parsed, Parsed::Ip);
+        if is_known && meta.end <= self.linear() { self.linear() } else { self.length() }
     }
 }
 

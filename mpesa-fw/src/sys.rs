@@ -588,6 +588,17 @@ fn possible_cpus() -> io::Result<usize> {
     aya::util::nr_cpus().map_err(|(path, error)| io::Error::other(format!("{path}: {error}")))
 }
 
+/// Keeps the memory of large policies from staying with the process: blocks of 128 KiB and more are mapped and
+/// unmapped one by one, always. Left alone, glibc stops to do so when the first is freed (`mallopt(3)`,
+/// `M_MMAP_THRESHOLD`). Does nothing where the C library is another.
+pub fn map_large_blocks() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes two numbers.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024);
+    }
+}
+
 /// Gives memory that is free back to the system: reading and compiling a large policy leaves much of it, and the
 /// allocator would keep it for good. Does nothing where the C library is not glibc.
 pub fn trim_memory() {

@@ -87,7 +87,7 @@ fn the_guard_knows_a_real_session_even_without_its_environment() -> Result<()> {
     };
     assert_eq!(reload("")?.code, Some(0), "{}", reload("")?.text());
     firewall.policy(&policy(&[WEB], &[]))?;
-    for prefix in ["", "setsid --wait env -i ", "setsid --wait env -u SSH_CONNECTION "] {
+    for prefix in ["", "setsid --wait env -i ", "setsid --wait env -u SSH_CONNECTION ", "exec env -i "] {
         let ran = reload(prefix)?;
         assert_eq!(ran.code, Some(1), "{prefix}: {}", ran.text());
         assert!(ran.text().contains("--force"), "{prefix}: {}", ran.text());

@@ -5,7 +5,7 @@ mod support;
 use std::net::IpAddr;
 
 use anyhow::Result;
-use support::{Field, NEVER, SOON, WEB, kinds, passed_since, policy};
+use support::{Field, NEVER, SOON, WEB, kinds, passed_since, policy, settled};
 use testbed::{Answer, Curl, serve::UdpEcho};
 
 #[test]
@@ -76,7 +76,7 @@ fn the_first_service_that_allows_is_charged() -> Result<()> {
     let (firewall, _agent) = field.protected(&policy(&[WEB, site], &[]))?;
     let get = |place: &testbed::Host| Curl::http(field.host.place.v4, 80).from(&place.namespace).is_ok();
     assert!(get(&field.safaricom));
-    let first = firewall.metrics()?;
+    let first = settled(&firewall)?;
     assert!(first.passed("ingress", "web") > 0.0);
     assert_eq!(first.passed("ingress", "site"), 0.0);
     assert!(get(&field.attacker));

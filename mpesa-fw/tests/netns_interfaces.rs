@@ -64,14 +64,12 @@ fn a_foreign_program_is_kept_and_tc_stands_in() -> Result<()> {
     assert!(status.contains("tc") && status.contains("foreign"), "{status}");
     let metrics = firewall.metrics()?;
     assert!(metrics.dropped("ingress", "web", "source_not_allowed") > 0.0);
-    let told = metrics.samples.iter().any(|sample| {
-        sample.name.contains("tc_ingress")
-            || sample.name.contains("fallback")
-            || sample.labels.values().any(|value| value.contains("tc"))
-    });
-    assert!(told, "a metric tells that TC stands in");
+    let judged = |kind| {
+        metrics.has("mpesa_fw_hook_info", &[("interface", "eth0"), ("direction", "ingress"), ("kind", kind)])
+    };
+    assert!(judged("tc_ingress") && !judged("xdp_native"), "a metric tells that TC stands in");
 
-    // Also after a reload and with a new agent.
+    // Also after a reload.
     firewall.reload(&policy(&[WEB, "{ name: more, ports: [81], from: [any] }"], &[]))?;
     assert_eq!(get(&field, &field.attacker), Answer::Silence);
     assert!(get(&field, &field.safaricom).is_ok());

@@ -6,7 +6,7 @@ use std::{fs, thread};
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
-use support::{FENCE, Field, SOON, WEB, passed_since, policy};
+use support::{FENCE, Field, SOON, WEB, passed_since, policy, settled};
 use testbed::{Answer, Curl, Process, holds, serve::UdpEcho};
 
 const ATTACKER_TOO: &str = "{ name: web, ports: [80], from: [196.201.214.200, 198.51.100.66] }";
@@ -100,7 +100,7 @@ fn counts_follow_the_name_of_a_rule() -> Result<()> {
     let others = ["{ name: a, ports: [1000], from: [any] }", "{ name: z, ports: [2000], from: [any] }"];
     let (firewall, _agent) = field.protected(&policy(&[WEB, others[0]], &[]))?;
     assert!(Curl::http(field.host.place.v4, 80).from(&field.safaricom.namespace).is_ok());
-    let before = firewall.metrics()?;
+    let before = settled(&firewall)?;
     assert!(before.passed("ingress", "web") > 0.0);
     firewall.reload(&policy(&[others[1], others[0], WEB], &[]))?;
     let now = firewall.metrics()?;

@@ -1,22 +1,43 @@
-//! Somebody else's XDP program.
+//! Somebody else's programs at the hooks. They pass everything.
 
-use std::{path::Path, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result};
 
 use crate::{command::ok, network::Host};
 
-/// Attaches an XDP program of another owner to the interface of a host; it passes everything. `bpffs` is a directory
-/// to pin it in.
+/// Attaches an XDP program of another owner to the interface of a host. `bpffs` is a directory to pin it in.
 ///
 /// # Errors
 /// python3 or bpftool is missing, or the kernel refuses.
 pub fn attach_foreign_xdp(host: &Host, bpffs: &Path) -> Result<()> {
-    let pin = bpffs.join("foreign");
-    ok(Command::new("/usr/bin/python3").args(["-c", include_str!("foreign_xdp.py")]).arg(&pin))
-        .context("could not load a foreign XDP program")?;
+    let pin = load("xdp", bpffs)?;
     let mut attach = host.namespace.command("bpftool");
     attach.args(["net", "attach", "xdp", "pinned"]).arg(&pin).args(["dev", Host::INTERFACE]);
     ok(&mut attach).context("could not attach a foreign XDP program")?;
     Ok(())
+}
+
+/// Likewise a TC egress filter, at a clsact qdisc that it makes.
+///
+/// # Errors
+/// python3 or tc is missing, or the kernel refuses.
+pub fn attach_foreign_tc(host: &Host, bpffs: &Path) -> Result<()> {
+    let pin = load("tc", bpffs)?;
+    let (interface, pin) = (Host::INTERFACE, pin.display());
+    host.namespace.sh(&format!(
+        "tc qdisc add dev {interface} clsact
+         tc filter add dev {interface} egress prio 40 bpf direct-action object-pinned {pin}"
+    ))?;
+    Ok(())
+}
+
+fn load(kind: &str, bpffs: &Path) -> Result<PathBuf> {
+    let pin = bpffs.join(format!("foreign-{kind}"));
+    ok(Command::new("/usr/bin/python3").args(["-c", include_str!("foreign.py"), kind]).arg(&pin))
+        .with_context(|| format!("could not load a foreign {kind} program"))?;
+    Ok(pin)
 }

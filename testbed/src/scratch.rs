@@ -7,7 +7,11 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tempfile::TempDir;
 
 use crate::command::ok;
@@ -89,12 +93,21 @@ fn sweep() {
         owner.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists())
     };
     for name in names_in(Path::new("/run/netns")).into_iter().filter(|name| orphan(name)) {
+        end_all_inside(&name);
         let _ = ok(Command::new("ip").args(["netns", "delete", &name]));
     }
     let temporary = std::env::temp_dir();
     for name in names_in(&temporary).into_iter().filter(|name| orphan(name)) {
         unmount_below(&temporary.join(&name));
         let _ = fs::remove_dir_all(temporary.join(&name));
+    }
+}
+
+/// Ends what still runs in a namespace of a dead run: a program that changes its credentials forgets to die with us.
+fn end_all_inside(namespace: &str) {
+    let pids = ok(Command::new("ip").args(["netns", "pids", namespace])).unwrap_or_default();
+    for pid in pids.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
 }
 

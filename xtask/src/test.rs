@@ -124,7 +124,12 @@ fn hindrance() -> Option<String> {
 
 /// Streams one run and adds it up.
 fn run_one(what: &str, command: &mut Command, tally: &mut Tally) -> Result<()> {
-    println!("\n== {what}: {}", shown(command));
+    // Without what only bounds its time.
+    let line = shown(command);
+    println!(
+        "\n== {what}: cargo {}",
+        line.split_once("/cargo ").map_or(line.as_str(), |(_, arguments)| arguments)
+    );
     let mut child =
         command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run `{}`", shown(command)))?;
     let before = tally.failed();

@@ -3,7 +3,7 @@
 use super::permission::{Permission, destination, service};
 use crate::{
     address::{Address, Family},
-    packet::{FragmentKind, PacketMeta, claim, icmp, icmpv6, protocol},
+    packet::{FragmentKind, PacketMeta, claim, icmpv6, protocol, question},
     settings::Direction,
     state::{FlowKey, State},
     tables::Tables,
@@ -111,30 +111,34 @@ fn quotes_permitted<T: Tables, S: State>(
         Direction::Egress => (&quoted.target, &meta.target, quoted.target_port, quoted.source_port),
     };
     let is_icmp = matches!(quoted.protocol, protocol::ICMP | protocol::ICMPV6);
-    let flow_port = if is_icmp { quoted.icmp_id } else { local_port };
+    let asked = question(meta.family, quoted.icmp_type);
+    let (flow_port, flow_peer, served_type) = match direction {
+        _ if !is_icmp => (local_port, remote_port, 0),
+        // This host sent it: an answer of a service, or the request of a flow.
+        Direction::Ingress if asked == quoted.icmp_type => (quoted.icmp_id, u16::from(asked), NO_TYPE),
+        Direction::Ingress => (quoted.icmp_id, u16::from(quoted.icmp_type), u16::from(asked)),
+        // This host was sent it: a request to a service, or the answer to a flow.
+        Direction::Egress => (quoted.icmp_id, u16::from(asked), u16::from(quoted.icmp_type)),
+    };
     if state.may_have_flow(flow_port) {
-        let key = FlowKey::new(meta.family, quoted.protocol, *local, flow_port, *remote, remote_port);
+        let key = FlowKey::new(meta.family, quoted.protocol, *local, flow_port, *remote, flow_peer);
+        // An error follows a packet that was sent, which this generation has judged.
         if let Some(flow) = state.flow(&key)
+            && flow.generation == tables.generation()
             && !flow.is_expired(key.protocol, state.now())
         {
             return true;
         }
     }
-    // What a service of this host answered with, or was asked by: the claim is that of the question.
-    let served = claim(meta.family, quoted.protocol, local_port, question(meta.family, quoted.icmp_type));
+    if served_type == NO_TYPE {
+        return false;
+    }
+    let served = claim(meta.family, quoted.protocol, local_port, served_type as u8);
     matches!(service(tables, meta.family, served, local, remote), Permission::Allowed(_))
 }
 
-/// The ICMP type that is answered by this one; itself where it is no answer.
-#[inline(always)]
-pub(super) const fn question(family: Family, icmp_type: u8) -> u8 {
-    match (family, icmp_type) {
-        (Family::V4, icmp::ECHO_REPLY) => icmp::ECHO_REQUEST,
-        (Family::V4, icmp::TIMESTAMP_REPLY) => icmp::TIMESTAMP_REQUEST,
-        (Family::V6, icmpv6::ECHO_REPLY) => icmpv6::ECHO_REQUEST,
-        (_, other) => other,
-    }
-}
+/// No ICMP type that a service could claim.
+const NO_TYPE: u16 = u16::MAX;
 
 /// E3, what the kernel says for sockets that are gone: whether a service or a destination permits the peer.
 #[inline(always)]

@@ -7,7 +7,7 @@ use super::{
     permission::{Permission, destination, service},
 };
 use crate::{
-    packet::{FragmentKind, PacketMeta, Parsed, claim},
+    packet::{FragmentKind, PacketMeta, Parsed, claim, question},
     reason::{DropReason, PassReason},
     settings::Direction,
     state::State,
@@ -77,7 +77,7 @@ fn whole<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta, sender: 
 /// E5: a reply of a service to a source that it allows, told without state.
 #[inline(always)]
 fn is_service_reply<T: Tables>(tables: &T, meta: &PacketMeta, sender: &Sender) -> bool {
-    let question = control::question(meta.family, meta.icmp_type);
+    let question = question(meta.family, meta.icmp_type);
     let can_reply = if meta.is_icmp() {
         question != meta.icmp_type
     } else {

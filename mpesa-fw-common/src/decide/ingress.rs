@@ -61,7 +61,7 @@ pub(super) fn later_fragment<T: Tables, S: State>(
     Decision::pass_by(PassReason::Fragment, rule.unwrap_or(RuleIndex::NONE))
 }
 
-/// 5: remembers a first fragment that goes on, also one that only observe mode lets go.
+/// 5: remembers a first fragment that passes. Not one that only observe mode lets go: its rest would be dropped too.
 #[inline(always)]
 pub(super) fn note_first_fragment<T: Tables, S: State>(
     tables: &T,
@@ -84,8 +84,8 @@ pub(super) fn note_first_fragment<T: Tables, S: State>(
 #[inline(always)]
 fn whole<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta) -> Decision {
     let served = match service(tables, meta.family, meta.claim(), &meta.target, &meta.source) {
-        Permission::Allowed(_) if meta.is_tcp() && matches!(meta.fragment, FragmentKind::First) => {
-            Decision::drop(DropReason::Fragment) // 5: TCP never needs to fragment
+        Permission::Allowed(rules) if meta.is_tcp() && matches!(meta.fragment, FragmentKind::First) => {
+            Decision::drop_by(DropReason::Fragment, rules.first()) // 5: TCP never needs to fragment
         }
         Permission::Allowed(rules) => within_limit(tables, state, meta, rules), // 6
         Permission::Denied(reason, rule, near_miss) => {

@@ -2,7 +2,7 @@
 
 use crate::{
     address::{Address, Family},
-    packet::{claim, icmp, icmpv6, protocol},
+    packet::claim,
     reason::DropReason,
     settings::{Direction, feature},
     state::{FlowKey, State},
@@ -70,10 +70,12 @@ pub fn destination<T: Tables, S: State + ?Sized>(
     let Some(class) = look_up(tables, AddressTable::Destination, family, remote) else {
         return INTERNAL;
     };
-    let mut allowed = claimed.and(class.rules);
-    if allowed.is_empty() && tables.features() & feature::NAMES != 0 {
-        allowed = claimed.and(named(tables, state, remote));
+    let mut allowed = class.rules;
+    if tables.features() & feature::NAMES != 0 {
+        // Also where an address allows it: a rule that names it may come first in the file.
+        allowed = allowed.or(named(tables, state, remote));
     }
+    let allowed = claimed.and(allowed);
     if !allowed.is_empty() {
         return Permission::Allowed(allowed);
     }
@@ -86,8 +88,9 @@ pub fn destination<T: Tables, S: State + ?Sized>(
 #[inline(always)]
 pub fn flow_permission<T: Tables, S: State + ?Sized>(tables: &T, state: &S, key: &FlowKey) -> Permission {
     let family = if key.family == Family::V4 as u8 { Family::V4 } else { Family::V6 };
-    let request = if key.protocol == protocol::ICMP { icmp::ECHO_REQUEST } else { icmpv6::ECHO_REQUEST };
-    destination(tables, state, family, claim(family, key.protocol, key.remote_port, request), &key.remote)
+    // Of ICMP the port is the type of the request.
+    let claim = claim(family, key.protocol, key.remote_port, key.remote_port as u8);
+    destination(tables, state, family, claim, &key.remote)
 }
 
 /// A table did not answer: denied, and nobody's fault but ours.

@@ -175,8 +175,8 @@ impl PacketMeta {
     pub const fn flow_key(&self, direction: Direction) -> FlowKey {
         let (source_port, target_port) = match direction {
             _ if !self.is_icmp() => (self.source_port, self.target_port),
-            Direction::Ingress => (0, self.icmp_id),
-            Direction::Egress => (self.icmp_id, 0),
+            Direction::Ingress => (question(self.family, self.icmp_type) as u16, self.icmp_id),
+            Direction::Egress => (self.icmp_id, self.icmp_type as u16),
         };
         match direction {
             Direction::Ingress => {
@@ -200,6 +200,18 @@ impl PacketMeta {
             direction: direction as u8,
             reserved: [0; 2],
         }
+    }
+}
+
+/// The ICMP type that is answered by this one; itself where it is no answer.
+#[inline(always)]
+#[must_use]
+pub const fn question(family: Family, icmp_type: u8) -> u8 {
+    match (family, icmp_type) {
+        (Family::V4, icmp::ECHO_REPLY) => icmp::ECHO_REQUEST,
+        (Family::V4, icmp::TIMESTAMP_REPLY) => icmp::TIMESTAMP_REQUEST,
+        (Family::V6, icmpv6::ECHO_REPLY) => icmpv6::ECHO_REQUEST,
+        (_, other) => other,
     }
 }
 

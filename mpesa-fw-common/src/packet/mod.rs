@@ -10,7 +10,7 @@ mod meta;
 mod quoted;
 mod transport;
 
-pub use meta::{FragmentKind, PacketMeta, claim};
+pub use meta::{FragmentKind, PacketMeta, claim, question};
 pub use quoted::Quoted;
 
 /// Protocol numbers (IANA).

@@ -93,6 +93,7 @@ impl AgentError {
                 | CompileError::TooManyWatchedSets { .. }
                 | CompileError::TooManyClasses { .. }
                 | CompileError::TooManyRanges { .. }
+                | CompileError::TooManyLimits { .. }
                 | CompileError::LimitTooSlow { .. },
             ) => Kind::Invalid,
             Self::WouldCut(_) | Self::Detached | Self::OtherPins { .. } => Kind::Refused,

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use hickory_resolver::TokioResolver;
 use mpesa_fw_common::{Address, Family, packet::protocol::UDP, state::FlowKey};
 
 use super::{
@@ -23,7 +24,7 @@ use super::{
     network::{Network, Protection},
     notify,
     prepare::Prepared,
-    resolver::{Answer, Resolver},
+    resolver::{Answer, ask},
     running::Running,
     seed::{Seeded, seed},
 };
@@ -46,8 +47,8 @@ impl Surroundings {
     ///
     /// # Errors
     /// The kernel does not answer, or the policy names an interface that can't be protected.
-    pub(super) async fn look(policy: &Policy) -> Result<Self, AgentError> {
-        let this = Self::look_leniently(policy).await?;
+    pub(super) async fn look(policy: &Policy, known_defaults: &BTreeSet<String>) -> Result<Self, AgentError> {
+        let this = Self::look_leniently(policy, known_defaults).await?;
         // A glob may match what can't be protected; a name is meant.
         let named = |name: &str| {
             policy.interfaces.iter().any(|p| matches!(p, InterfacePattern::Name(n) if n == name))
@@ -58,16 +59,24 @@ impl Surroundings {
         }
     }
 
-    /// Looks, and puts up with an interface that can't be protected.
+    /// Looks, and puts up with an interface that can't be protected. Where the default route is gone for a while,
+    /// the interfaces that held it last (`known_defaults`, by name) count as if they did.
     ///
     /// # Errors
     /// The kernel does not answer.
-    pub(super) async fn look_leniently(policy: &Policy) -> Result<Self, AgentError> {
+    pub(super) async fn look_leniently(
+        policy: &Policy,
+        known_defaults: &BTreeSet<String>,
+    ) -> Result<Self, AgentError> {
         let routes =
             if policy.interfaces.contains(&InterfacePattern::Default) { Routes::Ask } else { Routes::Leave };
         let doing = "list the interfaces of this host";
         let view = Links::open().map_err(AgentError::netlink(doing))?.view(routes).await;
-        let view = view.map_err(AgentError::netlink(doing))?;
+        let mut view = view.map_err(AgentError::netlink(doing))?;
+        if view.default_routes.is_empty() {
+            let known = view.links.values().filter(|link| known_defaults.contains(&link.name));
+            view.default_routes = known.map(|link| link.index).collect();
+        }
         let choice = choose(&policy.interfaces, &view);
         Ok(Self { view, choice })
     }
@@ -101,16 +110,20 @@ pub(super) struct Installed {
     pub published: BTreeMap<IpAddr, Vec<u16>>,
 }
 
-/// The names of a policy, with what is known of them. Those that are new are asked for, within bounds; those that gave
-/// no answer before are not waited for again.
-pub(super) async fn learn_names(known: &Names, prepared: &Prepared, resolver: &mut Resolver) -> Names {
+/// The names of a policy, with what is known of them. Those that are new are asked for, within bounds; those that were
+/// waited for before are not waited for again.
+pub(super) async fn learn_names(
+    known: &Names,
+    prepared: &Prepared,
+    resolver: Result<TokioResolver, String>,
+) -> Names {
     let mut names = known.clone();
     names.set_slots(&prepared.assignment.slots.names);
-    let unknown: Vec<String> = names.unknown().into_iter().filter(|name| !known.was_asked(name)).collect();
+    let unknown = names.take_new();
     if unknown.is_empty() {
         return names;
     }
-    let asked = resolver.ask(unknown, |answer| take(&mut names, answer));
+    let asked = ask(resolver, unknown, |answer| take(&mut names, answer));
     if tokio::time::timeout(FIRST_ANSWERS, asked).await.is_err() {
         tracing::warn!(names = ?names.unknown(), "no answer of DNS yet: egress to these names is denied until there is one");
     }
@@ -264,8 +277,9 @@ impl Installed {
         }
         let Surroundings { view, choice } = surroundings;
         let interim = running.follows_default() && view.default_routes.is_empty();
+        let defaults = view.default_names();
         let network = Network { view, choice, attachments, failed: BTreeMap::new() };
-        Current { running: Arc::new(running), network, names, published, seeded, notes, interim }
+        Current { running: Arc::new(running), network, names, published, seeded, notes, interim, defaults }
     }
 }
 

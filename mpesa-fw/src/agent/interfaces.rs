@@ -45,6 +45,18 @@ pub struct View {
     pub default_routes: BTreeSet<u32>,
 }
 
+impl View {
+    /// Names of the interfaces with a default route.
+    #[must_use]
+    pub fn default_names(&self) -> BTreeSet<String> {
+        self.default_routes
+            .iter()
+            .filter_map(|index| self.links.get(index))
+            .map(|link| link.name.clone())
+            .collect()
+    }
+}
+
 /// An interface that the policy asks for and that can't be protected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {

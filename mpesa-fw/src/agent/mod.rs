@@ -1,8 +1,8 @@
 //! Keeps the datapath as the policy says.
 //!
-//! [`Agent::start`] puts the first generation in force, [`Agent::reload`] the next ones; between them the
-//! [tasks](tasks) watch interfaces, resolve names and keep flows. What changes hooks or tables takes the `change`
-//! lock, one at a time.
+//! [`Agent::start`] puts the first generation in force, [`Agent::reload`] the next ones; between them its
+//! [tasks](Agent::tasks) watch interfaces, resolve names and keep flows. What changes hooks or tables takes the
+//! `change` lock, one at a time.
 
 pub mod change;
 pub mod clock;
@@ -76,9 +76,10 @@ pub struct Agent {
     events: Mutex<EventLog>,
     /// Held by whatever changes hooks or tables.
     change: tokio::sync::Mutex<()>,
-    resolver: tokio::sync::Mutex<Resolver>,
-    wake_network: Notify,
+    resolver: Mutex<Resolver>,
     wake_names: Notify,
+    /// A hook is gone that the last look still saw.
+    wake_network: Notify,
     wake_trace: Notify,
     started_at: u64,
     names_store: Store,
@@ -111,12 +112,18 @@ struct Current {
     notes: Vec<String>,
     /// Every physical interface is protected because there was no default route.
     interim: bool,
+    /// Names of the interfaces that held the default route last.
+    defaults: BTreeSet<String>,
 }
 
 impl Agent {
     /// A panic while it was held has ended the agent or soon will; what is in it is as good as before.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn resolver(&self) -> MutexGuard<'_, Resolver> {
+        self.resolver.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn event_log(&self) -> MutexGuard<'_, EventLog> {

@@ -32,6 +32,7 @@ struct Entry {
     due: u64,
     failures: u32,
     error: Option<String>,
+    waited_for: bool,
 }
 
 /// One name, for `status` and metrics.
@@ -51,9 +52,17 @@ pub struct NameStatus {
 pub(super) type Saved = BTreeMap<String, BTreeMap<IpAddr, u64>>;
 
 impl Names {
-    /// Whether a question for this name has ended, one way or the other.
-    pub(super) fn was_asked(&self, name: &str) -> bool {
-        self.entries.get(name).is_some_and(|entry| entry.answered_at.is_some() || entry.failures > 0)
+    /// The names without an address that nobody has waited for yet. The next call leaves them out: a start or a reload
+    /// waits once for each.
+    pub(super) fn take_new(&mut self) -> Vec<String> {
+        let mut names = Vec::new();
+        for (name, entry) in &mut self.entries {
+            if entry.addresses.is_empty() && !entry.waited_for {
+                names.push(name.clone());
+            }
+            entry.waited_for = true;
+        }
+        names
     }
 
     /// Whether it has an address.
@@ -205,6 +214,16 @@ mod tests {
         assert_eq!(names.due(3699), ["a.example"]);
         assert_eq!(names.table(&[])[&ip(1)], [3, 5]);
         assert_eq!(names.table(&[5]).get(&ip(2)), None);
+    }
+
+    #[test]
+    fn each_name_is_waited_for_once() {
+        let mut names = names();
+        names.answered("a.example", [ip(1)], 60, 100);
+        assert_eq!(names.take_new(), ["b.example"]);
+        assert!(names.take_new().is_empty());
+        names.set_slots(&BTreeMap::from([("b.example".to_owned(), 5), ("c.example".to_owned(), 6)]));
+        assert_eq!(names.take_new(), ["c.example"]);
     }
 
     #[test]

@@ -102,9 +102,13 @@ impl Agent {
                 Ok::<_, AgentError>((prepared, change))
             })
             .await?;
-            let known = self.state().current.names.clone();
-            let names = learn_names(&known, &prepared, &mut *self.resolver.lock().await).await;
-            let surroundings = Surroundings::look(&prepared.policy).await?;
+            let (known, defaults) = {
+                let state = self.state();
+                (state.current.names.clone(), state.current.defaults.clone())
+            };
+            let resolver = self.resolver().current();
+            let names = learn_names(&known, &prepared, resolver).await;
+            let surroundings = Surroundings::look(&prepared.policy, &defaults).await?;
             if !request.force {
                 surroundings.guard(&prepared, &names, request.caller)?;
             }
@@ -116,7 +120,7 @@ impl Agent {
             }
         };
         let own: Vec<_> = surroundings.view.addresses.iter().map(|(_, a)| *a).collect();
-        let notes = resolver_notes(&installed, &self.resolver.lock().await.servers(), &own);
+        let notes = resolver_notes(&installed, &self.resolver().servers(), &own);
         let flows_removed = installed.flows_removed;
         let current = installed.settle(surroundings, names, notes);
         let running = current.running.clone();

@@ -35,26 +35,30 @@ pub(super) struct Resolver {
 
 type Stamps = [Option<SystemTime>; SYSTEM_FILES.len()];
 
-impl Resolver {
-    /// Asks for `names`, some at a time, and hands over each answer as it comes.
-    pub(super) async fn ask(&mut self, names: Vec<String>, mut answered: impl FnMut(Answer)) {
-        let resolver = match self.resolver() {
-            Ok(resolver) => resolver,
-            Err(why) => {
-                names.into_iter().for_each(|name| answered(Answer { name, result: Err(why.clone()) }));
-                return;
-            }
-        };
-        let mut answers =
-            stream::iter(names.into_iter().map(|name| ask_one(resolver, name))).buffer_unordered(AT_ONCE);
-        while let Some(answer) = answers.next().await {
-            answered(answer);
+/// Asks `resolver` for `names`, some at a time, and hands over each answer as it comes.
+pub(super) async fn ask(
+    resolver: Result<TokioResolver, String>,
+    names: Vec<String>,
+    mut answered: impl FnMut(Answer),
+) {
+    let resolver = match resolver {
+        Ok(resolver) => resolver,
+        Err(why) => {
+            names.into_iter().for_each(|name| answered(Answer { name, result: Err(why.clone()) }));
+            return;
         }
+    };
+    let questions = names.into_iter().map(|name| ask_one(&resolver, name));
+    let mut answers = stream::iter(questions).buffer_unordered(AT_ONCE);
+    while let Some(answer) = answers.next().await {
+        answered(answer);
     }
+}
 
+impl Resolver {
     /// The servers that are asked; none where the system's file can't be read.
     pub(super) fn servers(&mut self) -> Vec<SocketAddr> {
-        self.resolver()
+        self.current()
             .map(|resolver| {
                 resolver.config().name_servers().iter().map(|server| server.socket_addr).collect()
             })
@@ -62,15 +66,19 @@ impl Resolver {
     }
 
     /// The resolver for what the system's files say now.
-    fn resolver(&mut self) -> Result<&TokioResolver, String> {
+    ///
+    /// # Errors
+    /// They can't be read.
+    pub(super) fn current(&mut self) -> Result<TokioResolver, String> {
         let stamps = SYSTEM_FILES.map(|file| fs::metadata(file).and_then(|m| m.modified()).ok());
-        if self.current.as_ref().is_none_or(|(known, _)| *known != stamps) {
-            self.current = Some((stamps, build()?));
+        if let Some((known, resolver)) = &self.current
+            && *known == stamps
+        {
+            return Ok(resolver.clone());
         }
-        match &self.current {
-            Some((_, resolver)) => Ok(resolver),
-            None => Err("no resolver".to_owned()),
-        }
+        let resolver = build()?;
+        self.current = Some((stamps, resolver.clone()));
+        Ok(resolver)
     }
 }
 

@@ -71,8 +71,8 @@ impl Agent {
             let mut known = Names::default();
             known.set_slots(&prepared.assignment.slots.names);
             known.restore(&names_store.read().unwrap_or_default());
-            let names = learn_names(&known, &prepared, &mut resolver).await;
-            let surroundings = Surroundings::look(&prepared.policy).await?;
+            let names = learn_names(&known, &prepared, resolver.current()).await;
+            let surroundings = Surroundings::look(&prepared.policy, &BTreeSet::new()).await?;
             if !options.force {
                 surroundings.guard(&prepared, &names, caller)?;
             }
@@ -104,9 +104,9 @@ impl Agent {
             state: Mutex::new(state),
             events: Mutex::new(events),
             change: tokio::sync::Mutex::new(()),
-            resolver: tokio::sync::Mutex::new(resolver),
-            wake_network: Notify::new(),
+            resolver: Mutex::new(resolver),
             wake_names: Notify::new(),
+            wake_network: Notify::new(),
             wake_trace: Notify::new(),
             started_at: clock::unix(),
             names_store,

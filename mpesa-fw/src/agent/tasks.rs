@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use aya::maps::{MapData, RingBuf};
 use tokio::{io::unix::AsyncFd, task::JoinSet, time::sleep};
 
-use super::{Agent, clock, flows, install::take, judge::Judge, kernel::beside, seed::seed};
+use super::{Agent, clock, flows, install::take, judge::Judge, kernel::beside, resolver::ask, seed::seed};
 
 /// How often the flow table is looked through.
 const UPKEEP: Duration = Duration::from_secs(30);
@@ -38,9 +38,8 @@ impl Agent {
             if due.is_empty() {
                 continue;
             }
-            let mut resolver = self.resolver.lock().await;
-            resolver.ask(due, |answer| take(&mut self.state().current.names, answer)).await;
-            drop(resolver);
+            let resolver = self.resolver().current();
+            ask(resolver, due, |answer| take(&mut self.state().current.names, answer)).await;
             self.publish_names().await;
         }
     }

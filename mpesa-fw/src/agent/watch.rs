@@ -10,6 +10,7 @@ use super::{
     install::{Surroundings, Tell, install},
     interfaces::View,
     judge::Judge,
+    kernel::beside,
     links::{Change, Changes},
     network::Network,
     prepare::Prepared,
@@ -31,7 +32,7 @@ impl Agent {
             match Changes::subscribe() {
                 Ok(changes) => self.follow(changes).await,
                 Err(error) => {
-                    tracing::error!(%error, "changes of interfaces can't be watched; they are looked at every second")
+                    tracing::error!(%error, "changes of interfaces can't be watched: they are looked at every second");
                 }
             }
             self.resync().await;
@@ -48,8 +49,8 @@ impl Agent {
                     Change::Overrun => tracing::warn!("too many changes of interfaces at once: all are read again"),
                     Change::Closed => return,
                 },
-                () = self.wake_network.notified() => {}
                 () = sleep(RESYNC) => {}
+                () = self.wake_network.notified() => {}
             }
             sleep(SETTLE).await;
             while let Ok(change) = timeout(Duration::ZERO, changes.next()).await {
@@ -74,9 +75,13 @@ impl Agent {
             return Ok(());
         }
         let running = self.state().current.running.clone();
-        let surroundings = Surroundings::look_leniently(&running.policy).await?;
-        let interim_ends = self.state().current.interim && !surroundings.view.default_routes.is_empty();
-        if interim_ends {
+        let (interim, defaults) = {
+            let state = self.state();
+            (state.current.interim, state.current.defaults.clone())
+        };
+        let surroundings = Surroundings::look_leniently(&running.policy, &defaults).await?;
+        let has_default = !surroundings.view.default_routes.is_empty();
+        if interim && has_default {
             return self.narrow(&running, surroundings).await;
         }
         let Surroundings { view, choice } = surroundings;
@@ -84,7 +89,14 @@ impl Agent {
         let (attachments, failed) = self.mend(&running, &view, wanted).await?;
         let network = Network { view, choice, attachments, failed };
         self.say_differences(&network);
-        self.state().current.network = network;
+        {
+            let mut state = self.state();
+            if has_default {
+                state.current.defaults = network.view.default_names();
+            }
+            state.current.interim = running.follows_default() && !has_default;
+            state.current.network = network;
+        }
         self.tell_protection(Tell::Changes);
         Ok(())
     }
@@ -148,7 +160,8 @@ impl Agent {
     /// The default route has come: the other physical interfaces are let go, by another generation of the same policy.
     async fn narrow(&self, running: &Arc<Running>, surroundings: Surroundings) -> Result<(), AgentError> {
         let rows = self.kernel.with(|datapath| datapath.registry_rows().clone()).await;
-        let prepared = Prepared::again(running, &rows)?;
+        let again = Arc::clone(running);
+        let prepared = beside(move || Prepared::again(&again, &rows)).await?;
         let (published, names) = {
             let state = self.state();
             (state.current.published.clone(), state.current.names.clone())

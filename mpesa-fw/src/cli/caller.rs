@@ -1,6 +1,11 @@
 //! The SSH connection of whoever typed the command, for the lock-out guard.
 
-use std::{env, fs};
+use std::{collections::HashSet, env, fs};
+
+use procfs::{
+    net::TcpState,
+    process::{FDTarget, Process},
+};
 
 use crate::agent::SshConnection;
 
@@ -8,20 +13,55 @@ use crate::agent::SshConnection;
 const GENERATIONS: usize = 32;
 const VARIABLE: &str = "SSH_CONNECTION";
 
-/// From the environment; `sudo` drops the variable, so the parents' environments are looked at too.
+/// From the environment; `sudo` drops the variable, so the parents' environments are looked at too, and where nobody has
+/// it (`env -i`), the connection of the sshd among them.
 pub(super) fn ssh_connection() -> Option<SshConnection> {
-    if let Some(value) = env::var_os(VARIABLE).and_then(|v| v.into_string().ok()) {
-        return SshConnection::parse(&value);
+    let own = env::var_os(VARIABLE).and_then(|v| v.into_string().ok());
+    if let Some(connection) = own.as_deref().and_then(SshConnection::parse) {
+        return Some(connection);
     }
-    let mut pid = parent_of("self")?;
-    for _ in 0..GENERATIONS {
-        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        if let Some(connection) = variable(&environment).and_then(SshConnection::parse) {
-            return Some(connection);
-        }
-        pid = parent_of(&pid.to_string()).filter(|parent| *parent > 1)?;
+    let ancestors = ancestors();
+    ancestors
+        .iter()
+        .find_map(|pid| of_environment(*pid))
+        .or_else(|| ancestors.iter().find_map(|pid| of_sshd(*pid)))
+}
+
+/// The parent, its parent and so on, without init.
+fn ancestors() -> Vec<u32> {
+    std::iter::successors(parent_of("self"), |pid| parent_of(&pid.to_string()))
+        .take_while(|pid| *pid > 1)
+        .take(GENERATIONS)
+        .collect()
+}
+
+fn of_environment(pid: u32) -> Option<SshConnection> {
+    variable(&fs::read(format!("/proc/{pid}/environ")).ok()?).and_then(SshConnection::parse)
+}
+
+/// The one connection that the sshd of a session holds open (`sshd`, from OpenSSH 9.8 on `sshd-session`).
+fn of_sshd(pid: u32) -> Option<SshConnection> {
+    let process = Process::new(i32::try_from(pid).ok()?).ok()?;
+    if !process.stat().ok()?.comm.starts_with("sshd") {
+        return None;
     }
-    None
+    let held: HashSet<u64> = process
+        .fd()
+        .ok()?
+        .filter_map(|descriptor| match descriptor.ok()?.target {
+            FDTarget::Socket(inode) => Some(inode),
+            _ => None,
+        })
+        .collect();
+    let sockets = process.tcp().into_iter().flatten().chain(process.tcp6().into_iter().flatten());
+    let mut open = sockets.filter(|s| held.contains(&s.inode) && s.state == TcpState::Established);
+    let socket = open.next()?;
+    Some(SshConnection {
+        client: socket.remote_address.ip().to_canonical(),
+        client_port: socket.remote_address.port(),
+        server: socket.local_address.ip().to_canonical(),
+        server_port: socket.local_address.port(),
+    })
 }
 
 /// Its value in the bytes of a `/proc/PID/environ`.

@@ -1,6 +1,6 @@
 //! `mpesa-fw detach`
 
-use std::path::Path;
+use std::{fs, io::ErrorKind, path::Path};
 
 use super::{arguments::BPFFS, failure::Failure, output::print};
 use crate::{
@@ -36,6 +36,15 @@ fn by_agent(runtime_dir: &Path, bpffs: Option<&Path>) -> Result<Vec<String>, Fai
     }
 }
 
-fn from_pins(pins: &Path) -> Result<Vec<String>, Failure> {
-    Ok(datapath::detach(pins)?)
+/// A directory that can't be read is not one without pins.
+fn from_pins(bpffs: &Path) -> Result<Vec<String>, Failure> {
+    if let Err(error) = fs::read_dir(bpffs)
+        && error.kind() == ErrorKind::PermissionDenied
+    {
+        return Err(Failure::system(
+            format!("cannot read the pins in {}: {error}", bpffs.display()),
+            "run this as root",
+        ));
+    }
+    Ok(datapath::detach(bpffs)?)
 }

@@ -18,7 +18,7 @@ use super::{arguments::RunArguments, caller, failure::Failure, logging};
 use crate::{
     agent::{self, Agent, Options, ReloadRequest, SshConnection, lock::Lock},
     control::{self, Listener},
-    metrics,
+    metrics, sys,
 };
 
 /// Threads for what blocks: the kernel, parsing, the file system.
@@ -28,6 +28,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// Runs the agent until it is told to end.
 pub(super) fn run(runtime_dir: &Path, arguments: RunArguments) -> Result<(), Failure> {
+    sys::map_large_blocks();
     logging::start();
     let RunArguments { rules, metrics, state_dir, bpffs, xdp, tc, flows_capacity, trace_packets, force } =
         arguments;
@@ -56,6 +57,13 @@ pub(super) fn run(runtime_dir: &Path, arguments: RunArguments) -> Result<(), Fai
 }
 
 async fn serve(options: Options, metrics: SocketAddr, caller: Option<SshConnection>) -> Result<(), Failure> {
+    // From here on signals wait for the loop below: a start is never cut in the middle.
+    let unheard =
+        |error| Failure::system(format!("cannot hear of signals: {error}"), "this should not happen");
+    let mut terminate = signal(SignalKind::terminate()).map_err(unheard)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(unheard)?;
+    let mut hang_up = signal(SignalKind::hangup()).map_err(unheard)?;
+
     // The policy first: it fails most often. Then whatever another process may hold. The kernel last.
     Agent::check(&options).await?;
     agent::private_directory(&options.runtime_dir, 0o750)?;
@@ -81,11 +89,6 @@ async fn serve(options: Options, metrics: SocketAddr, caller: Option<SshConnecti
         }
     });
 
-    let unheard =
-        |error| Failure::system(format!("cannot hear of signals: {error}"), "this should not happen");
-    let mut terminate = signal(SignalKind::terminate()).map_err(unheard)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(unheard)?;
-    let mut hang_up = signal(SignalKind::hangup()).map_err(unheard)?;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,

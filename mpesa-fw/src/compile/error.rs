@@ -2,6 +2,7 @@
 
 use mpesa_fw_common::{
     Direction,
+    limit::LIMITED_PER_CLAIM,
     tables::{RULES, WATCHED_SETS},
 };
 
@@ -58,6 +59,17 @@ pub enum CompileError {
         service: String,
         /// Its burst.
         burst: u64,
+    },
+    /// More services with a limit claim the same than the kernel tries.
+    #[error(
+        "{} services with a limit claim {claim} ({}), {LIMITED_PER_CLAIM} may: merge them, or take the limit off some",
+        services.len(), services.join(", ")
+    )]
+    TooManyLimits {
+        /// The first port, type or protocol that they all claim, as the author knows it.
+        claim: String,
+        /// Their names, in file order.
+        services: Vec<String>,
     },
     /// The slots were not made for this policy. A mistake of the caller, not of the author.
     #[error("{what} `{name}` has no slot: the registry was asked about another policy")]

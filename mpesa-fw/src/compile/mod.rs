@@ -10,6 +10,7 @@ mod claims;
 mod compiled;
 mod digest;
 mod error;
+mod limited;
 mod names;
 mod registry;
 mod rule_info;
@@ -62,6 +63,7 @@ pub fn compile(policy: &Policy, slots: &Slots) -> Result<Compiled, CompileError>
         },
         digest: [0; 32],
     };
+    limited::check(policy, &compiled.tables.claims[Direction::Ingress as usize])?;
     compiled.digest = digest::digest(&policy.source_digest, &compiled, &names);
     watch::move_to_slots(&mut compiled.tables.address, policy, slots)?;
     Ok(compiled)

@@ -10,6 +10,7 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
     sync::{Semaphore, mpsc},
+    task::JoinSet,
     time::timeout,
 };
 
@@ -41,8 +42,18 @@ pub async fn serve<A: Answers>(
 ) -> std::io::Result<()> {
     let socket = UnixListener::from_std(listener.socket.try_clone()?)?;
     let places = Arc::new(Semaphore::new(CLIENTS));
+    let mut clients = JoinSet::new();
     loop {
-        let stream = match socket.accept().await {
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            Some(ended) = clients.join_next() => {
+                if let Err(error) = ended && let Ok(panic) = error.try_into_panic() {
+                    std::panic::resume_unwind(panic); // a defect ends the agent, wherever it shows
+                }
+                continue;
+            }
+        };
+        let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
                 // No file descriptors left, most likely: give some time to come back.
@@ -60,7 +71,7 @@ pub async fn serve<A: Answers>(
             continue;
         };
         let (agent, detached) = (Arc::clone(&agent), detached.clone());
-        tokio::spawn(async move {
+        clients.spawn(async move {
             if let Err(error) = attend(stream, agent, detached).await {
                 tracing::debug!(%error, "a client of the control socket went away");
             }
@@ -176,6 +187,7 @@ mod tests {
             match request {
                 Request::Events { last: 0 } => Ok(Answer::Events(Vec::new())),
                 Request::Detach { .. } => Ok(Answer::Detached(vec!["eth0".into()])),
+                Request::Events { last: 13 } => panic!("a defect"),
                 Request::Status | Request::Events { .. } | Request::Reload { .. } => {
                     Err(Refusal { kind: Kind::Refused, message: "no".into(), help: None })
                 }
@@ -250,6 +262,15 @@ mod tests {
             std::thread::sleep(PATIENCE);
             assert!(Client::new(path).ask(Request::Events { last: 0 }).is_ok(), "they were let go");
             drop(hanging);
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "a defect")]
+    fn a_defect_ends_the_agent() {
+        with_server(|path| {
+            let _ = Client::new(path).ask(Request::Events { last: 13 });
+            std::thread::sleep(Duration::from_secs(1));
         });
     }
 }

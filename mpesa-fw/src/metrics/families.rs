@@ -204,6 +204,10 @@ impl Families {
                 let labels = [interface, direction.label(), rule, reason.label()];
                 self.dropped_packets.with_label_values(&labels).inc_by(0);
                 self.dropped_bytes.with_label_values(&labels).inc_by(0);
+                if matches!(policy.mode, Mode::Observe) {
+                    self.would_drop_packets.with_label_values(&labels).inc_by(0);
+                    self.would_drop_bytes.with_label_values(&labels).inc_by(0);
+                }
             }
         }
     }

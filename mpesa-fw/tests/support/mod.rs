@@ -124,3 +124,15 @@ pub fn kinds(drops: &Drops) -> Vec<&str> {
 pub fn passed_since(now: &Metrics, before: &Metrics, direction: &str, rule: &str) -> u64 {
     (now.passed(direction, rule) - before.passed(direction, rule)) as u64
 }
+
+/// A scrape when nothing moves any more: the last packets of a closed connection come after curl has ended.
+pub fn settled(firewall: &Firewall<'_>) -> Result<Metrics> {
+    let mut last = firewall.metrics()?;
+    testbed::eventually("the counts to rest", SOON, || {
+        std::thread::sleep(Duration::from_millis(100));
+        let now = firewall.metrics().ok()?;
+        let rests = now.went_back(&last).is_empty() && last.went_back(&now).is_empty();
+        last = now;
+        rests.then(|| last.clone())
+    })
+}

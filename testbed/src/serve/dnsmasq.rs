@@ -42,9 +42,8 @@ impl Dnsmasq {
         write_hosts(&hosts, names)?;
         let mut command = namespace.command("dnsmasq");
         command.args([
-            "--keep-in-foreground",
+            "--no-daemon",
             "--conf-file=/dev/null",
-            "--user=root",
             "--no-resolv",
             "--no-hosts",
             "--bind-interfaces",

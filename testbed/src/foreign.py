@@ -1,8 +1,10 @@
-# Loads an XDP program that passes everything, as another product would, and pins it. Argument: the pin.
+# Loads a program that passes everything, as another product would, and pins it. Arguments: xdp or tc, the pin.
 import ctypes, platform, sys
 
 SYS_BPF = {"x86_64": 321, "aarch64": 280}[platform.machine()]
-PROG_LOAD, OBJ_PIN, TYPE_XDP, XDP_PASS = 5, 6, 6, 2
+PROG_LOAD, OBJ_PIN = 5, 6
+# Program type, and the answer by which it has no objection: XDP_PASS, TC_ACT_UNSPEC.
+TYPE, ANSWER = {"xdp": (6, 2), "tc": (3, -1)}[sys.argv[1]]
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -18,12 +20,12 @@ def pointer(buffer):
     return ctypes.addressof(buffer).to_bytes(8, "little")
 
 
-# r0 = XDP_PASS; exit
-code = ctypes.create_string_buffer(bytes([0xB7, 0, 0, 0, XDP_PASS, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0]), 16)
+# r0 = ANSWER; exit
+code = ctypes.create_string_buffer(bytes([0xB7, 0, 0, 0]) + ANSWER.to_bytes(4, "little", signed=True) + bytes([0x95, 0, 0, 0, 0, 0, 0, 0]), 16)
 licence = ctypes.create_string_buffer(b"GPL")
 name = b"foreign".ljust(16, b"\0")
 # prog_type, insn_cnt, insns, license, log_level, log_size, log_buf, kern_version, prog_flags, prog_name
-attributes = TYPE_XDP.to_bytes(4, "little") + (2).to_bytes(4, "little") + pointer(code) + pointer(licence) + bytes(24) + name
+attributes = TYPE.to_bytes(4, "little") + (2).to_bytes(4, "little") + pointer(code) + pointer(licence) + bytes(24) + name
 program = bpf(PROG_LOAD, attributes)
-path = ctypes.create_string_buffer(sys.argv[1].encode())
+path = ctypes.create_string_buffer(sys.argv[2].encode())
 bpf(OBJ_PIN, pointer(path) + program.to_bytes(4, "little"))

@@ -1,0 +1,206 @@
+//! The state maps, as host state.
+
+use std::os::fd::AsFd as _;
+
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, Map, MapData},
+};
+use mpesa_fw::sys::{KernelMap, Plain};
+use mpesa_fw_common::{
+    Address,
+    counter::{Counter, CounterBlock},
+    event::EventBucket,
+    limit::{LIMIT_SETS, LIMIT_WAYS, LimitEntry},
+    state::{BITMAP_WORDS, FlowKey, FlowState, FragmentKey, FragmentState},
+    tables::{NAMES_PER_ADDRESS, ResolvedNames},
+};
+
+use crate::host::HostState;
+
+type Limits = [LimitEntry; LIMIT_WAYS];
+
+macro_rules! map {
+    ($ebpf:expr, $name:literal) => {
+        $ebpf.map($name).expect($name).try_into().expect($name)
+    };
+}
+macro_rules! map_mut {
+    ($ebpf:expr, $name:literal) => {
+        $ebpf.map_mut($name).expect($name).try_into().expect($name)
+    };
+}
+
+/// The maps per CPU, which aya reads slowly.
+pub(super) struct PerCpu {
+    counters: KernelMap<u32, CounterBlock>,
+    near_misses: KernelMap<u32, u64>,
+    event_buckets: KernelMap<u32, EventBucket>,
+}
+
+impl PerCpu {
+    pub(super) fn of(ebpf: &Ebpf) -> Self {
+        fn open<V: Plain>(ebpf: &Ebpf, name: &str) -> KernelMap<u32, V> {
+            let Some(Map::PerCpuArray(map)) = ebpf.map(name) else { panic!("no map {name}") };
+            let fd = map.fd().as_fd().try_clone_to_owned().expect("a descriptor");
+            KernelMap::new(fd).unwrap_or_else(|error| panic!("{name}: {error}"))
+        }
+        Self {
+            counters: open(ebpf, "COUNTERS"),
+            near_misses: open(ebpf, "NEAR_MISSES"),
+            event_buckets: open(ebpf, "EVENT_BUCKETS"),
+        }
+    }
+
+    /// A row of counters, all CPUs together.
+    pub(super) fn counters(&self, row: u32) -> CounterBlock {
+        sum(&self.counters.per_cpu(&row).expect("counters"))
+    }
+
+    pub(super) fn near_misses(&self, bit: u32) -> u64 {
+        self.near_misses.per_cpu(&bit).expect("near misses").iter().sum()
+    }
+
+    pub(super) fn fill_event_bucket(&self) {
+        self.event_buckets.zero_per_cpu(&0).expect("filled");
+    }
+}
+
+fn sum(blocks: &[CounterBlock]) -> CounterBlock {
+    let add = |a: &mut Counter, b: &Counter| {
+        a.packets += b.packets;
+        a.bytes += b.bytes;
+    };
+    let mut sum = CounterBlock::ZERO;
+    for block in blocks {
+        add(&mut sum.passed, &block.passed);
+        for n in 0..sum.dropped.len() {
+            add(&mut sum.dropped[n], &block.dropped[n]);
+            add(&mut sum.would_drop[n], &block.would_drop[n]);
+        }
+        sum.last_passed = sum.last_passed.max(block.last_passed);
+    }
+    sum
+}
+
+/// What the host knows before the first packet.
+pub(super) fn put_state(ebpf: &mut Ebpf, state: &HostState) {
+    for address in &state.own {
+        let mut own: HashMap<_, Address, u8> = map_mut!(ebpf, "OWN_ADDRESSES");
+        own.insert(address, 1, 0).expect("room");
+        set_bit(ebpf, "OWN_HINTS", address.hint());
+    }
+    let mut resolved: HashMap<_, Address, ResolvedNames> = map_mut!(ebpf, "RESOLVED");
+    for (address, names) in &state.resolved {
+        resolved.insert(address, names, 0).expect("room");
+    }
+    const { assert!(NAMES_PER_ADDRESS == 8) }
+}
+
+fn set_bit(ebpf: &mut Ebpf, name: &str, bit: u16) {
+    let mut words: Array<_, u64> = ebpf.map_mut(name).expect("a bitmap").try_into().expect("of words");
+    let word = u32::from(bit / 64);
+    let old = words.get(&word, 0).expect("a word");
+    words.set(word, old | 1 << (bit % 64), 0).expect("set");
+}
+
+/// Makes everything older: the clock can't be moved.
+pub(super) fn age(ebpf: &mut Ebpf, time: u64) {
+    let mut flows: HashMap<_, FlowKey, FlowState> = map_mut!(ebpf, "FLOWS");
+    for (key, flow) in all(&flows) {
+        let older =
+            FlowState { last_seen: flow.last_seen.checked_sub(time).expect("up for long enough"), ..flow };
+        flows.insert(key, older, 0).expect("it was there");
+    }
+    let mut fragments: HashMap<_, FragmentKey, FragmentState> = map_mut!(ebpf, "FRAGMENTS");
+    for (key, first) in all(&fragments) {
+        let older = FragmentState { passed_at: first.passed_at.saturating_sub(time), ..first };
+        fragments.insert(key, older, 0).expect("it was there");
+    }
+    let mut limits: Array<_, Limits> = map_mut!(ebpf, "LIMITS");
+    for index in 0..LIMIT_SETS as u32 {
+        let mut set = limits.get(&index, 0).expect("a set");
+        if set != Limits::default() {
+            for entry in &mut set {
+                entry.recovered_at = entry.recovered_at.saturating_sub(time);
+            }
+            limits.set(index, set, 0).expect("set");
+        }
+    }
+}
+
+fn all<M, K, V>(map: &HashMap<M, K, V>) -> Vec<(K, V)>
+where
+    M: std::borrow::Borrow<MapData>,
+    K: aya::Pod,
+    V: aya::Pod,
+{
+    map.iter().map(|entry| entry.expect("read")).collect()
+}
+
+/// The pinned maps, so to say.
+pub(super) fn copy_state(from: &Ebpf, to: &mut Ebpf) {
+    macro_rules! hash {
+        ($name:literal, $key:ty, $value:ty) => {
+            let old: HashMap<&MapData, $key, $value> = map!(from, $name);
+            let mut new: HashMap<_, $key, $value> = map_mut!(to, $name);
+            for (key, value) in all(&old) {
+                new.insert(key, value, 0).expect($name);
+            }
+        };
+    }
+    macro_rules! array {
+        ($name:literal, $value:ty, $entries:expr) => {
+            let old: Array<&MapData, $value> = map!(from, $name);
+            let mut new: Array<_, $value> = map_mut!(to, $name);
+            for index in 0..$entries as u32 {
+                let value = old.get(&index, 0).expect($name);
+                if value != <$value>::default() {
+                    new.set(index, value, 0).expect($name);
+                }
+            }
+        };
+    }
+    hash!("FLOWS", FlowKey, FlowState);
+    hash!("FRAGMENTS", FragmentKey, FragmentState);
+    hash!("OWN_ADDRESSES", Address, u8);
+    hash!("RESOLVED", Address, ResolvedNames);
+    array!("FLOW_PORTS", u64, BITMAP_WORDS);
+    array!("OWN_HINTS", u64, BITMAP_WORDS);
+    array!("LIMITS", Limits, LIMIT_SETS);
+}
+
+/// What differs, but for times and for the cookie of the socket that a test run makes.
+pub(super) fn compare_state(ebpf: &Ebpf, state: &HostState) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let flows: HashMap<&MapData, FlowKey, FlowState> = map!(ebpf, "FLOWS");
+    let plain = |flow: &FlowState| FlowState { last_seen: 0, cookie: u64::from(flow.cookie != 0), ..*flow };
+    let seen: std::collections::HashMap<_, _> =
+        all(&flows).into_iter().map(|(key, flow)| (key, plain(&flow))).collect();
+    let expected: std::collections::HashMap<_, _> =
+        state.flows.borrow().iter().map(|(key, flow)| (*key, plain(flow))).collect();
+    for key in seen.keys().chain(expected.keys()) {
+        if seen.get(key) != expected.get(key) {
+            wrong.push(format!("flow {key:?}: {:?}, not {:?}", seen.get(key), expected.get(key)));
+        }
+    }
+    let fragments: HashMap<&MapData, FragmentKey, FragmentState> = map!(ebpf, "FRAGMENTS");
+    let mut seen: Vec<_> =
+        all(&fragments).into_iter().map(|(key, first)| (key, first.generation, first.rule)).collect();
+    let mut expected: Vec<_> =
+        state.fragments.borrow().iter().map(|(key, first)| (*key, first.generation, first.rule)).collect();
+    seen.sort_by_key(|entry| format!("{entry:?}"));
+    expected.sort_by_key(|entry| format!("{entry:?}"));
+    if seen != expected {
+        wrong.push(format!("fragments {seen:?}, not {expected:?}"));
+    }
+    let ports: Array<&MapData, u64> = map!(ebpf, "FLOW_PORTS");
+    for word in 0..BITMAP_WORDS as u32 {
+        let bits = ports.get(&word, 0).expect("a word");
+        let expected = (0..64).filter(|bit| state.ports.borrow().contains(&((word * 64 + bit) as u16)));
+        if bits != expected.fold(0, |bits, bit| bits | 1 << bit) {
+            wrong.push(format!("ports of flows, word {word}: {bits:#x}"));
+        }
+    }
+    wrong
+}
