@@ -5,8 +5,8 @@ mod support;
 use std::{thread::sleep, time::Duration};
 
 use anyhow::Result;
-use support::{Field, WEB, policy};
-use testbed::{Answer, Curl, Firewall, ok};
+use support::{Field, SOON, WEB, policy};
+use testbed::{Answer, Curl, Firewall, Process, ok};
 
 /// Detaches the link of a hook, as root can.
 fn remove_hook(field: &Field, firewall: &Firewall<'_>, direction: &str) -> Result<()> {
@@ -71,5 +71,27 @@ fn an_address_that_another_host_has_is_noticed() -> Result<()> {
     sleep(Duration::from_millis(2500));
     let addresses = ok(field.host.namespace.command("ip").args(["-6", "address", "show", "dev", "eth0"]))?;
     assert!(addresses.contains("dadfailed"), "{gateway}: {addresses}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn clients_of_the_metrics_are_bounded() -> Result<()> {
+    let field = Field::new()?;
+    let (firewall, agent) = field.protected(&policy(&[WEB], &[]))?;
+    let script = "import socket,time\n\
+        held = []\n\
+        try:\n    \
+            for _ in range(300): held.append(socket.create_connection(('127.0.0.1', 9477), timeout=1))\n\
+        except OSError: pass\n\
+        print('held', flush=True); time.sleep(60)";
+    let mut python = field.host.namespace.command("python3");
+    python.args(["-c", script]);
+    let mut crowd = Process::spawn(python, "crowd", firewall.logs())?;
+    crowd.wait_for_log("held", SOON)?;
+    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", agent.process.pid()))?.count();
+    assert!(descriptors < 100, "{descriptors}");
+    assert_eq!(firewall.status()?["protection"], "enforcing");
+    crowd.kill()?;
     Ok(())
 }

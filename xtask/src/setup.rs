@@ -42,7 +42,7 @@ const TO_TEST: [&str; 17] = [
     "tcpdump",        // what was on the wire
 ];
 
-/// A compiler with the source of `core`, where rustup can't download one.
+/// A compiler with the source of `core` (rustup's stable comes without).
 const COMPILER: [&str; 3] = ["cargo-web", "rust-web-src", "rustc-web"];
 
 /// What the linker is built against.
@@ -93,18 +93,14 @@ fn compiler() -> Result<()> {
         }
         Err(missing @ Missing::Linker(_)) => bail!("{missing}"),
     }
-    install("eBPF compiler", &format!("{PINNED_NIGHTLY} with rust-src, by rustup"));
-    let downloaded =
+    if let Err(error) = debian_compiler() {
+        println!("note: {error:#}; taking a nightly of rustup instead");
+        install("eBPF compiler", &format!("{PINNED_NIGHTLY} with rust-src, by rustup"));
         run_command(
             Command::new("timeout")
                 .args([PATIENCE, "rustup", "toolchain", "install", PINNED_NIGHTLY])
                 .args(["--profile", "minimal", "--component", "rust-src", "--no-self-update"]),
-        );
-    if let Err(error) = downloaded {
-        println!("note: {error}; taking Debian's compiler instead");
-        debian::install("the eBPF compiler", &COMPILER)?;
-        install("eBPF compiler", &format!("rustup toolchain link {LINKED} /usr"));
-        run_command(Command::new("rustup").args(["toolchain", "link", LINKED, "/usr"]))?;
+        )?;
     }
     match toolchain::find() {
         Ok(found) => {
@@ -113,6 +109,13 @@ fn compiler() -> Result<()> {
         }
         Err(missing) => bail!("after the installation {missing}"),
     }
+}
+
+/// Debian's compiler, under a name for rustup.
+fn debian_compiler() -> Result<()> {
+    debian::install("the eBPF compiler", &COMPILER)?;
+    install("eBPF compiler", &format!("rustup toolchain link {LINKED} /usr"));
+    run_command(Command::new("rustup").args(["toolchain", "link", LINKED, "/usr"]))
 }
 
 /// The linker that makes a BPF object of bitcode.

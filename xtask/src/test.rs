@@ -17,7 +17,25 @@ pub(crate) use tally::Tally;
 const PATIENCE: &str = "1200";
 
 /// Programs that the tests in network namespaces are clients, servers or witnesses with.
-const PROGRAMS: [&str; 7] = ["bpftool", "curl", "ip", "nginx", "openssl", "prometheus", "unshare"];
+const PROGRAMS: [&str; 17] = [
+    "bpftool",
+    "curl",
+    "dnsmasq",
+    "ip",
+    "nginx",
+    "nsenter",
+    "openssl",
+    "ping",
+    "prometheus",
+    "promtool",
+    "setpriv",
+    "sshd",
+    "ssh-keygen",
+    "sysctl",
+    "tc",
+    "tcpdump",
+    "unshare",
+];
 
 /// What to test.
 #[derive(Debug, Default, clap::Args)]

@@ -12,10 +12,11 @@ use std::process::Command;
 /// Names a rustup toolchain to use before all others.
 pub(crate) const TOOLCHAIN_VARIABLE: &str = "MPESA_FW_EBPF_TOOLCHAIN";
 
-/// The nightly that set-up downloads where rustup can: its LLVM is the linker's.
+/// The nightly that set-up downloads where Debian's compiler is not to be had: its LLVM is the linker's.
 pub(crate) const PINNED_NIGHTLY: &str = "nightly-2026-05-20";
 
-/// The rustup name that set-up gives to Debian's compiler where rustup cannot download.
+/// The rustup name that set-up gives to Debian's compiler. It comes first: what the verifier accepts depends on the
+/// code that the compiler makes, and this is the one that every test here runs with.
 pub(crate) const LINKED: &str = "ebpf";
 
 /// The newest bitcode that the linker reads: the linker is built against this LLVM.
@@ -86,7 +87,7 @@ fn candidates() -> Vec<String> {
     let chosen = env::var(TOOLCHAIN_VARIABLE).ok().filter(|name| !name.is_empty());
     match chosen {
         Some(name) => vec![name],
-        None => [PINNED_NIGHTLY, "nightly", LINKED].map(String::from).to_vec(),
+        None => [LINKED, PINNED_NIGHTLY, "nightly"].map(String::from).to_vec(),
     }
 }
 

@@ -155,7 +155,10 @@ pub fn private_directory(path: &Path, mode: u32) -> Result<(), AgentError> {
     DirBuilder::new().recursive(true).mode(mode).create(path).map_err(AgentError::file("create", path))?;
     let meta = fs::metadata(path).map_err(AgentError::file("read", path))?;
     if meta.uid() != 0 && meta.uid() != nix::unistd::geteuid().as_raw() {
-        let why = std::io::Error::other(format!("it belongs to user {}, who could put another in its place", meta.uid()));
+        let why = std::io::Error::other(format!(
+            "it belongs to user {}, who could put another in its place",
+            meta.uid()
+        ));
         return Err(AgentError::file("use", path)(why));
     }
     if meta.mode() & 0o022 != 0 {

@@ -1,6 +1,15 @@
-//! `/metrics`, `/healthz`, `/readyz`.
+//! `/metrics`, `/healthz`, `/readyz`. Any local user may ask: a client costs one of a few places for a few seconds, and
+//! the kernel is asked a few times a second at most, so that nobody keeps the agent from its work.
 
-use std::{net::TcpListener, sync::Arc};
+use std::{
+    future::{Future, pending},
+    io,
+    net::{SocketAddr, TcpListener},
+    pin::Pin,
+    sync::Arc,
+    task::{Context as Waker, Poll},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use axum::{
@@ -11,14 +20,110 @@ use axum::{
     routing::get,
 };
 use prometheus::{Registry, TextEncoder};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    time::{Sleep, sleep},
+};
 
 use super::AgentCollector;
 use crate::agent::{Agent, beside};
+
+/// Clients at the same time.
+const CLIENTS: usize = 16;
+/// How long a connection may last: a scrape takes milliseconds, and Prometheus connects anew.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between one look at the kernel and the next.
+const PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Clone)]
 struct Shared {
     agent: Arc<Agent>,
     registry: Registry,
+    /// Of whoever asks the kernel, one at a time.
+    turn: Arc<Semaphore>,
+}
+
+impl Shared {
+    /// Runs `f` when it is its turn, on a thread that may block.
+    async fn in_turn<R: Send + 'static>(&self, f: impl FnOnce() -> R + Send + 'static) -> R {
+        let turn = Arc::clone(&self.turn).acquire_owned().await;
+        let (answer, answered) = oneshot::channel();
+        // A task of its own: the turn goes on where the client goes away meanwhile.
+        tokio::spawn(async move {
+            let _ = answer.send(beside(f).await);
+            sleep(PAUSE).await;
+            drop(turn);
+        });
+        match answered.await {
+            Ok(result) => result,
+            Err(_) => pending().await, // `f` panicked: the connection ends in its time
+        }
+    }
+}
+
+/// Takes a few clients at a time; the others wait in the kernel's queue.
+struct Bounded {
+    listener: tokio::net::TcpListener,
+    places: Arc<Semaphore>,
+}
+
+impl axum::serve::Listener for Bounded {
+    type Io = Client;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Client, SocketAddr) {
+        let Ok(place) = Arc::clone(&self.places).acquire_owned().await else {
+            return pending().await; // never closed
+        };
+        let (stream, address) = axum::serve::Listener::accept(&mut self.listener).await;
+        (Client { stream, end: Box::pin(sleep(PATIENCE)), _place: place }, address)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A connection that ends after a while, whatever the client does.
+struct Client {
+    stream: TcpStream,
+    end: Pin<Box<Sleep>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Client {
+    fn stream(&mut self, waker: &mut Waker<'_>) -> io::Result<Pin<&mut TcpStream>> {
+        match self.end.as_mut().poll(waker) {
+            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
+            Poll::Pending => Ok(Pin::new(&mut self.stream)),
+        }
+    }
+}
+
+impl AsyncRead for Client {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        waker: &mut Waker<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.stream(waker)?.poll_read(waker, buffer)
+    }
+}
+
+impl AsyncWrite for Client {
+    fn poll_write(mut self: Pin<&mut Self>, waker: &mut Waker<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.stream(waker)?.poll_write(waker, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, waker: &mut Waker<'_>) -> Poll<io::Result<()>> {
+        self.stream(waker)?.poll_flush(waker)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, waker: &mut Waker<'_>) -> Poll<io::Result<()>> {
+        self.stream(waker)?.poll_shutdown(waker)
+    }
 }
 
 /// Serves until cancelled.
@@ -34,15 +139,17 @@ pub async fn serve(listener: TcpListener, agent: Arc<Agent>) -> anyhow::Result<(
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
-        .with_state(Shared { agent, registry });
+        .with_state(Shared { agent, registry, turn: Arc::new(Semaphore::new(1)) });
     listener.set_nonblocking(true).context("cannot use the socket for metrics")?;
     let listener =
         tokio::net::TcpListener::from_std(listener).context("cannot use the socket for metrics")?;
+    let listener = Bounded { listener, places: Arc::new(Semaphore::new(CLIENTS)) };
     axum::serve(listener, routes).await.context("the server for metrics ended")
 }
 
-async fn metrics(State(Shared { registry, .. }): State<Shared>) -> Response {
-    let text = beside(move || TextEncoder::new().encode_to_string(&registry.gather())).await;
+async fn metrics(State(shared): State<Shared>) -> Response {
+    let registry = shared.registry.clone();
+    let text = shared.in_turn(move || TextEncoder::new().encode_to_string(&registry.gather())).await;
     match text {
         Ok(text) if !text.is_empty() => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Ok(_) => (StatusCode::INTERNAL_SERVER_ERROR, "the counts can't be read; the log says why\n")
@@ -52,8 +159,9 @@ async fn metrics(State(Shared { registry, .. }): State<Shared>) -> Response {
 }
 
 /// Ready: every interface that the policy names is protected.
-async fn ready(State(Shared { agent, .. }): State<Shared>) -> Response {
-    if beside(move || agent.is_ready()).await {
+async fn ready(State(shared): State<Shared>) -> Response {
+    let agent = Arc::clone(&shared.agent);
+    if shared.in_turn(move || agent.is_ready()).await {
         return "ready\n".into_response();
     }
     (
