@@ -85,7 +85,7 @@ reasons! {
         Flow = 4, "flow";
         /// A reply of a service to a source that it allows.
         ServiceReply = 5, "service_reply";
-        /// A destination allows it; it opened a flow.
+        /// A destination allows it; it opened a flow, if it asks for an answer.
         Destination = 6, "destination";
         /// Nothing claims it and the policy's default is pass.
         Default = 7, "default";

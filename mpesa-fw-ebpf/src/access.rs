@@ -169,13 +169,13 @@ impl PacketBytes for SkbFrame {
 }
 
 impl SkbFrame {
-    /// What is known of the socket behind the packet; nothing where nobody will ask.
+    /// What is known of the socket behind the packet, as far as somebody will ask.
     #[inline(always)]
     pub fn sender(&self, meta: &PacketMeta) -> Sender {
-        if !Sender::matters(meta) {
-            return Sender::default();
-        }
         let full = full_socket(self.context);
+        if !Sender::matters(meta) {
+            return Sender { is_full: full.is_some(), ..Sender::default() };
+        }
         Sender {
             // SAFETY: the context is valid; 0 where there is no socket.
             cookie: unsafe { bpf_get_socket_cookie(self.context.cast()) },

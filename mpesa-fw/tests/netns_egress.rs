@@ -212,6 +212,23 @@ fn a_permission_that_is_taken_away_ends_what_it_allowed() -> Result<()> {
     Ok(())
 }
 
+/// The other way round: what a visitor sends must not come in by a flow that our answers to him have opened.
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_visitor_without_permission_is_not_let_in_by_the_answers_to_him() -> Result<()> {
+    let field = Field::new()?;
+    let _stray = TcpEcho::start(&field.host.namespace, 9999)?;
+    let open = policy(&[WEB], &["{ name: anywhere, to: [any], ports: [\"1-65535\"] }"]);
+    let (firewall, _agent) = field.protected(&open.replace("mode: enforce", "mode: observe"))?;
+    let to: SocketAddr = (field.host.place.v4, 9999).into();
+    let mut visitor = field.attacker.namespace.inside(move || TcpStream::connect_timeout(&to, SOON))?;
+    assert!(echoes(&mut visitor, SOON)?, "observe mode drops nothing");
+    firewall.reload(&open)?;
+    assert!(!echoes(&mut visitor, NEVER)?, "no service allows him");
+    assert_eq!(firewall.metrics()?.sum("mpesa_fw_flows", &[]), 0.0, "this host opened nothing");
+    Ok(())
+}
+
 #[test]
 #[ignore = "needs root and a kernel"]
 fn a_refused_connection_is_seen_at_both_ends() -> Result<()> {

@@ -63,11 +63,11 @@ fn whole<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta, sender: 
     if let Some(reason) = denied {
         if tables.observes() {
             // Whether there is room changes nothing: the packet goes either way.
-            let _recorded = flow::open(tables, state, meta, sender.cookie, rule, denied);
+            let _recorded = flow::open(tables, state, meta, sender, rule, denied);
         }
         return Decision::drop_by(reason, rule);
     }
-    if !flow::open(tables, state, meta, sender.cookie, rule, None) {
+    if !flow::open(tables, state, meta, sender, rule, None) {
         return Decision::drop_by(DropReason::FlowTableFull, rule);
     }
     let is_default = rule.index().is_none();

@@ -1,6 +1,9 @@
 //! Flows that this host opened.
 
-use super::permission::{Permission, flow_permission};
+use super::{
+    Sender,
+    permission::{Permission, flow_permission},
+};
 use crate::{
     address::Family,
     packet::{PacketMeta, icmp, icmpv6},
@@ -85,22 +88,22 @@ pub fn find_flow<T: Tables, S: State + ?Sized>(
     Found::live(&flow)
 }
 
-/// Records the flow that a packet of egress opens. False: there is no room.
+/// Records the flow that a packet of egress opens, if it opens one. False: there is no room.
 #[inline(always)]
 pub(super) fn open<T: Tables, S: State>(
     tables: &T,
     state: &S,
     meta: &PacketMeta,
-    cookie: u64,
+    sender: &Sender,
     rule: RuleIndex,
     would_drop: Option<DropReason>,
 ) -> bool {
-    if !opens_flow(meta) {
+    if !opens_flow(meta, sender) {
         return true;
     }
     let flow = FlowState {
         last_seen: state.now(),
-        cookie,
+        cookie: sender.cookie,
         generation: tables.generation(),
         phase: FlowPhase::Opened as u8,
         rule: rule.raw(),
@@ -123,15 +126,23 @@ pub(super) const fn can_be_reply(meta: &PacketMeta) -> bool {
 }
 
 /// Whether a packet of this host asks for an answer. A RST and an ICMP message that is no request do not.
+///
+/// In the middle of a TCP connection nobody can tell from the packet who opened it. If it was the peer, a flow would let
+/// in what no service allows (any more): so the packet goes, but opens nothing. The agent, which sees listeners, gives a
+/// flow to each open connection of this host that has none. A packet without a socket is forwarded, and its connection
+/// is known here or not at all.
 #[inline(always)]
-const fn opens_flow(meta: &PacketMeta) -> bool {
+const fn opens_flow(meta: &PacketMeta, sender: &Sender) -> bool {
     if meta.is_icmp() {
         return match meta.family {
             Family::V4 => matches!(meta.icmp_type, icmp::ECHO_REQUEST | icmp::TIMESTAMP_REQUEST),
             Family::V6 => meta.icmp_type == icmpv6::ECHO_REQUEST,
         };
     }
-    !meta.resets_connection()
+    if !meta.is_tcp() || meta.opens_connection() {
+        return true;
+    }
+    !meta.resets_connection() && !meta.accepts_connection() && !sender.is_full
 }
 
 /// Judges a flow by this generation. False: it is not permitted any more (observe mode marks it and lets it live).

@@ -80,8 +80,8 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// Whether anything is asked of the sender of such a packet; what a program sends along an open connection is
-    /// judged without.
+    /// Whether more is asked of the sender of such a packet than whether it is full: of what a program sends along an
+    /// open connection it is not.
     #[inline(always)]
     #[must_use]
     pub const fn matters(meta: &PacketMeta) -> bool {

@@ -138,6 +138,13 @@ impl PacketMeta {
         self.is_tcp() && self.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN
     }
 
+    /// A SYN with ACK: the answer to one that opens a connection.
+    #[inline(always)]
+    #[must_use]
+    pub const fn accepts_connection(&self) -> bool {
+        self.is_tcp() && self.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN | TCP_ACK
+    }
+
     /// FIN or RST.
     #[inline(always)]
     #[must_use]

@@ -24,8 +24,6 @@ pub(super) struct Upkeep {
     pub remotes: BTreeSet<IpAddr>,
     /// Flows that were over.
     pub expired: usize,
-    /// Entries that the table had.
-    pub entries: usize,
 }
 
 /// Removes expired flows and keeps those fresh whose socket still exists.
@@ -43,7 +41,7 @@ pub(super) fn upkeep(datapath: &Datapath) -> Result<Upkeep, AgentError> {
     } else {
         HashSet::new()
     };
-    let mut found = Upkeep { entries: flows.len(), ..Upkeep::default() };
+    let mut found = Upkeep::default();
     for (key, state) in flows {
         if idle(&key, &state) && with_socket.contains(&key) {
             datapath.update_flow(&key, &FlowState { last_seen: now, ..state })?;

@@ -77,10 +77,9 @@ impl Agent {
             sleep(UPKEEP).await;
             match self.kernel.with(|datapath| flows::upkeep(datapath)).await {
                 Ok(found) => {
-                    // Where the table was full, what was displaced may be a connection that waits for its answer.
-                    if found.entries > self.options.flows_capacity as usize / 2 {
-                        self.put_back_flows().await;
-                    }
+                    // A full table displaces connections that wait for their answer, and the programs give a
+                    // connection no flow once it is open: they can't tell who opened it.
+                    self.put_back_flows().await;
                     tracing::debug!(
                         expired = found.expired,
                         peers = found.remotes.len(),
@@ -108,7 +107,7 @@ impl Agent {
             Ok(seeded) if seeded.seeded > 0 => {
                 tracing::warn!(
                     connections = seeded.seeded,
-                    "the flow table was full: open connections were put back"
+                    "connections that this host had opened were without a flow: put back"
                 );
             }
             Ok(_) => {}

@@ -50,7 +50,13 @@ fn of_sshd(pid: u32) -> Option<SshConnection> {
         .ok()?
         .filter_map(|descriptor| match descriptor.ok()?.target {
             FDTarget::Socket(inode) => Some(inode),
-            _ => None,
+            FDTarget::Path(_)
+            | FDTarget::Net(_)
+            | FDTarget::Pipe(_)
+            | FDTarget::AnonInode(_)
+            | FDTarget::MemFD(_)
+            | FDTarget::Other(..)
+            | FDTarget::Unknown(..) => None,
         })
         .collect();
     let sockets = process.tcp().into_iter().flatten().chain(process.tcp6().into_iter().flatten());

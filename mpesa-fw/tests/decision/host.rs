@@ -140,7 +140,12 @@ pub(crate) fn judge(
     match direction {
         Direction::Ingress => decide::ingress(compiled, state, &meta),
         Direction::Egress => {
-            let sender = if Sender::matters(&meta) { *sender } else { Sender::default() };
+            // As the program asks.
+            let sender = if Sender::matters(&meta) {
+                *sender
+            } else {
+                Sender { is_full: sender.is_full, ..Sender::default() }
+            };
             decide::egress(compiled, state, &meta, &sender)
         }
     }

@@ -171,7 +171,11 @@ fn for_the_gone_with_a_socket() -> Case {
             ),
             from(net.label("RST to a stranger"), closed, drop(DestinationNotAllowed, "daraja")),
             from(net.label("FIN ACK"), frame(FIN | ACK), pass(PassReason::Destination, "daraja")),
-            from(net.label("and again"), frame(FIN | ACK), pass(PassReason::Flow, "daraja")),
+            from(
+                net.label("and again, it opened no flow"),
+                frame(FIN | ACK),
+                pass(PassReason::Destination, "daraja"),
+            ),
         ]
     });
     Case::new("the same with a socket", BASE, steps.collect::<Vec<Step>>())

@@ -17,6 +17,7 @@ pub(super) fn cases() -> Vec<Case> {
         shared_destinations(),
         no_room(),
         cookies(),
+        in_the_middle(),
     ]
 }
 
@@ -204,4 +205,23 @@ fn cookies() -> Case {
         steps.push(sent_by(Sender::default(), net.label("nobody's"), frame(ACK), flow()));
     }
     Case::new("senders", BASE, steps)
+}
+
+/// Who opened a connection can't be told from a packet in the middle of it: a program's opens no flow, one that is
+/// forwarded does, the answer to a SYN never.
+fn in_the_middle() -> Case {
+    let program = Sender { cookie: 1, bound_port: 9999, is_full: true };
+    let allowed = || pass(PassReason::Destination, "daraja");
+    let mut steps = Vec::new();
+    for net in NETS {
+        let out = |port, flags| tcp_with(&at(net.us, port), &at(net.daraja, 443), flags, b"x");
+        let back = |port| tcp(&at(net.daraja, 443), &at(net.us, port), ACK);
+        steps.push(sent_by(program, net.label("data of a program"), out(9999, ACK), allowed()));
+        steps.push(to(net.label("opened nothing"), back(9999), drop(NoService, "")));
+        steps.push(sent_by(Sender::default(), net.label("SYN ACK"), out(9998, SYN | ACK), allowed()));
+        steps.push(to(net.label("nor did that"), back(9998), drop(NoService, "")));
+        steps.push(sent_by(Sender::default(), net.label("forwarded"), out(9997, ACK), allowed()));
+        steps.push(to(net.label("opened a flow"), back(9997), pass(PassReason::Flow, "")));
+    }
+    Case::new("in the middle of a connection", BASE, steps)
 }

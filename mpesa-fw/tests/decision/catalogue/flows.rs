@@ -220,7 +220,7 @@ fn established_for_days() -> Case {
             Step::Wait(5 * DAY + SECOND),
             to("more than five", tcp(peer, us, ACK), closed()),
             from("judged as new", tcp(us, peer, ACK), opened("daraja")),
-            to("and on", tcp(peer, us, ACK), of_flow("")),
+            to("but who opened it is not known", tcp(peer, us, ACK), closed()),
         ],
     )
 }
