@@ -63,8 +63,16 @@ pub(super) fn is_egress_control<T: Tables, S: State>(tables: &T, state: &S, meta
     }
     if meta.is_udp() {
         return match meta.family {
-            Family::V4 => meta.source_port == DHCP_CLIENT && meta.target_port == DHCP_SERVER,
-            Family::V6 => meta.source_port == DHCPV6_CLIENT && meta.target_port == DHCPV6_SERVER,
+            Family::V4 => {
+                meta.source_port == DHCP_CLIENT
+                    && meta.target_port == DHCP_SERVER
+                    && is_near_v4(meta.target.v4_bits())
+            }
+            Family::V6 => {
+                meta.source_port == DHCPV6_CLIENT
+                    && meta.target_port == DHCPV6_SERVER
+                    && (is_link_local(&meta.target) || meta.target == DHCPV6_SERVERS)
+            }
         };
     }
     if !meta.is_icmp() {
@@ -84,6 +92,22 @@ pub(super) fn is_egress_control<T: Tables, S: State>(tables: &T, state: &S, meta
         }
     }
     quotes_permitted(tables, state, meta, Direction::Egress)
+}
+
+/// All_DHCP_Relay_Agents_and_Servers, RFC 8415 7.1.
+const DHCPV6_SERVERS: Address = Address { words: [0xff02_0000, 0, 0, 0x0001_0002] };
+
+/// Where a DHCP server can be asked without a rule: broadcast, private (RFC 1918), link-local and shared (RFC 6598)
+/// addresses. To any address, the two ports would be a way out for data. A renewal that is lost to this is asked again
+/// by broadcast (RFC 2131 4.4.5).
+#[inline(always)]
+const fn is_near_v4(bits: u32) -> bool {
+    bits == u32::MAX
+        || bits >> 24 == 10
+        || bits >> 20 == 0xac1
+        || bits >> 16 == 0xc0a8
+        || bits >> 16 == 0xa9fe
+        || bits >> 22 == 0x6440_0000 >> 22
 }
 
 /// fe80::/10
