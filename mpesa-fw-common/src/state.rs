@@ -144,7 +144,7 @@ pub struct FragmentKey {
     pub id: u32,
     /// IP protocol of the packet (IPv6: of the header behind the fragment header).
     pub protocol: u8,
-    /// A [`Direction`](crate::Direction).
+    /// A [`Direction`].
     pub direction: u8,
     /// Keeps the size a multiple of 4.
     pub reserved: [u8; 2],
@@ -186,7 +186,7 @@ pub struct InterfaceSlot {
 pub struct NameSlot {
     /// UTF-8, padded with zeros; a DNS name has up to 253 octets.
     pub name: [u8; 254],
-    /// A [`Direction`](crate::Direction) for rules, else 0.
+    /// A [`Direction`] for rules, else 0.
     pub direction: u8,
     /// 0: free; 1: in use by the running generation; 2: its rule is gone, its counts are kept.
     pub status: u8,

@@ -110,7 +110,7 @@ impl SkbFrame {
         // read after it.
         unsafe {
             let length = (*context).len;
-            let linear = ((*context).data_end - (*context).data) as u32;
+            let linear = (*context).data_end - (*context).data;
             if linear < LINEAR_HEADERS && linear < length {
                 let wanted = if length < LINEAR_HEADERS { length } else { LINEAR_HEADERS };
                 // Where it fails, the headers can't be read and the frame is malformed.
