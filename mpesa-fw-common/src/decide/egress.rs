@@ -28,15 +28,16 @@ pub fn egress<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta, sen
         return Decision::pass(PassReason::Control); // E3
     }
     match meta.fragment {
-        FragmentKind::Unjudgeable => Decision::drop(DropReason::Fragment), // E4
-        FragmentKind::Later => later_fragment(tables, state, meta, Direction::Egress), // E4
-        FragmentKind::Whole => whole(tables, state, meta, sender),
-        FragmentKind::First => {
-            let decision = whole(tables, state, meta, sender);
-            note_first_fragment(tables, state, meta, Direction::Egress, &decision);
-            decision
-        }
+        FragmentKind::Unjudgeable => return Decision::drop(DropReason::Fragment), // E4
+        FragmentKind::Later => return later_fragment(tables, state, meta, Direction::Egress), // E4
+        FragmentKind::Whole | FragmentKind::First => {}
     }
+    // Verifier: in one place for both kinds, or it walks all of it twice.
+    let decision = whole(tables, state, meta, sender);
+    if matches!(meta.fragment, FragmentKind::First) {
+        note_first_fragment(tables, state, meta, Direction::Egress, &decision);
+    }
+    decision
 }
 
 /// E5 to E8, for a packet with its transport header.

@@ -31,15 +31,16 @@ pub fn ingress<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta) ->
         return Decision::pass(PassReason::Control); // 4
     }
     match meta.fragment {
-        FragmentKind::Unjudgeable => Decision::drop(DropReason::Fragment), // 5
-        FragmentKind::Later => later_fragment(tables, state, meta, Direction::Ingress), // 5
-        FragmentKind::Whole => whole(tables, state, meta),
-        FragmentKind::First => {
-            let decision = whole(tables, state, meta);
-            note_first_fragment(tables, state, meta, Direction::Ingress, &decision);
-            decision
-        }
+        FragmentKind::Unjudgeable => return Decision::drop(DropReason::Fragment), // 5
+        FragmentKind::Later => return later_fragment(tables, state, meta, Direction::Ingress), // 5
+        FragmentKind::Whole | FragmentKind::First => {}
     }
+    // Verifier: in one place for both kinds, or it walks all of it twice.
+    let decision = whole(tables, state, meta);
+    if matches!(meta.fragment, FragmentKind::First) {
+        note_first_fragment(tables, state, meta, Direction::Ingress, &decision);
+    }
+    decision
 }
 
 /// 5: passes if the first fragment did, charged to the same rule.
