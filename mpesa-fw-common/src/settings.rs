@@ -81,6 +81,11 @@ pub mod feature {
     pub const LIMITS: u32 = 1 << 7;
     /// Some destination is given by DNS name.
     pub const NAMES: u32 = 1 << 8;
+    /// Few buckets of the IPv4 index of [`AddressTable::Source`](crate::tables::AddressTable) hold anything but the
+    /// outside class: the marks behind it are asked first, which stay in the first-level cache.
+    pub const SPARSE_SOURCE4: u32 = 1 << 9;
+    /// Likewise of its IPv6 index; then of the other tables.
+    pub const SPARSE_SOURCE6: u32 = 1 << 10;
 }
 
 /// The constants. The programs read each field by a volatile load of its own.
@@ -91,6 +96,8 @@ pub mod feature {
 pub struct Settings {
     /// Windows of the IPv6 indexes, by [`AddressTable`](crate::tables::AddressTable).
     pub windows: [Window; 3],
+    /// Rules that every address satisfies, by [`AddressTable`](crate::tables::AddressTable).
+    pub outside: [u64; 3],
     /// Destinations whose `to` holds DNS names only.
     pub names_only: u64,
     /// Secret of the limiter's hash, so that nobody can choose sources that share a set.
@@ -111,6 +118,7 @@ impl Settings {
     /// Observes and drops nothing; what the object holds before the agent writes the policy's constants.
     pub const INERT: Self = Self {
         windows: [Window::ALL; 3],
+        outside: [0; 3],
         names_only: 0,
         limit_seed: 0,
         generation: 0,

@@ -4,12 +4,16 @@
 //! address) maps a packet to the set of rules that it satisfies there. The AND of these sets is the
 //! answer and its lowest bit is the rule to charge.
 
+mod search;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
-    address::{Address, Family},
-    settings::Direction,
+    address::Family,
+    settings::{Direction, feature},
 };
+
+pub use search::{climb4, look_up, scan4, search4, search6};
 
 /// Rules a direction at most: one bit each in a [`RuleSet`].
 pub const RULES: usize = 64;
@@ -131,6 +135,17 @@ impl AddressTable {
             Family::V6 => 2 << shift,
         }
     }
+
+    /// Whether the marks behind the index are worth asking first.
+    #[inline(always)]
+    #[must_use]
+    pub const fn sparse(self, family: Family) -> u32 {
+        let shift = 2 * self as u32;
+        match family {
+            Family::V4 => feature::SPARSE_SOURCE4 << shift,
+            Family::V6 => feature::SPARSE_SOURCE6 << shift,
+        }
+    }
 }
 
 /// Everything that is the same for a range of addresses. Element of `<NAME>_CLASSES`.
@@ -151,17 +166,22 @@ pub const OUTSIDE_V4: ClassId = 0;
 /// Class of the IPv6 addresses outside the window's prefix.
 pub const OUTSIDE_V6: ClassId = 1;
 
-/// Elements of an index: one a value of 16 bits.
-pub const INDEX_LEN: usize = 1 << 16;
-/// Elements of a block of IPv4 ranges: a cache line.
+/// Buckets of an index: one a value of 16 bits.
+pub const BUCKETS: usize = 1 << 16;
+/// Elements behind them that hold a mark for each bucket: whether there is anything in it but the outside class.
+pub const MARKS: usize = BUCKETS / 64;
+/// Elements of an index.
+pub const INDEX_LEN: usize = BUCKETS + MARKS;
+/// Elements of a block of IPv4 ranges: a cache line, and a node of a [tree](Levels4).
 pub const RANGES_PER_BLOCK: usize = 16;
 /// Class ids a block of IPv6 ranges: a cache line.
 pub const IDS_PER_BLOCK: usize = 32;
 
 /// Element of an index: what a bucket of addresses (one value of the 16 indexed bits) holds.
 ///
-/// `count == 0`: the whole bucket is in class `begin`. Else its ranges are
-/// `begin .. begin + count`, sorted, and the first starts where the bucket starts.
+/// `count == 0`: the whole bucket is in class `begin`. Else its ranges are `begin .. begin + count`, sorted, and the first
+/// starts where the bucket starts. IPv4: up to [`SCANNED`] ranges lie in as few blocks as they fit in, a block may have
+/// ranges of several buckets; more are the leaves of a tree, see [`Levels4`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Bucket {
@@ -172,6 +192,27 @@ pub struct Bucket {
 }
 
 impl Bucket {
+    /// 64 marks.
+    #[must_use]
+    pub const fn of_marks(marks: u64) -> Self {
+        Self { begin: marks as u32, count: (marks >> 32) as u32 }
+    }
+
+    /// The mark of a bucket, if this element holds it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_mark(self, bucket: u32) -> bool {
+        let marks = (self.count as u64) << 32 | self.begin as u64;
+        marks >> (bucket & 63) & 1 != 0
+    }
+
+    /// Where the mark of a bucket is.
+    #[inline(always)]
+    #[must_use]
+    pub const fn place_of_mark(bucket: u32) -> u32 {
+        BUCKETS as u32 + bucket / 64
+    }
+
     /// A bucket that is all of one class.
     #[must_use]
     pub const fn uniform(class: ClassId) -> Self {
@@ -186,6 +227,9 @@ impl Bucket {
 pub struct Range4(pub u32);
 
 impl Range4 {
+    /// Behind the last range of a block: no search comes to it.
+    pub const PADDING: Self = Self(u32::MAX);
+
     /// The range that starts at `low` within its bucket.
     #[must_use]
     pub const fn new(low: u16, class: ClassId) -> Self {
@@ -197,6 +241,34 @@ impl Range4 {
     #[must_use]
     pub const fn class(self) -> ClassId {
         self.0 as ClassId
+    }
+}
+
+/// Ranges of an IPv4 bucket that are looked at one and all: they fill four cache lines, which are fetched at the same time.
+/// The lines of a tree are fetched one after the other.
+pub const SCANNED: u32 = 64;
+
+/// Blocks of the tree of an IPv4 bucket with more than [`SCANNED`] ranges, level by level.
+///
+/// The leaves hold the ranges; each node above holds the first range of each of its 16 children, again. The levels lie
+/// one behind the other, leaves first, root last; a level of one node has none above it. The last node of a level is
+/// filled up with [`Range4::PADDING`]. A search reads one cache line a level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Levels4 {
+    /// Nodes of each level, leaves first; 65,536 ranges have 4096, 256, 16 and 1.
+    pub nodes: [u32; 4],
+}
+
+impl Levels4 {
+    /// The levels above `count` ranges.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(count: u32) -> Self {
+        const CHILDREN: u32 = RANGES_PER_BLOCK as u32;
+        let leaves = count.div_ceil(CHILDREN);
+        let second = leaves.div_ceil(CHILDREN);
+        let third = second.div_ceil(CHILDREN);
+        Self { nodes: [leaves, second, third, third.div_ceil(CHILDREN)] }
     }
 }
 
@@ -370,6 +442,8 @@ pub trait Tables {
     fn default_passes(&self, direction: Direction) -> bool;
     /// Whether verdicts are only counted.
     fn observes(&self) -> bool;
+    /// Rules that an address outside all prefixes of a table satisfies.
+    fn outside(&self, table: AddressTable) -> RuleSet;
     /// Destinations whose `to` holds names only.
     fn names_only(&self) -> RuleSet;
     /// Secret of the limiter's hash.
@@ -378,8 +452,8 @@ pub trait Tables {
     fn window(&self, table: AddressTable) -> Window;
     /// Element of `<NAME>4_INDEX`.
     fn index4(&self, table: AddressTable, i: u32) -> Option<Bucket>;
-    /// One range of `<NAME>4_RANGES`, counted through all blocks.
-    fn range4(&self, table: AddressTable, i: u32) -> Option<Range4>;
+    /// Element of `<NAME>4_RANGES`.
+    fn block4(&self, table: AddressTable, i: u32) -> Option<&Block4>;
     /// Element of `<NAME>6_INDEX`.
     fn index6(&self, table: AddressTable, i: u32) -> Option<Bucket>;
     /// Element of `<NAME>6_STARTS`.
@@ -395,85 +469,19 @@ pub trait Tables {
     /// Element of `NAME_RULES`.
     fn name_rules(&self, slot: u16) -> Option<RuleSet>;
 
-    /// The class of an IPv4 address in a table that has IPv4 ranges. The kernel's implementation calls
-    /// [`search4`] as a function that the verifier looks at only once.
+    /// The class of an IPv4 address in a bucket that has ranges.
     #[inline(always)]
-    fn class4(&self, table: AddressTable, bits: u32) -> Option<ClassId> {
-        search4(self, table, bits)
+    fn class4(&self, table: AddressTable, bucket: Bucket, bits: u32) -> Option<ClassId> {
+        if bucket.count <= SCANNED {
+            scan4(self, table, bucket, bits)
+        } else {
+            climb4(self, table, bucket, bits)
+        }
     }
 
-    /// Likewise for IPv6 and [`search6`]; high and low half of the address.
+    /// Likewise for IPv6; high and low half of the address.
     #[inline(always)]
-    fn class6(&self, table: AddressTable, high: u64, low: u64) -> Option<ClassId> {
-        search6(self, table, high, low)
+    fn class6(&self, table: AddressTable, bucket: Bucket, high: u64, low: u64) -> Option<ClassId> {
+        search6(self, table, bucket, high, low)
     }
-}
-
-/// The class of an address. None only where a table is not what compile makes: the caller fails closed.
-#[inline(always)]
-pub fn look_up<T: Tables>(
-    tables: &T,
-    table: AddressTable,
-    family: Family,
-    address: &Address,
-) -> Option<AddressClass> {
-    let used = tables.features() & table.feature(family) != 0;
-    let id = match family {
-        Family::V4 if used => tables.class4(table, address.v4_bits())?,
-        Family::V6 if used => {
-            let (high, low) = address.halves();
-            tables.class6(table, high, low)?
-        }
-        Family::V4 => OUTSIDE_V4,
-        Family::V6 => OUTSIDE_V6,
-    };
-    tables.class(table, id)
-}
-
-/// Searches the IPv4 ranges of a table.
-#[inline(always)]
-pub fn search4<T: Tables + ?Sized>(tables: &T, table: AddressTable, bits: u32) -> Option<ClassId> {
-    let bucket = tables.index4(table, bits >> 16)?;
-    if bucket.count == 0 {
-        return Some(bucket.begin as ClassId);
-    }
-    // The last range that starts at or before the address: it lies in base .. base + len throughout.
-    let key = (bits << 16) | 0xffff;
-    let (mut base, mut len) = (bucket.begin, bucket.count);
-    for _ in 0..SEARCH_STEPS4 {
-        if len <= 1 {
-            break;
-        }
-        let half = len >> 1;
-        if tables.range4(table, base.wrapping_add(half))?.0 <= key {
-            base = base.wrapping_add(half);
-        }
-        len -= half;
-    }
-    Some(tables.range4(table, base)?.class())
-}
-
-/// Searches the IPv6 ranges of a table.
-#[inline(always)]
-pub fn search6<T: Tables + ?Sized>(tables: &T, table: AddressTable, high: u64, low: u64) -> Option<ClassId> {
-    let Some(i) = tables.window(table).bucket(high, low) else {
-        return Some(OUTSIDE_V6);
-    };
-    let bucket = tables.index6(table, i)?;
-    if bucket.count == 0 {
-        return Some(bucket.begin as ClassId);
-    }
-    let (mut base, mut len) = (bucket.begin, bucket.count);
-    for _ in 0..SEARCH_STEPS6 {
-        if len <= 1 {
-            break;
-        }
-        let half = len >> 1;
-        let [start_high, start_low] = tables.start6(table, base.wrapping_add(half))?;
-        if start_high < high || (start_high == high && start_low <= low) {
-            base = base.wrapping_add(half);
-        }
-        len -= half;
-    }
-    tables.id6(table, base)
 }

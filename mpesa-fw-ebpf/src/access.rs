@@ -49,6 +49,18 @@ impl XdpFrame {
     }
 }
 
+#[cfg(feature = "bench")]
+impl XdpFrame {
+    /// Writes `N` bytes at `offset`, if they are in the part of the frame that can be reached.
+    #[inline(always)]
+    pub fn write<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> Option<()> {
+        let to = within(self.start, self.end, offset, N)?;
+        // SAFETY: to .. to + N lies within the packet, and nothing else refers to it.
+        unsafe { ptr::write_unaligned(to as *mut [u8; N], bytes) };
+        Some(())
+    }
+}
+
 impl Frame for XdpFrame {
     #[inline(always)]
     fn interface(&self) -> u32 {
@@ -201,6 +213,14 @@ fn full_socket(context: *mut __sk_buff) -> Option<*mut bpf_sock> {
 
 #[inline(always)]
 fn read<const N: usize>(start: usize, end: usize, offset: u32) -> Option<[u8; N]> {
+    let from = within(start, end, offset, N)?;
+    // SAFETY: from .. from + N lies within the packet; any bytes are a [u8; N].
+    Some(unsafe { ptr::read_unaligned(from as *const [u8; N]) })
+}
+
+/// Where `length` bytes at `offset` are, if they lie within the packet.
+#[inline(always)]
+fn within(start: usize, end: usize, offset: u32, length: usize) -> Option<usize> {
     if offset > MAX_OFFSET {
         return None;
     }
@@ -209,11 +229,7 @@ fn read<const N: usize>(start: usize, end: usize, offset: u32) -> Option<[u8; N]
     // `offset` against a length and then adds it anew ("offset is outside of the packet").
     // SAFETY: the statement has no effect.
     unsafe { asm!("{0} = {0}", inout(reg) from) };
-    if from + N > end {
-        return None;
-    }
-    // SAFETY: from .. from + N lies within the packet, checked above; any bytes are a [u8; N].
-    Some(unsafe { ptr::read_unaligned(from as *const [u8; N]) })
+    if from + length > end { None } else { Some(from) }
 }
 
 /// A map value, to be changed in place.
@@ -255,6 +271,14 @@ pub fn opaque(mut number: u32) -> u32 {
     // SAFETY: the statement has no effect.
     unsafe { asm!("{0} = {0}", inout(reg) number) };
     number
+}
+
+/// Makes the compiler forget what it knows of the contents of maps: from here on it reads them again.
+///
+/// Verifier: what it then has in its registers is the same whichever way it came here, so that it walks on from here once.
+#[inline(always)]
+pub fn settle() {
+    opaque(0);
 }
 
 /// Reads a constant that the agent wrote into `.rodata` before the program was loaded.

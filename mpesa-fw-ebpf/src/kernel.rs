@@ -9,8 +9,8 @@ use mpesa_fw_common::{
     settings::Settings,
     state::{self, BITMAP_WORDS, FlowKey, FlowState, FragmentKey, FragmentState, State},
     tables::{
-        AddressClass, AddressTable, Bucket, ClaimIndex, ClassId, IDS_PER_BLOCK, RANGES_PER_BLOCK, Range4,
-        ResolvedNames, RuleIndex, RuleInfo, Start6, Tables, Window, rule_info_index,
+        AddressClass, AddressTable, Block4, Bucket, ClaimIndex, ClassId, IDS_PER_BLOCK, ResolvedNames,
+        RuleIndex, RuleInfo, SCANNED, Start6, Tables, Window, rule_info_index, scan4,
     },
 };
 
@@ -31,8 +31,14 @@ pub fn traces() -> bool {
     setting!(trace) != 0
 }
 
-/// The maps of this generation, and those that all share.
-pub struct Kernel;
+/// The maps of this generation, and those that all share. `IN_PLACE`: the search for an IPv4 source is no function of its
+/// own, which the verifier pays for.
+pub struct Kernel<const IN_PLACE: bool>;
+
+/// For programs that may meet a flood.
+pub const FAST: Kernel<true> = Kernel;
+/// For all others.
+pub const KERNEL: Kernel<false> = Kernel;
 
 /// The map of one dimension among three.
 macro_rules! by_table {
@@ -50,7 +56,7 @@ fn element<T: Copy>(map: &Array<T>, i: u32) -> Option<T> {
     access::copied(map.get_ptr(i))
 }
 
-impl Tables for Kernel {
+impl<const IN_PLACE: bool> Tables for Kernel<IN_PLACE> {
     #[inline(always)]
     fn features(&self) -> u32 {
         setting!(features)
@@ -69,6 +75,11 @@ impl Tables for Kernel {
     #[inline(always)]
     fn observes(&self) -> bool {
         setting!(mode) == Mode::Observe as u32
+    }
+
+    #[inline(always)]
+    fn outside(&self, table: AddressTable) -> RuleSet {
+        RuleSet(setting!(outside[table as usize]))
     }
 
     #[inline(always)]
@@ -99,10 +110,8 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
-    fn range4(&self, table: AddressTable, i: u32) -> Option<Range4> {
-        let map = by_table!(table, SOURCE4_RANGES, LOCAL4_RANGES, DESTINATION4_RANGES);
-        let block = map.get(i / RANGES_PER_BLOCK as u32)?;
-        Some(block[i as usize % RANGES_PER_BLOCK])
+    fn block4(&self, table: AddressTable, i: u32) -> Option<&Block4> {
+        by_table!(table, SOURCE4_RANGES, LOCAL4_RANGES, DESTINATION4_RANGES).get(i)
     }
 
     #[inline(always)]
@@ -147,17 +156,23 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
-    fn class4(&self, table: AddressTable, bits: u32) -> Option<ClassId> {
-        search::class4(table, bits)
+    fn class4(&self, table: AddressTable, bucket: Bucket, bits: u32) -> Option<ClassId> {
+        match table {
+            AddressTable::Source if IN_PLACE && bucket.count <= SCANNED => scan4(self, table, bucket, bits),
+            AddressTable::Source if IN_PLACE => search::climb(bucket, bits),
+            AddressTable::Source | AddressTable::Local | AddressTable::Destination => {
+                search::class4(table, bucket, bits)
+            }
+        }
     }
 
     #[inline(always)]
-    fn class6(&self, table: AddressTable, high: u64, low: u64) -> Option<ClassId> {
-        search::class6(table, high, low)
+    fn class6(&self, table: AddressTable, bucket: Bucket, high: u64, low: u64) -> Option<ClassId> {
+        search::class6(table, bucket, high, low)
     }
 }
 
-impl State for Kernel {
+impl<const IN_PLACE: bool> State for Kernel<IN_PLACE> {
     type Flow<'a> = &'a mut FlowState;
     type Limits<'a> = &'a mut LimitSet;
 
@@ -228,7 +243,7 @@ extern "C" fn find_flow_of_case(direction: u32) -> u32 {
     let direction =
         if direction == Direction::Ingress as u32 { Direction::Ingress } else { Direction::Egress };
     match case::current(direction) {
-        Some(case) => decide::find_flow(&Kernel, &Kernel, &case.meta, direction).code(),
+        Some(case) => decide::find_flow(&KERNEL, &KERNEL, &case.meta, direction).code(),
         None => Found::NONE.code(),
     }
 }
@@ -239,7 +254,7 @@ const CONFORMS: u32 = 1;
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn charge_limit(tag: u64, interval: u64, tolerance: u64) -> u32 {
-    if state::charge(&Kernel, tag, interval, tolerance) { CONFORMS } else { 0 }
+    if state::charge(&KERNEL, tag, interval, tolerance) { CONFORMS } else { 0 }
 }
 
 #[inline(always)]

@@ -5,6 +5,8 @@
 #![feature(asm_experimental_arch)]
 
 mod access;
+#[cfg(feature = "bench")]
+mod bench;
 mod case;
 mod kernel;
 mod maps;
@@ -24,7 +26,7 @@ use mpesa_fw_common::Verdict;
 #[xdp(frags)]
 #[inline(always)]
 pub fn ingress_xdp(context: XdpContext) -> u32 {
-    match case::ingress(&XdpFrame::new(context.ctx)) {
+    match case::ingress_xdp(&XdpFrame::new(context.ctx)) {
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Drop => xdp_action::XDP_DROP,
     }
@@ -34,7 +36,7 @@ pub fn ingress_xdp(context: XdpContext) -> u32 {
 #[classifier]
 #[inline(always)]
 pub fn ingress_tc(context: TcContext) -> i32 {
-    tc_action(case::ingress(&SkbFrame::new(context.skb.skb)))
+    tc_action(case::ingress_tc(&SkbFrame::new(context.skb.skb)))
 }
 
 /// Egress.

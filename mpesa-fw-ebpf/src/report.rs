@@ -9,15 +9,15 @@ use mpesa_fw_common::{
     tables::Tables,
 };
 
-use crate::{access, case::Case, kernel::Kernel, maps};
+use crate::{access, case::Case, kernel::KERNEL, maps};
 
 /// Counts a decision, and says what becomes of the packet in this generation's mode.
 #[inline(always)]
-pub fn report(case: &Case) -> Verdict {
-    let Case { decision, direction, interface, length, .. } = case;
-    let (direction, interface, length) = (*direction, *interface, *length);
+pub fn report(case: &Case, direction: Direction) -> Verdict {
+    let Case { decision, interface, length, .. } = case;
+    let (interface, length) = (*interface, *length);
     let slot =
-        Kernel.rule_info(direction, decision.rule).map_or(no_rule(direction), |info| info.counter_slot);
+        KERNEL.rule_info(direction, decision.rule).map_or(no_rule(direction), |info| info.counter_slot);
     let block = maps::COUNTERS.get_ptr_mut(counter_index(interface_place(interface), slot));
     match decision.reason {
         Reason::Pass(reason) => {
@@ -27,7 +27,7 @@ pub fn report(case: &Case) -> Verdict {
             Verdict::Pass
         }
         Reason::Drop(reason) => {
-            let enforced = !Kernel.observes();
+            let enforced = !KERNEL.observes();
             if let Some(block) = access::value(block) {
                 let counts = if enforced { &mut block.dropped } else { &mut block.would_drop };
                 count(&mut counts[access::opaque(reason as u32) as usize & (DROP_REASONS - 1)], length);
@@ -103,7 +103,7 @@ fn send_event(case: &Case, reason: DropReason, enforced: bool) {
         source: meta.source,
         target: meta.target,
         interface: *interface,
-        generation: Kernel.generation(),
+        generation: KERNEL.generation(),
         length: *length,
         source_port: meta.source_port,
         target_port: if meta.is_icmp() { u16::from(meta.icmp_type) } else { meta.target_port },

@@ -4,8 +4,8 @@ use mpesa_fw_common::{
     Direction, Mode, RuleSet, Verdict,
     settings::Settings,
     tables::{
-        AddressClass, AddressTable, Block4, Bucket, ClaimIndex, ClassId, IDS_PER_BLOCK, Ids6,
-        RANGES_PER_BLOCK, Range4, RuleIndex, RuleInfo, Start6, Tables, Window, rule_info_index,
+        AddressClass, AddressTable, Block4, Bucket, ClaimIndex, ClassId, IDS_PER_BLOCK, Ids6, RuleIndex,
+        RuleInfo, Start6, Tables, Window, rule_info_index,
     },
 };
 
@@ -40,7 +40,7 @@ pub struct GenerationTables {
 pub struct AddressTables {
     /// `<NAME>4_INDEX`.
     pub index4: Vec<Bucket>,
-    /// `<NAME>4_RANGES`. The last block is filled up with zeros.
+    /// `<NAME>4_RANGES`.
     pub ranges4: Vec<Block4>,
     /// `<NAME>6_INDEX`.
     pub index6: Vec<Bucket>,
@@ -93,6 +93,9 @@ impl Tables for Compiled {
     fn observes(&self) -> bool {
         self.settings.mode == Mode::Observe as u32
     }
+    fn outside(&self, table: AddressTable) -> RuleSet {
+        RuleSet(self.settings.outside[table as usize])
+    }
     fn names_only(&self) -> RuleSet {
         RuleSet(self.settings.names_only)
     }
@@ -105,8 +108,8 @@ impl Tables for Compiled {
     fn index4(&self, table: AddressTable, i: u32) -> Option<Bucket> {
         at(&self.address(table).index4, i)
     }
-    fn range4(&self, table: AddressTable, i: u32) -> Option<Range4> {
-        in_block::<Range4, RANGES_PER_BLOCK>(&self.address(table).ranges4, i)
+    fn block4(&self, table: AddressTable, i: u32) -> Option<&Block4> {
+        self.address(table).ranges4.get(i as usize)
     }
     fn index6(&self, table: AddressTable, i: u32) -> Option<Bucket> {
         at(&self.address(table).index6, i)

@@ -68,6 +68,7 @@ impl Hash {
     fn settings(&mut self, settings: &Settings) {
         let Settings {
             windows,
+            outside,
             names_only,
             limit_seed: _,
             generation: _,
@@ -77,6 +78,7 @@ impl Hash {
             trace: _,
         } = settings;
         self.elements(windows);
+        self.elements(outside);
         self.bytes(names_only.as_bytes());
         self.bytes(mode.as_bytes());
         self.bytes(defaults.as_bytes());

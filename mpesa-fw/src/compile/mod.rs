@@ -82,6 +82,7 @@ fn settings(policy: &Policy, built: [&Built; 3]) -> Settings {
     }
     Settings {
         windows: built.map(|table| table.window),
+        outside: built.map(|table| table.outside.0),
         names_only: names::names_only(policy).0,
         limit_seed: 0,
         generation: 0,

@@ -11,10 +11,11 @@ mod masks;
 mod spec;
 
 use mpesa_fw_common::{
+    RuleSet,
     address::Family,
     tables::{
-        AddressClass, AddressTable, Bucket, IDS_PER_BLOCK, OUTSIDE_V4, OUTSIDE_V6, RANGES_PER_BLOCK, Range4,
-        Start6, Window,
+        AddressClass, AddressTable, BUCKETS, Block4, Bucket, IDS_PER_BLOCK, Levels4, OUTSIDE_V4, OUTSIDE_V6,
+        RANGES_PER_BLOCK, Range4, SCANNED, Start6, Window,
     },
 };
 
@@ -30,8 +31,33 @@ pub(super) use spec::AddressSpec;
 pub(super) struct Built {
     pub(super) tables: AddressTables,
     pub(super) window: Window,
-    /// Bits of the families that have ranges.
+    /// Rules that every address satisfies.
+    pub(super) outside: RuleSet,
+    /// Bits of the families that have ranges, and of the indexes that are sparse.
     pub(super) features: u32,
+}
+
+/// Marked buckets up to which an index is sparse: of the addresses anywhere, most are outside.
+const SPARSE: usize = BUCKETS / 16;
+
+impl Built {
+    /// Puts the marks behind an index.
+    fn mark(&mut self, family: Family, table: AddressTable) {
+        let (index, outside) = match family {
+            Family::V4 => (&mut self.tables.index4, Bucket::uniform(OUTSIDE_V4)),
+            Family::V6 => (&mut self.tables.index6, Bucket::uniform(OUTSIDE_V6)),
+        };
+        let marks: Vec<u64> = index
+            .chunks(64)
+            .map(|buckets| {
+                (0u32..).zip(buckets).fold(0, |marks, (i, bucket)| marks | u64::from(*bucket != outside) << i)
+            })
+            .collect();
+        if marks.iter().map(|marks| marks.count_ones() as usize).sum::<usize>() <= SPARSE {
+            self.features |= table.sparse(family);
+        }
+        index.extend(marks.into_iter().map(Bucket::of_marks));
+    }
 }
 
 /// Builds one table.
@@ -46,14 +72,16 @@ pub(super) fn build(spec: &AddressSpec<'_>) -> Result<Built, CompileError> {
     let segments6 = flatten(prefixes6, &mut masks);
 
     let mut classes = Classes::new(&masks);
-    let mut built = Built { tables: without_ranges(), window: Window::ALL, features: 0 };
+    let mut built = Built { tables: without_ranges(), window: Window::ALL, outside: spec.any, features: 0 };
     if has_ranges(&segments4) {
         built.features |= spec.table.feature(Family::V4);
         build4(&segments4, &mut classes, spec.table, &mut built)?;
+        built.mark(Family::V4, spec.table);
     }
     if has_ranges(&segments6) {
         built.features |= spec.table.feature(Family::V6);
         build6(&segments6, &mut classes, spec.table, &mut built)?;
+        built.mark(Family::V6, spec.table);
     }
     built.tables.classes = classes.into_table(spec.table)?;
     Ok(built)
@@ -71,7 +99,7 @@ const fn list(table: AddressTable) -> &'static str {
 fn without_ranges() -> AddressTables {
     AddressTables {
         index4: vec![Bucket::default()],
-        ranges4: vec![[Range4::default(); RANGES_PER_BLOCK]],
+        ranges4: vec![[Range4::PADDING; RANGES_PER_BLOCK]],
         index6: vec![Bucket::default()],
         starts6: vec![Start6::default()],
         ids6: vec![[0; IDS_PER_BLOCK]],
@@ -123,8 +151,48 @@ fn build4(
             ranges.push(Range4::new(start as u16, class));
         },
     )?;
-    built.tables.ranges4 = in_blocks(ranges);
+    built.tables.ranges4 = lay_out4(&mut built.tables.index4, &ranges);
     Ok(())
+}
+
+/// Puts the ranges of each bucket into blocks, and where they begin into the bucket.
+fn lay_out4(index: &mut [Bucket], ranges: &[Range4]) -> Vec<Block4> {
+    let mut laid = Vec::with_capacity(ranges.len() + ranges.len() / 8);
+    for bucket in index.iter_mut().filter(|bucket| bucket.count != 0) {
+        let first = bucket.begin as usize;
+        let ranges = &ranges[first..first + bucket.count as usize];
+        if laid.len() % RANGES_PER_BLOCK + ranges.len() > RANGES_PER_BLOCK {
+            fill_up(&mut laid);
+        }
+        bucket.begin = laid.len() as u32;
+        laid.extend_from_slice(ranges);
+        if bucket.count > SCANNED {
+            fill_up(&mut laid);
+            push_nodes(&mut laid, bucket.count);
+        }
+    }
+    fill_up(&mut laid);
+    if laid.is_empty() {
+        laid.resize(RANGES_PER_BLOCK, Range4::PADDING);
+    }
+    let (blocks, _) = laid.as_chunks();
+    blocks.to_vec()
+}
+
+/// The levels above leaves that hold `count` ranges and were laid last.
+fn push_nodes(laid: &mut Vec<Range4>, count: u32) {
+    for nodes in Levels4::of(count).nodes {
+        if nodes > 1 {
+            let children = laid.len() - nodes as usize * RANGES_PER_BLOCK..laid.len();
+            let firsts: Vec<Range4> = laid[children].iter().step_by(RANGES_PER_BLOCK).copied().collect();
+            laid.extend(firsts);
+            fill_up(laid);
+        }
+    }
+}
+
+fn fill_up(laid: &mut Vec<Range4>) {
+    laid.resize(laid.len().next_multiple_of(RANGES_PER_BLOCK), Range4::PADDING);
 }
 
 fn build6(

@@ -1,7 +1,7 @@
 //! Addresses: examples, and the edges of the address space.
 
 use mpesa_fw_common::{
-    RuleSet,
+    Family, RuleSet,
     settings::feature,
     tables::{AddressTable, Window},
 };
@@ -18,6 +18,12 @@ fn ip(address: &str) -> std::net::IpAddr {
 
 fn source_rules(compiled: &Compiled, address: &str) -> RuleSet {
     class(compiled, AddressTable::Source, ip(address)).rules
+}
+
+/// The features without what says which indexes are sparse.
+fn dense(compiled: &Compiled) -> u32 {
+    let sparse = |table: AddressTable| table.sparse(Family::V4) | table.sparse(Family::V6);
+    compiled.settings.features & !AddressTable::ALL.map(sparse).into_iter().fold(0, |all, bits| all | bits)
 }
 
 #[test]
@@ -39,7 +45,7 @@ fn nested_prefixes_add_up() {
         service("ssh", inline(&["10.1.2.3/32", "2c0f:fe38::7/128"])),
     ];
     let compiled = compiled(&policy);
-    assert_eq!(compiled.settings.features, feature::SOURCE4 | feature::SOURCE6);
+    assert_eq!(dense(&compiled), feature::SOURCE4 | feature::SOURCE6);
     for (address, rules) in [
         ("9.255.255.255", 0b0001),
         ("10.0.0.0", 0b0011),
@@ -65,7 +71,7 @@ fn destinations_have_their_own_table() {
     let mut policy = policy();
     policy.egress.allow = vec![destination("dns", inline(&["10.0.0.2/32"]))];
     let compiled = compiled(&policy);
-    assert_eq!(compiled.settings.features, feature::DESTINATION4);
+    assert_eq!(dense(&compiled), feature::DESTINATION4);
     assert_eq!(class(&compiled, AddressTable::Destination, ip("10.0.0.2")).rules, RuleSet(1));
     assert_eq!(class(&compiled, AddressTable::Destination, ip("10.0.0.3")).rules, RuleSet::NONE);
 }
@@ -147,9 +153,23 @@ fn the_local_address_counts_only_where_a_service_says_to() {
     assert_eq!(compiled(&policy).settings.features & feature::LOCAL, 0);
     policy.ingress.services[1].to = prefixes(&["10.0.0.5/32"]);
     let compiled = compiled(&policy);
-    assert_eq!(compiled.settings.features, feature::LOCAL | feature::LOCAL4);
+    assert_eq!(dense(&compiled), feature::LOCAL | feature::LOCAL4);
     let local = |address| class(&compiled, AddressTable::Local, ip(address)).rules;
     assert_eq!(local("10.0.0.5"), RuleSet(0b11));
     assert_eq!(local("10.0.0.6"), RuleSet(0b01));
     assert_eq!(local("::1"), RuleSet(0b01));
+}
+
+#[test]
+fn an_index_is_sparse_while_most_addresses_are_outside() {
+    let sparse = |count: u32| {
+        let list = (0..count).map(|n| format!("{}.{}.0.1/32", 1 + n / 256, n % 256)).collect::<Vec<_>>();
+        let mut policy = policy();
+        let list: Vec<&str> = list.iter().map(String::as_str).collect();
+        policy.ingress.services = vec![service("a", inline(&list))];
+        compiled(&policy).settings.features & feature::SPARSE_SOURCE4 != 0
+    };
+    assert!(sparse(1));
+    assert!(sparse(4096));
+    assert!(!sparse(4097));
 }

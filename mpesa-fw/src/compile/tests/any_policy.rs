@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mpesa_fw_common::{
     Family, RuleSet,
-    tables::{AddressClass, AddressTable, Bucket, IDS_PER_BLOCK, INDEX_LEN, RANGES_PER_BLOCK, Tables},
+    tables::{
+        AddressClass, AddressTable, BUCKETS, Block4, Bucket, IDS_PER_BLOCK, INDEX_LEN, OUTSIDE_V4,
+        OUTSIDE_V6, RANGES_PER_BLOCK, Range4, SCANNED, Tables,
+    },
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -117,12 +120,48 @@ fn all_prefixes(policy: &Policy) -> impl Iterator<Item = &IpNet> {
     sets.chain(services).chain(policy.egress.allow.iter().flat_map(|d| &d.to.prefixes))
 }
 
+/// The ranges of all buckets in their order. Checks what lies around them on the way.
+fn out_of_blocks(index: &[Bucket], blocks: &[Block4]) -> Result<Vec<Range4>, TestCaseError> {
+    let laid = blocks.as_flattened();
+    let mut all = Vec::new();
+    let mut next = 0usize;
+    for Bucket { begin, count } in index.iter().filter(|bucket| bucket.count != 0) {
+        let (begin, count) = (*begin as usize, *count as usize);
+        prop_assert!((next..next + RANGES_PER_BLOCK).contains(&begin), "packed");
+        prop_assert!(laid[next..begin].iter().all(|range| *range == Range4::PADDING));
+        all.extend_from_slice(&laid[begin..begin + count]);
+        next = begin + count;
+        let blocks = next.div_ceil(RANGES_PER_BLOCK) - begin / RANGES_PER_BLOCK;
+        prop_assert_eq!(blocks, count.div_ceil(RANGES_PER_BLOCK), "as few as they fit in");
+        if count as u32 > SCANNED {
+            next = below_root(laid, begin, count)?;
+        }
+    }
+    prop_assert!(laid[next..].iter().all(|range| *range == Range4::PADDING));
+    prop_assert!(laid.len() - next <= RANGES_PER_BLOCK);
+    Ok(all)
+}
+
+/// Checks the nodes above the leaves that start at `begin`; where the tree ends.
+fn below_root(laid: &[Range4], begin: usize, count: usize) -> Result<usize, TestCaseError> {
+    let mut below = laid[begin..begin + count].to_vec();
+    let mut end = begin;
+    while below.len() > 1 {
+        let (here, next) = (&laid[end..], end + below.len().next_multiple_of(RANGES_PER_BLOCK));
+        prop_assert!(here.starts_with(&below), "the first range of each child");
+        prop_assert!(laid[end + below.len()..next].iter().all(|range| *range == Range4::PADDING));
+        below = laid[end..next].iter().step_by(RANGES_PER_BLOCK).copied().collect();
+        end = next;
+    }
+    Ok(end)
+}
+
 /// The lay-out that [`Bucket`] and [`AddressTables`] promise, beyond what a look-up notices.
 fn well_formed(compiled: &Compiled, table: AddressTable) -> Result<(), TestCaseError> {
     let AddressTables { index4, ranges4, index6, starts6, ids6, classes } =
         &compiled.tables.address[table as usize];
     let shift = compiled.window(table).shift + if compiled.window(table).low == 0 { 64 } else { 0 };
-    let ranges4 = ranges4.as_flattened();
+    let ranges4 = out_of_blocks(&index4[..index4.len().min(BUCKETS)], ranges4)?;
     let starts4: Vec<u128> = ranges4.iter().map(|range| u128::from(range.0 >> 16)).collect();
     let ids4: Vec<u16> = ranges4.iter().map(|range| range.class()).collect();
     let starts6: Vec<u128> =
@@ -133,15 +172,21 @@ fn well_formed(compiled: &Compiled, table: AddressTable) -> Result<(), TestCaseE
     ];
     for (index, starts, ids, shift, family) in all_index {
         if compiled.features() & table.feature(family) == 0 {
-            prop_assert_eq!((index.len(), starts.len().div_ceil(RANGES_PER_BLOCK)), (1, 1));
+            prop_assert!(index.len() == 1 && starts.len() <= 1);
             continue;
         }
         prop_assert_eq!(index.len(), INDEX_LEN);
+        let (index, marks) = index.split_at(BUCKETS);
+        let outside = Bucket::uniform(if matches!(family, Family::V4) { OUTSIDE_V4 } else { OUTSIDE_V6 });
+        for (i, bucket) in (0u32..).zip(index) {
+            let mark = marks[Bucket::place_of_mark(i) as usize - BUCKETS].has_mark(i);
+            prop_assert_eq!(mark, *bucket != outside);
+        }
         let mut next = 0;
         for Bucket { begin, count } in index.iter().filter(|bucket| bucket.count != 0) {
-            prop_assert_eq!(*begin, next, "buckets are packed");
+            prop_assert!(matches!(family, Family::V4) || *begin == next, "buckets are packed");
+            let span = next as usize..(next + count) as usize;
             next += count;
-            let span = *begin as usize..next as usize;
             prop_assert_eq!(starts[span.start] & ((1 << shift) - 1), 0, "starts where the bucket does");
             prop_assert!(starts[span.clone()].is_sorted_by(|a, b| a < b));
             prop_assert!(ids[span.clone()].is_sorted_by(|a, b| a != b), "neighbours differ");

@@ -4,7 +4,7 @@ use std::{num::NonZeroU64, time::Duration};
 
 use ipnet::{IpNet, Ipv4Net};
 use mpesa_fw_common::{
-    Direction, Mode, RuleSet, Verdict,
+    Direction, Family, Mode, RuleSet, Verdict,
     counter::{SLOT_EGRESS_NONE, SLOT_INGRESS_NONE},
     limit::{LimitPer, LimitWhat},
     settings::feature,
@@ -72,7 +72,8 @@ fn settings_say_what_the_policy_uses() {
     policy.mode = Mode::Observe;
     policy.egress.default = Verdict::Pass;
     let compiled = compiled(&policy);
-    let used = feature::SOURCE4 | feature::DESTINATION4 | feature::LIMITS | feature::NAMES;
+    let sparse = AddressTable::Source.sparse(Family::V4) | AddressTable::Destination.sparse(Family::V4);
+    let used = feature::SOURCE4 | feature::DESTINATION4 | feature::LIMITS | feature::NAMES | sparse;
     assert_eq!(compiled.features(), used);
     assert!(compiled.observes());
     assert!(!compiled.default_passes(Direction::Ingress));

@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::IpAddr, time::Instant};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mpesa_fw_common::{
     RuleSet,
-    tables::{AddressTable, Bucket, INDEX_LEN},
+    tables::{AddressTable, BUCKETS, Bucket, INDEX_LEN, Tables, search4},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
@@ -106,6 +106,25 @@ fn a_hundred_thousand_prefixes_are_looked_up_right() {
         for address in prefixes.step_by(97).flat_map(around) {
             let found = class(&compiled, AddressTable::Source, address).rules;
             assert_eq!(found, expected.rules(address), "{shape:?} {address}");
+        }
+    }
+}
+
+/// Programs that may meet a flood search in another way than the others.
+#[test]
+fn all_ways_of_searching_agree() {
+    for shape in [Shape::Random4, Shape::Clustered4] {
+        for count in [1_000, 100_000] {
+            let compiled = compiled(&of_sets(shape.prefixes(count, 7), Vec::new()));
+            let buckets = &compiled.tables.address[AddressTable::Source as usize].index4[..BUCKETS];
+            for (i, bucket) in (0u32..).zip(buckets).filter(|(_, bucket)| bucket.count != 0).step_by(31) {
+                for low in (0..=u32::from(u16::MAX)).step_by(127) {
+                    let bits = i << 16 | low;
+                    let found = search4(&compiled, AddressTable::Source, *bucket, bits);
+                    assert!(found.is_some());
+                    assert_eq!(compiled.class4(AddressTable::Source, *bucket, bits), found);
+                }
+            }
         }
     }
 }
