@@ -10,45 +10,30 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+#[path = "../xtask/src/object.rs"]
+mod object;
 #[path = "../xtask/src/toolchain.rs"]
 mod toolchain;
 
-use toolchain::{TOOLCHAIN_VARIABLE, Toolchain};
+use toolchain::TOOLCHAIN_VARIABLE;
 
 /// The command that mends whatever is missing.
 const MEND: &str = "cargo xtask setup";
 
-const TARGET: &str = "bpfel-unknown-none";
-
 const SKIP_VARIABLE: &str = "MPESA_FW_SKIP_EBPF";
 
-/// The package and the binary that it builds.
-const PACKAGE: &str = "mpesa-fw-ebpf";
-const BINARY: &str = "mpesa-fw";
-
 /// Relative to the package root, where cargo runs this program. Everything that ends up in the object.
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 9] = [
     "../Cargo.toml",
     "../mpesa-fw-common/Cargo.toml",
     "../mpesa-fw-common/src",
     "../mpesa-fw-ebpf/Cargo.lock",
     "../mpesa-fw-ebpf/Cargo.toml",
     "../mpesa-fw-ebpf/src",
+    "../xtask/src/object.rs",
     "../xtask/src/toolchain.rs",
     "build.rs",
-];
-
-const FLAGS: [&str; 4] = [
-    // Line numbers in the verifier's log, and what `--btf` is made of.
-    "-Cdebuginfo=2",
-    "-Clink-arg=--btf",
-    // Packet headers are not aligned; the kernel allows such access on every platform that sets
-    // CONFIG_HAVE_EFFICIENT_UNALIGNED_ACCESS. A fifth fewer instructions.
-    "-Clink-arg=--cpu-features=+allows-misaligned-mem-access",
-    // 32-bit instructions and jumps (Linux 5.1).
-    "-Ctarget-cpu=v3",
 ];
 
 fn main() {
@@ -77,45 +62,25 @@ fn build() -> Result<(), String> {
 
     let out = PathBuf::from(variable("OUT_DIR")?);
     let target = out.join("ebpf-target");
-    let mut cargo = cargo(&toolchain, &target)?;
+    if variable("CARGO_CFG_TARGET_ENDIAN")? != "little" {
+        return Err(format!("big-endian; only {} is supported", object::TARGET));
+    }
+    let architecture = variable("CARGO_CFG_TARGET_ARCH")?;
+    let mut cargo = object::cargo(&toolchain, &architecture, Path::new(".."), &target);
     let status = cargo.status().map_err(|error| format!("{cargo:?}: {error}"))?;
     if !status.success() {
-        return Err(format!("{} with {}: {status}; its messages are above", PACKAGE, toolchain.version));
+        return Err(format!(
+            "{} with {}: {status}; its messages are above",
+            object::PACKAGE,
+            toolchain.version
+        ));
     }
 
-    let built = target.join(TARGET).join("release").join(BINARY);
-    let object = out.join(BINARY);
+    let built = object::built(&target);
+    let object = out.join(object::BINARY);
     fs::copy(&built, &object)
         .map(drop)
         .map_err(|error| format!("copying {} to {}: {error}", built.display(), object.display()))
-}
-
-fn cargo(toolchain: &Toolchain, target: &Path) -> Result<Command, String> {
-    let architecture = variable("CARGO_CFG_TARGET_ARCH")?;
-    if variable("CARGO_CFG_TARGET_ENDIAN")? != "little" {
-        return Err(format!("{architecture} is big-endian; only {TARGET} is supported"));
-    }
-    // aya-ebpf picks the layout of pt_regs and the like by this cfg.
-    let architecture = if architecture.starts_with("riscv64") { "riscv64" } else { &architecture };
-    let mut flags = vec![format!("--cfg=bpf_target_arch=\"{architecture}\"")];
-    flags.extend(FLAGS.map(String::from));
-
-    let mut cargo = Command::new("rustup");
-    cargo
-        .args(["run", &toolchain.name, "cargo", "build", "--release", "--quiet"])
-        .args(["-Z", "build-std=core", "--target", TARGET, "--target-dir"])
-        .arg(target)
-        .current_dir(Path::new("..").join(PACKAGE))
-        // `-Z` on a compiler that is not a nightly.
-        .env("RUSTC_BOOTSTRAP", "1")
-        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
-        // What the outer cargo (and clippy in it) set for the host.
-        .env_remove("RUSTC")
-        .env_remove("RUSTDOC")
-        .env_remove("RUSTC_WRAPPER")
-        .env_remove("RUSTC_WORKSPACE_WRAPPER")
-        .env_remove("CARGO_BUILD_TARGET");
-    Ok(cargo)
 }
 
 fn variable(name: &str) -> Result<String, String> {

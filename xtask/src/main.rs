@@ -4,10 +4,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod ci;
 mod deb;
 mod demo;
 mod lint;
+mod object;
 mod process;
 mod setup;
 mod test;
@@ -29,6 +31,8 @@ enum Verb {
     Demo,
     /// Run every test that can run here, and say which could not
     Test(test::Arguments),
+    /// Rate the programs and the agent, and keep the figures
+    Bench(bench::Arguments),
     /// Check formatting, clippy and docs, warnings being errors
     Lint,
     /// Make the Debian package
@@ -42,6 +46,7 @@ fn main() -> ExitCode {
         Verb::Setup => setup::run().map(|()| true),
         Verb::Demo => setup::run().and_then(|()| demo::run()).map(|()| true),
         Verb::Test(arguments) => test::run(&arguments),
+        Verb::Bench(arguments) => bench::run(&arguments).map(|()| true),
         Verb::Lint => lint::run().map(|()| true),
         Verb::Deb(arguments) => deb::run(&arguments).map(|()| true),
         Verb::Ci => ci::run(),

@@ -1,0 +1,41 @@
+//! The figures of `benches/RESULTS.md`. `cargo xtask bench` builds what is needed and runs this; Markdown on standard
+//! output, progress on standard error.
+
+mod agent;
+mod datapath;
+mod kernel;
+mod packet;
+mod sample;
+mod sets;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Rates mpesa-fw on this machine.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// What cargo adds.
+    #[arg(long, hide = true)]
+    bench: bool,
+    #[command(subcommand)]
+    part: Part,
+}
+
+#[derive(Debug, Subcommand)]
+enum Part {
+    /// Nanoseconds a packet, by BPF_PROG_TEST_RUN
+    Datapath(datapath::Arguments),
+    /// Time of a reload, memory and processor time of the agent
+    Agent(agent::Arguments),
+}
+
+fn main() -> Result<()> {
+    // `cargo test --benches` runs this too, without the arguments of a bench: there is nothing to test here.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return Ok(());
+    }
+    match Arguments::parse().part {
+        Part::Datapath(arguments) => datapath::run(&arguments),
+        Part::Agent(arguments) => agent::run(&arguments),
+    }
+}
