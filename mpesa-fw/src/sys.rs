@@ -19,6 +19,10 @@ use std::{
 
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
+mod info;
+
+pub use info::{LinkInfo, LinkKind, MapInfo, ProgramInfo, link_info, map_info, program_info};
+
 /// Attach type of an XDP link (enum `bpf_attach_type`).
 pub const BPF_XDP: u32 = 37;
 /// Attach type of a TCX link on ingress.
@@ -33,9 +37,6 @@ pub const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 pub const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 /// Map flag: user space may map the values.
 pub const BPF_F_MMAPABLE: u32 = 1 << 10;
-
-const LINK_TYPE_XDP: u32 = 6;
-const LINK_TYPE_TCX: u32 = 11;
 
 /// Commands of bpf(2), enum `bpf_cmd`.
 #[derive(Clone, Copy)]
@@ -163,133 +164,11 @@ struct InfoAttribute {
     info: u64,
 }
 
-fn info<T: FromBytes + IntoBytes>(fd: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {
+fn object_info<T: FromBytes + IntoBytes>(fd: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {
     let mut attribute =
         InfoAttribute { fd: raw(fd), length: size_of::<T>() as u32, info: (&raw mut *info) as u64 };
     // SAFETY: the kernel writes at most `length` bytes there; pointers inside are the caller's and zero or valid.
     unsafe { bpf(Command::Info, &mut attribute) }.map(drop)
-}
-
-/// What the kernel says of a map (the beginning of struct `bpf_map_info`).
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable)]
-#[repr(C)]
-pub struct MapInfo {
-    /// enum `bpf_map_type`.
-    pub kind: u32,
-    /// Unique until the next boot.
-    pub id: u32,
-    /// Bytes of a key.
-    pub key_size: u32,
-    /// Bytes of a value.
-    pub value_size: u32,
-    /// Entries at most.
-    pub max_entries: u32,
-    /// `BPF_F_…`.
-    pub flags: u32,
-    /// At most 15 bytes of it.
-    pub name: [u8; 16],
-}
-
-/// What the kernel says of a map.
-pub fn map_info(fd: BorrowedFd<'_>) -> io::Result<MapInfo> {
-    let mut answer = MapInfo::new_zeroed();
-    info(fd, &mut answer)?;
-    Ok(answer)
-}
-
-/// The beginning of struct `bpf_prog_info`.
-#[derive(FromBytes, IntoBytes, Immutable)]
-#[repr(C)]
-struct RawProgramInfo {
-    kind: u32,
-    id: u32,
-    tag: [u8; 8],
-    lengths: [u32; 2],
-    instructions: [u64; 2],
-    load_time: u64,
-    uid: u32,
-    maps_len: u32,
-    maps: u64,
-    name: [u8; 16],
-}
-
-/// What the kernel says of a program.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProgramInfo {
-    /// Unique until the next boot.
-    pub id: u32,
-    /// At most 15 bytes of it.
-    pub name: String,
-    /// Maps that it uses or keeps.
-    pub maps: Vec<u32>,
-}
-
-/// What the kernel says of a program.
-pub fn program_info(fd: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
-    /// `MAX_USED_MAPS` of the kernel.
-    const MAPS: u32 = 64;
-    let mut maps = vec![0u32; MAPS as usize];
-    let mut answer = RawProgramInfo::new_zeroed();
-    answer.maps_len = MAPS;
-    answer.maps = maps.as_mut_ptr() as u64;
-    info(fd, &mut answer)?;
-    maps.truncate(answer.maps_len as usize);
-    Ok(ProgramInfo { id: answer.id, name: name_of(&answer.name), maps })
-}
-
-fn name_of(bytes: &[u8]) -> String {
-    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
-}
-
-/// What kind of hook a link is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LinkKind {
-    /// XDP.
-    Xdp,
-    /// TCX ingress.
-    TcxIngress,
-    /// TCX egress.
-    TcxEgress,
-    /// Something that this program never makes.
-    Other,
-}
-
-/// The beginning of struct `bpf_link_info` for XDP and TCX links.
-#[derive(FromBytes, IntoBytes, Immutable)]
-#[repr(C)]
-struct RawLinkInfo {
-    kind: u32,
-    id: u32,
-    program: u32,
-    reserved: u32,
-    interface: u32,
-    attach_type: u32,
-    rest: [u64; 4],
-}
-
-/// What the kernel says of a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LinkInfo {
-    /// XDP or TCX.
-    pub kind: LinkKind,
-    /// Id of its program.
-    pub program: u32,
-    /// Index of its interface; 0: the interface is gone, or the link was detached.
-    pub interface: u32,
-}
-
-/// What the kernel says of a link.
-pub fn link_info(fd: BorrowedFd<'_>) -> io::Result<LinkInfo> {
-    let mut answer = RawLinkInfo::new_zeroed();
-    info(fd, &mut answer)?;
-    let kind = match (answer.kind, answer.attach_type) {
-        (LINK_TYPE_XDP, _) => LinkKind::Xdp,
-        (LINK_TYPE_TCX, BPF_TCX_INGRESS) => LinkKind::TcxIngress,
-        (LINK_TYPE_TCX, BPF_TCX_EGRESS) => LinkKind::TcxEgress,
-        _ => LinkKind::Other,
-    };
-    Ok(LinkInfo { kind, program: answer.program, interface: answer.interface })
 }
 
 #[derive(FromBytes, IntoBytes, Immutable)]
