@@ -11,7 +11,7 @@ use nix::sys::signal::{SigSet, Signal};
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// From now on SIGINT, SIGTERM and SIGHUP only raise a flag; see [`not_interrupted`]. Call it before there are other
-/// threads. Children are not affected.
+/// threads. Children inherit the mask (Rust 1.66): end them by SIGKILL, and signal none of them otherwise.
 ///
 /// # Errors
 /// The signals can't be masked.
