@@ -96,6 +96,39 @@ fn the_guard_knows_a_real_session_even_without_its_environment() -> Result<()> {
     Ok(())
 }
 
+#[test]
+#[ignore = "needs root and a kernel"]
+fn the_guard_knows_that_a_bridge_stands_on_a_protected_port() -> Result<()> {
+    let field = Field::new()?;
+    let _web = field.web(&[80])?;
+    let (v4, v6) = (field.host.place.v4, field.host.place.v6);
+    field.host.namespace.sh(&format!(
+        "ip link add br0 address {} type bridge
+         ip link set br0 up
+         ip link set eth0 master br0
+         ip address flush dev eth0
+         ip address add {v4}/24 dev br0
+         ip address add {v6}/64 dev br0 nodad
+         ip route add default via 203.0.113.1",
+        field.host.mac()
+    ))?;
+    let firewall = field.firewall()?;
+    firewall.policy(&policy(&[WEB], &[]))?;
+    let ran = run(firewall.run_command(&[]).env("SSH_CONNECTION", CONNECTION))?;
+    assert_eq!(ran.code, Some(1), "the address is the bridge's, the hook is at its port: {}", ran.text());
+
+    let _agent = firewall.start(&[])?;
+    let web = || Curl::http(v4, 80);
+    assert!(web().patience(3.0).from(&field.safaricom.namespace).is_ok());
+    assert_eq!(web().from(&field.attacker.namespace), Answer::Silence);
+    assert_eq!(
+        firewall.metrics()?.sum("mpesa_fw_unprotected_interfaces", &[]),
+        0.0,
+        "what reaches the bridge was judged at its only port"
+    );
+    Ok(())
+}
+
 /// An sshd on the host, and the key that opens it.
 struct Session {
     _sshd: Process,

@@ -6,7 +6,7 @@ use mpesa_fw_common::{DropReason, Mode, Reason};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    interfaces::{Choice, View},
+    interfaces::{Choice, Layer, View},
     judge::Judge,
 };
 
@@ -85,15 +85,22 @@ pub(super) fn check(
     Ok(())
 }
 
-/// Whether the connection comes in at a protected interface, as far as its address tells. An address that no
-/// interface has (it may be translated on the way) counts as protected.
+/// Whether the connection may come in at a protected interface, as far as its address tells. An address that no
+/// interface has (it may be translated on the way) counts as protected, and so does one of loopback or of an interface
+/// without a wire: packets to it come in elsewhere.
 fn passes_a_hook(connection: SshConnection, view: &View, choice: &Choice) -> bool {
     if connection.client.is_loopback() || view.addresses.iter().any(|(_, a)| *a == connection.client) {
         return false;
     }
+    let protected = choice.protect.keys().copied().collect();
+    let has_wire = |index: &u32| {
+        view.links
+            .get(index)
+            .is_some_and(|link| link.layer != Layer::Loopback && link.kind.as_deref() != Some("dummy"))
+    };
     let mut on =
         view.addresses.iter().filter(|(_, a)| *a == connection.server).map(|(index, _)| index).peekable();
-    on.peek().is_none() || on.any(|index| choice.protect.contains_key(index))
+    on.peek().is_none() || on.any(|index| !has_wire(index) || view.touches(*index, &protected))
 }
 
 const SYN: u8 = 0x02;
@@ -130,7 +137,7 @@ mod tests {
     use super::*;
     use crate::{
         agent::{
-            interfaces::{Layer, Link, choose},
+            interfaces::{Link, choose},
             prepare::Prepared,
         },
         compile::RegistryRows,
@@ -149,7 +156,14 @@ mod tests {
     }
 
     fn view() -> View {
-        let link = |index, name: &str| Link { index, name: name.into(), kind: None, layer: Layer::Ethernet };
+        let link = |index, name: &str| Link {
+            index,
+            name: name.into(),
+            kind: None,
+            layer: Layer::Ethernet,
+            master: None,
+            parent: None,
+        };
         View {
             links: BTreeMap::from([(2, link(2, "eth0")), (3, link(3, "eth1"))]),
             addresses: [(2, "10.0.0.5".parse().unwrap()), (3, "10.1.0.5".parse().unwrap())].into(),
@@ -158,7 +172,10 @@ mod tests {
     }
 
     fn outcome(prepared: &Prepared, mode: Mode, connection: &str) -> Result<(), WouldCut> {
-        let view = view();
+        outcome_in(view(), prepared, mode, connection)
+    }
+
+    fn outcome_in(view: View, prepared: &Prepared, mode: Mode, connection: &str) -> Result<(), WouldCut> {
         let choice = choose(&prepared.policy.interfaces, &view);
         let own: Vec<IpAddr> = view.addresses.iter().map(|(_, a)| *a).collect();
         let judge = Judge::new(&prepared.compiled, own, &BTreeMap::new());
@@ -200,6 +217,30 @@ mod tests {
         assert_eq!(outcome(&policy, Mode::Enforce, "127.0.0.1 50000 127.0.0.1 22"), Ok(()));
         // An address that no interface has may be translated on the way here: not known not to be protected.
         assert!(outcome(&policy, Mode::Enforce, "203.0.113.8 50000 192.0.2.1 22").is_err());
+    }
+
+    #[test]
+    fn an_address_above_a_protected_interface_passes_its_hook() {
+        let policy = prepared("drop", "drop");
+        let cut =
+            |view: View| outcome_in(view, &policy, Mode::Enforce, "203.0.113.8 50000 10.0.0.5 22").is_err();
+        let moved = |kind: &str, layer: Layer| {
+            let mut view = view();
+            view.addresses = [(9, "10.0.0.5".parse().unwrap())].into();
+            let eth0 = view.links[&2].clone();
+            view.links
+                .insert(9, Link { index: 9, name: "above".into(), kind: Some(kind.into()), layer, ..eth0 });
+            view
+        };
+        let mut bridge = moved("bridge", Layer::Ethernet);
+        assert!(!cut(bridge.clone()), "a bridge of something else");
+        bridge.links.get_mut(&2).unwrap().master = Some(9);
+        assert!(cut(bridge), "eth0 is a port of the bridge");
+        let mut vlan = moved("vlan", Layer::Ethernet);
+        vlan.links.get_mut(&9).unwrap().parent = Some(2);
+        assert!(cut(vlan), "a VLAN of eth0");
+        assert!(cut(moved("dummy", Layer::Ethernet)), "packets to a dummy's address come in elsewhere");
+        assert!(cut(moved("loopback", Layer::Loopback)), "so do those to an address of loopback");
     }
 
     #[test]

@@ -21,6 +21,10 @@ pub struct Link {
     pub kind: Option<String>,
     /// What its frames begin with.
     pub layer: Layer,
+    /// The bridge, bond or team that it is a port of, by index.
+    pub master: Option<u32>,
+    /// The interface that it is a part of (a VLAN, a macvlan), by index.
+    pub parent: Option<u32>,
 }
 
 /// The link layer, `ARPHRD_…`.
@@ -55,7 +59,42 @@ impl View {
             .map(|link| link.name.clone())
             .collect()
     }
+
+    /// The interfaces through which the packets of this one come and go: its ports, or the one that it is a part of.
+    pub fn below(&self, index: u32) -> impl Iterator<Item = &Link> {
+        let parent = self.links.get(&index).and_then(|link| link.parent);
+        self.links
+            .values()
+            .filter(move |link| link.index != index)
+            .filter(move |link| link.master == Some(index) || parent == Some(link.index))
+    }
+
+    /// Whether some packet of an interface passes one of `protected`: itself, or one below it at any depth.
+    #[must_use]
+    pub fn touches(&self, index: u32, protected: &BTreeSet<u32>) -> bool {
+        self.touches_within(STACK, index, protected)
+    }
+
+    fn touches_within(&self, depth: usize, index: u32, protected: &BTreeSet<u32>) -> bool {
+        let touches = |link: &Link| self.touches_within(depth - 1, link.index, protected);
+        protected.contains(&index) || (depth > 0 && self.below(index).any(touches))
+    }
+
+    /// Whether every packet of an interface passes one of `protected`.
+    #[must_use]
+    pub fn is_covered(&self, index: u32, protected: &BTreeSet<u32>) -> bool {
+        self.is_covered_within(STACK, index, protected)
+    }
+
+    fn is_covered_within(&self, depth: usize, index: u32, protected: &BTreeSet<u32>) -> bool {
+        let is_covered = |link: &Link| self.is_covered_within(depth - 1, link.index, protected);
+        protected.contains(&index)
+            || (depth > 0 && self.below(index).next().is_some() && self.below(index).all(is_covered))
+    }
 }
+
+/// Interfaces that stand on each other (a VLAN of a bridge of a bond of cards): the kernel allows 8.
+const STACK: usize = 8;
 
 /// An interface that the policy asks for and that can't be protected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,12 +159,12 @@ pub fn choose(patterns: &[InterfacePattern], view: &View) -> Choice {
     choice
 }
 
-/// Interfaces that carry an address and are not among `protected`. Loopback never counts.
+/// Interfaces that carry an address and whose packets are not all judged at `protected`. Loopback never counts.
 #[must_use]
 pub fn unprotected(view: &View, protected: &BTreeSet<u32>) -> Vec<Unprotected> {
     view.links
         .values()
-        .filter(|link| link.layer != Layer::Loopback && !protected.contains(&link.index))
+        .filter(|link| link.layer != Layer::Loopback && !view.is_covered(link.index, protected))
         .filter_map(|link| {
             let addresses: Vec<IpAddr> =
                 view.addresses.iter().filter(|(index, _)| *index == link.index).map(|(_, a)| *a).collect();
@@ -190,6 +229,8 @@ mod tests {
                         name: (*name).into(),
                         kind: kind.map(Into::into),
                         layer: layer.clone(),
+                        master: None,
+                        parent: None,
                     };
                     (*index, link)
                 })
@@ -263,5 +304,40 @@ mod tests {
         host.addresses.insert((2, "10.0.0.2".parse().unwrap()));
         let open = unprotected(&host, &BTreeSet::from([2]));
         assert_eq!(open, [Unprotected { name: "eth1".into(), addresses: vec!["10.0.0.1".parse().unwrap()] }]);
+    }
+    #[test]
+    fn what_stands_on_protected_interfaces_is_protected() {
+        let mut host = view(&[
+            (2, "eth0", None, Layer::Ethernet),
+            (3, "eth1", None, Layer::Ethernet),
+            (4, "bond0", Some("bond"), Layer::Ethernet),
+            (5, "bond0.10", Some("vlan"), Layer::Ethernet),
+            (6, "docker0", Some("bridge"), Layer::Ethernet),
+        ]);
+        for (port, master) in [(2, 4), (3, 4)] {
+            host.links.get_mut(&port).unwrap().master = Some(master);
+        }
+        host.links.get_mut(&5).unwrap().parent = Some(4);
+        for (index, address) in [(4, "10.0.0.1"), (5, "10.0.1.1"), (6, "172.17.0.1")] {
+            host.addresses.insert((index, address.parse().unwrap()));
+        }
+        let open = |protected: &[u32]| -> Vec<String> {
+            let protected = protected.iter().copied().collect();
+            unprotected(&host, &protected).into_iter().map(|open| open.name).collect()
+        };
+        assert_eq!(open(&[2, 3]), ["docker0"], "every port is protected");
+        assert_eq!(open(&[4]), ["docker0"]);
+        assert_eq!(open(&[5]), ["bond0", "docker0"], "a VLAN protects itself alone");
+        assert_eq!(open(&[2]), ["bond0", "bond0.10", "docker0"], "packets come by the other port too");
+        assert!(host.touches(5, &BTreeSet::from([2])) && !host.touches(6, &BTreeSet::from([2])));
+    }
+
+    #[test]
+    fn interfaces_that_stand_on_each_other_in_a_ring_end_the_search() {
+        let mut host =
+            view(&[(2, "a", Some("vlan"), Layer::Ethernet), (3, "b", Some("vlan"), Layer::Ethernet)]);
+        host.links.get_mut(&2).unwrap().parent = Some(3);
+        host.links.get_mut(&3).unwrap().parent = Some(2);
+        assert!(!host.touches(2, &BTreeSet::from([9])));
     }
 }

@@ -156,6 +156,9 @@ fn matters(message: &RouteNetlinkMessage) -> bool {
 fn link(message: &LinkMessage) -> Option<Link> {
     let mut name = None;
     let mut kind = None;
+    let mut master = None;
+    let mut parent = None;
+    let mut elsewhere = false;
     for attribute in &message.attributes {
         if let LinkAttribute::IfName(n) = attribute {
             name = Some(n.clone());
@@ -163,6 +166,16 @@ fn link(message: &LinkMessage) -> Option<Link> {
         if let LinkAttribute::LinkInfo(infos) = attribute {
             kind = infos.iter().find_map(kind_of);
         }
+        match attribute {
+            LinkAttribute::Controller(index) => master = Some(*index),
+            LinkAttribute::Link(index) => parent = Some(*index),
+            LinkAttribute::LinkNetNsId(_) => elsewhere = true,
+            _ => {}
+        }
+    }
+    // The "link" of a veth is its other end; that of an interface in another namespace has an index of there.
+    if elsewhere || kind.as_deref() == Some("veth") {
+        parent = None;
     }
     let layer = if message.header.link_layer_type == LinkLayerType::Ether {
         Layer::Ethernet
@@ -173,7 +186,7 @@ fn link(message: &LinkMessage) -> Option<Link> {
             kind.clone().unwrap_or_else(|| format!("{:?}", message.header.link_layer_type).to_lowercase()),
         )
     };
-    Some(Link { index: message.header.index, name: name?, kind, layer })
+    Some(Link { index: message.header.index, name: name?, kind, layer, master, parent })
 }
 
 fn kind_of(info: &LinkInfo) -> Option<String> {
