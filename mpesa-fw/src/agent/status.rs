@@ -95,6 +95,12 @@ pub struct InterfaceStatus {
     pub ingress: Option<String>,
     /// `tcx`, `clsact`; none: egress is not judged.
     pub egress: Option<String>,
+    /// Ids of foreign programs that see ingress packets before ours, and may accept them on their own.
+    #[serde(default)]
+    pub ahead_of_ingress: Vec<u32>,
+    /// The same for egress.
+    #[serde(default)]
+    pub ahead_of_egress: Vec<u32>,
     /// What is second best about it.
     pub notes: Vec<String>,
 }
@@ -286,21 +292,27 @@ impl InterfaceStatus {
         if attachment.egress.is_none() {
             notes.push("egress is NOT judged: the hook is gone".to_owned());
         }
-        for (direction, ahead) in
-            [("ingress", &attachment.ahead_of_ingress), ("egress", &attachment.ahead_of_egress)]
-        {
-            if !ahead.is_empty() {
-                notes.push(format!(
-                    "other programs see {direction} packets first and may accept them on their own: {ahead:?}"
-                ));
-            }
-        }
+        notes.extend(ahead_notes(attachment));
         Self {
             name: attachment.interface.name.clone(),
             index: attachment.interface.index,
             ingress: attachment.ingress.map(|hook| ingress_label(hook).to_owned()),
             egress: attachment.egress.map(|hook| egress_label(hook).to_owned()),
+            ahead_of_ingress: attachment.ahead_of_ingress.clone(),
+            ahead_of_egress: attachment.ahead_of_egress.clone(),
             notes,
         }
     }
+}
+
+/// What to say of foreign programs that stand before ours.
+pub(super) fn ahead_notes(attachment: &Attachment) -> impl Iterator<Item = String> {
+    [("ingress", &attachment.ahead_of_ingress), ("egress", &attachment.ahead_of_egress)]
+        .into_iter()
+        .filter(|(_, ahead)| !ahead.is_empty())
+        .map(|(direction, ahead)| {
+            format!(
+                "other programs see {direction} packets first and may accept them on their own: {ahead:?}"
+            )
+        })
 }

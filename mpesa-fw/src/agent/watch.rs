@@ -15,6 +15,7 @@ use super::{
     network::Network,
     prepare::Prepared,
     seed::seed,
+    status::ahead_notes,
 };
 use crate::datapath::{Attachment, Interface};
 
@@ -185,6 +186,11 @@ impl Agent {
         }
         for refused in &network.choice.refused {
             self.say_once(format!("interface {} can't be protected: {}", refused.name, refused.reason));
+        }
+        for attachment in &network.attachments {
+            for note in ahead_notes(attachment) {
+                self.say_once(format!("interface {}: {note}", attachment.interface.name));
+            }
         }
         // Said at the second look: an interface that has just come is about to be protected, or about to be chosen.
         let before = self.state().current.network.unprotected();
