@@ -117,7 +117,10 @@ impl Agent {
         self.kernel
             .with(move |datapath| {
                 let own = view.addresses.iter().map(|(_, a)| *a);
-                datapath.set_own_addresses(&own.clone().collect())?;
+                // Not a reason to leave a hook that is gone as it is.
+                if let Err(error) = datapath.set_own_addresses(&own.clone().collect()) {
+                    tracing::error!("{error}");
+                }
                 let attached = datapath.attachments()?;
                 for gone in attached.iter().filter(|a| !view.links.contains_key(&a.interface.index)) {
                     tracing::warn!(interface = %gone.interface.name, "a protected interface is gone");
