@@ -7,13 +7,15 @@ mod frames;
 mod host;
 #[cfg(not(mpesa_fw_no_object))]
 mod kernel;
+mod oracle;
 mod properties;
 #[cfg(not(mpesa_fw_no_object))]
 mod random;
 
 use case::{Case, Rules, Step, TEST_RUN};
+use oracle::Oracle;
 
-/// Every entry of the catalogue, judged on the host.
+/// Every entry of the catalogue, judged on the host, and by the oracle.
 #[test]
 fn the_catalogue_on_the_host() {
     let mut wrong = Vec::new();
@@ -30,19 +32,29 @@ fn the_catalogue_on_the_host() {
 fn run(case: &Case, wrong: &mut Vec<String>) {
     let mut rules = Rules::new(case.policy);
     let state = case.state(&rules);
+    let mut oracle = Oracle::new(&rules, &state);
     for step in &case.steps {
         match step {
-            Step::Wait(time) => state.wait(*time),
-            Step::Reload(policy) => rules = rules.reload(policy),
+            Step::Wait(time) => {
+                state.wait(*time);
+                oracle.wait(*time);
+            }
+            Step::Reload(policy) => {
+                rules = rules.reload(policy);
+                oracle.reload(&rules);
+            }
             Step::Packet(packet) => {
                 let sender = packet.sender.unwrap_or(TEST_RUN);
                 let decision = host::judge(&rules.compiled, &state, &packet.frame, packet.direction, &sender);
                 let seen = rules.explain(packet.direction, &decision);
-                if seen != packet.expected {
-                    wrong.push(format!(
-                        "{} / {}: expected {:?}, seen {seen:?}",
-                        case.name, packet.label, packet.expected
-                    ));
+                let said = oracle.judge(&rules, &packet.frame, packet.direction, &sender);
+                for (who, answer) in [("decided", seen), ("the oracle says", said)] {
+                    if answer != packet.expected {
+                        wrong.push(format!(
+                            "{} / {}: expected {:?}, {who} {answer:?}",
+                            case.name, packet.label, packet.expected
+                        ));
+                    }
                 }
             }
         }
