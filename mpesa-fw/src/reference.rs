@@ -88,17 +88,17 @@ impl<'p> Oracle<'p> {
         let claiming =
             || policy.ingress.services.iter().filter(|service| claims(&service.claims, header.topic()));
         let admitting = || claiming().filter(|service| admits(policy, service, header.target, header.source));
-        if let (Upper::Tcp { .. }, false, Some(service)) = (header.upper, is_whole, admitting().next()) {
-            return drop(DropReason::Fragment, &service.name); // 5
-        }
-        if let Some(service) = admitting().find(|service| self.state.is_within_limit(service, header)) {
+        let is_cut_tcp = matches!(header.upper, Upper::Tcp { .. }) && !is_whole;
+        let mut within_limit = admitting().filter(|service| self.state.is_within_limit(service, header));
+        if !is_cut_tcp && let Some(service) = within_limit.next() {
             return pass(PassReason::Service, &service.name); // 6
         }
         if !opens_connection(header) && self.live_flow(header, Direction::Ingress).is_some() {
-            return pass(PassReason::Flow, ""); // 7, which 6 does not take away
+            return pass(PassReason::Flow, ""); // 7, which neither 5 nor 6 takes away
         }
         if let Some(service) = admitting().next() {
-            return drop(DropReason::RateLimited, &service.name); // 6
+            let reason = if is_cut_tcp { DropReason::Fragment } else { DropReason::RateLimited };
+            return drop(reason, &service.name); // 5, 6
         }
         if let Some(service) = claiming().next() {
             let watching = policy.sets.iter().filter(|set| contains(&set.watch, header.source));
@@ -137,7 +137,7 @@ impl<'p> Oracle<'p> {
             return if is_denied { judged } else { pass(PassReason::Flow, &judged.rule) }; // E7
         }
         let judged = self.destination(header.topic(), header.target); // E6, E8
-        if opens_flow(header, socket.is_some()) && (judged.passes() || self.policy.mode == Mode::Observe) {
+        if opens_flow(header, is_of_a_program) && (judged.passes() || self.policy.mode == Mode::Observe) {
             if judged.passes() && self.state.is_full {
                 return drop(DropReason::FlowTableFull, &judged.rule);
             }
@@ -174,13 +174,14 @@ impl Oracle<'_> {
     }
 
     /// Whether an ICMP error quotes a packet, which went this way, of a live flow or between a service and whom it admits.
-    fn is_about_permitted(&mut self, error: &Packet, direction: Direction) -> bool {
+    /// The packet that it follows was judged when it was sent, so no flow is judged for it.
+    fn is_about_permitted(&self, error: &Packet, direction: Direction) -> bool {
         let Some(quoted) = &error.quoted else { return false };
         let is_served = match direction {
             Direction::Ingress => self.serves(Some(quoted.topic()), quoted.target, quoted.source),
             Direction::Egress => self.serves(quoted.answered_topic(), quoted.source, quoted.target),
         };
-        is_served || quoted.conversation(direction).is_some_and(|of| self.find_live(&of).is_some())
+        is_served || quoted.conversation(direction).is_some_and(|of| self.state.live_flow(&of).is_some())
     }
 
     /// Whether a service admits the peer of this packet, or a destination is the peer.
@@ -223,10 +224,11 @@ impl Oracle<'_> {
         let judged = self.destination(of.topic, of.remote);
         let State { now, generation, flows, .. } = &mut *self.state;
         let flow = flows.get_mut(of).filter(|flow| !flow.is_expired(of.topic, *now))?;
-        if flow.generation != *generation {
+        let may_live = judged.passes() || self.policy.mode == Mode::Observe;
+        if flow.generation != *generation && may_live {
             (flow.generation, flow.judged) = (*generation, judged);
         }
-        (flow.judged.passes() || self.policy.mode == Mode::Observe).then_some(flow)
+        (flow.generation == *generation).then_some(flow)
     }
 }
 

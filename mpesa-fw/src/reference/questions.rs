@@ -79,11 +79,14 @@ pub(super) fn ends_connection(header: &Header) -> bool {
     matches!(header.upper, Upper::Tcp { flags, .. } if flags & (FIN | RST) != 0)
 }
 
-/// Whether it opens a flow. TCP: a SYN without ACK, and what is forwarded in the middle of a connection, for no socket
-/// here knows who opened that; never an answer to a SYN, nor an end. ICMP: what has an answer.
-pub(super) fn opens_flow(header: &Header, has_socket: bool) -> bool {
+/// Whether it opens a flow. TCP: a SYN without ACK, and what is forwarded in the middle of a connection, for no program
+/// here knows who opened that; never an answer to a SYN, nor a RST. ICMP: what has an answer.
+pub(super) fn opens_flow(header: &Header, is_of_a_program: bool) -> bool {
     match header.upper {
-        Upper::Tcp { flags, .. } => opens_connection(header) || !has_socket && flags & (SYN | FIN | RST) == 0,
+        Upper::Tcp { flags, .. } => {
+            let answers = flags & RST != 0 || flags & (SYN | ACK) == SYN | ACK;
+            opens_connection(header) || !is_of_a_program && !answers
+        }
         Upper::Icmp { kind, .. } => matches!(kind, 8 | 13),
         Upper::Icmpv6 { kind, .. } => kind == 128,
         Upper::Udp { .. } | Upper::Other(_) => true,

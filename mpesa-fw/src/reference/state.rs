@@ -137,6 +137,14 @@ impl State {
         if first.generation == self.generation { &first.rule } else { "" }
     }
 
+    /// A flow that is not idle for too long, and that the policy in force has judged.
+    #[must_use]
+    pub fn live_flow(&self, of: &Conversation) -> Option<&Flow> {
+        let is_live =
+            |flow: &&Flow| flow.generation == self.generation && !flow.is_expired(of.topic, self.now);
+        self.flows.get(of).filter(is_live)
+    }
+
     /// Remembers what this host opens.
     pub fn open_flow(&mut self, header: &Header, judged: &Answer) {
         if let Some(of) = header.conversation(Direction::Egress) {

@@ -6,7 +6,7 @@ use mpesa_fw::reference::{self, Answer, Facts, Socket, State};
 use mpesa_fw_common::{Direction, decide::Sender};
 
 use crate::{
-    case::{Expected, Rules},
+    case::{Expected, Names, Rules},
     host::{self, Frame, HostState},
 };
 
@@ -24,21 +24,15 @@ impl Oracle {
             ..State::default()
         };
         let mut oracle = Self { state };
-        oracle.resolve(rules, known);
+        oracle.resolve(&known.names);
         oracle.reload(rules);
         oracle
     }
 
-    /// Names that addresses are the answer to, from now on.
-    pub(crate) fn resolve(&mut self, rules: &Rules, state: &HostState) {
-        self.state.names = state
-            .resolved
-            .iter()
-            .map(|(address, slots)| {
-                let named = rules.slots.names.iter().filter(|(_, slot)| slots.contains(&(**slot + 1)));
-                (IpAddr::from(*address), named.map(|(name, _)| name.clone()).collect())
-            })
-            .collect();
+    /// DNS answers so from now on.
+    pub(crate) fn resolve(&mut self, names: &Names) {
+        self.state.names =
+            names.iter().map(|(address, names)| (*address, names.iter().cloned().collect())).collect();
     }
 
     pub(crate) fn wait(&mut self, time: u64) {
@@ -60,7 +54,8 @@ impl Oracle {
         let socket = Socket { port: sender.bound_port, is_full: sender.is_full };
         let socket = (*sender != Sender::default()).then_some(socket);
         let answer = reference::Oracle::new(&rules.policy, &mut self.state).judge(direction, &facts, socket);
-        let Answer { reason, rule, near_misses } = answer;
+        let Answer { reason, rule, mut near_misses } = answer;
+        near_misses.sort();
         Expected { reason, rule, near_miss: near_misses }
     }
 }

@@ -142,7 +142,7 @@ fn reload() -> Case {
         let syn = tcp(&at(net.us, 4000), &at(net.daraja, 443), SYN);
         steps.push(from(net.label("SYN"), syn, opened("daraja")));
     }
-    steps.push(Step::Reload(POLICY));
+    steps.push(Step::Reload(POLICY.into()));
     for net in NETS {
         let data = tcp(&at(net.us, 4000), &at(net.daraja, 443), ACK | PSH);
         steps.push(from(net.label("data"), data, pass(PassReason::Flow, "daraja")));
