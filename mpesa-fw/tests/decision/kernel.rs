@@ -9,7 +9,7 @@ mod ledger;
 mod maps;
 mod trace;
 
-use std::os::fd::AsFd;
+use std::{os::fd::AsFd, time::Instant};
 
 use aya::{
     Ebpf, EbpfLoader, TestRunOptions,
@@ -34,7 +34,7 @@ use crate::{
     host::{self, Frame},
     twins::{Judged, Twins},
 };
-use ledger::{Counted, Ledger};
+use ledger::{Counted, Ledger, strays};
 use maps::PerCpu;
 use trace::Trace;
 
@@ -54,10 +54,15 @@ pub(crate) struct Kernel {
     trace: Option<Trace>,
     maps: PerCpu,
     ledger: Ledger,
+    judged: usize,
 }
 
+/// Packets after which also those counts are read that can't move.
+const STRAYS: usize = 16;
+
 impl Kernel {
-    pub(crate) fn load(compiled: &Compiled, traced: bool) -> Self {
+    pub(crate) fn load(rules: &Rules, traced: bool) -> Self {
+        let compiled = &rules.compiled;
         let mut settings = compiled.settings;
         settings.trace = u32::from(traced);
         let mut loader = EbpfLoader::new();
@@ -82,8 +87,8 @@ impl Kernel {
         }
         let events = RingBuf::try_from(ebpf.take_map("EVENTS").expect("events")).expect("a ring");
         let maps = PerCpu::of(&ebpf);
-        let ledger = Ledger::read(&maps);
-        Self { maps, ebpf, events, trace, ledger }
+        let ledger = Ledger::read(&maps, rules);
+        Self { maps, ebpf, events, trace, ledger, judged: 0 }
     }
 
     /// Runs a frame; the verdict that the program returns. None: a test run can't have such a frame.
@@ -137,11 +142,15 @@ impl Kernel {
             wrong.push(format!("verdict {verdict:?}"));
         }
         self.compare_event(rules, packet, decision, &mut wrong);
-        let after = Ledger::read(&self.maps);
+        let after = Ledger::read(&self.maps, rules);
         let length = packet.frame.bytes.len() as u64;
         let counted = Counted { direction: packet.direction, length, answer: said };
         wrong.extend(self.ledger.differences(&after, rules, &counted));
         self.ledger = after;
+        self.judged += 1;
+        if self.judged.is_multiple_of(STRAYS) {
+            wrong.extend(strays(&self.maps, rules));
+        }
         if let Some(trace) = &mut self.trace {
             trace.compare(decision, &mut wrong);
         }
@@ -248,14 +257,16 @@ pub(crate) struct Pair {
     pub(crate) twins: Twins,
     kernel: Kernel,
     traced: bool,
+    /// Of generations before.
+    strays: Vec<String>,
 }
 
 impl Pair {
     pub(crate) fn new(case: &Case, traced: bool) -> Self {
         let twins = Twins::new(case);
-        let mut kernel = Kernel::load(&twins.rules.compiled, traced);
+        let mut kernel = Kernel::load(&twins.rules, traced);
         maps::put_state(&mut kernel.ebpf, &twins.state);
-        Self { twins, kernel, traced }
+        Self { twins, kernel, traced, strays: Vec::new() }
     }
 
     /// Whatever happens between packets.
@@ -267,8 +278,9 @@ impl Pair {
                 maps::age(&mut self.kernel.ebpf, *time);
             }
             Step::Reload(policy) => {
+                self.strays.extend(strays(&self.kernel.maps, &self.twins.rules));
                 self.twins.reload(policy);
-                let mut kernel = Kernel::load(&self.twins.rules.compiled, self.traced);
+                let mut kernel = Kernel::load(&self.twins.rules, self.traced);
                 kernel.inherit(&self.kernel);
                 maps::put_names(&mut kernel.ebpf, &self.twins.state);
                 self.kernel = kernel;
@@ -288,8 +300,29 @@ impl Pair {
         Some((decision, wrong))
     }
 
-    /// Flows, fragments and ports that host and kernel are left with, where they differ.
+    /// One packet many times at XDP: events sent, events suppressed, and how often buckets can have been filled meanwhile.
+    pub(crate) fn flood(&mut self, frame: &Frame, times: usize) -> (usize, usize, usize) {
+        self.kernel.maps.fill_event_bucket();
+        let start = Instant::now();
+        for _ in 0..times {
+            let verdict = self.kernel.run(Direction::Ingress, Hook::Xdp, frame);
+            assert_eq!(verdict, Some(Verdict::Drop));
+        }
+        // 256 jiffies, which are 0.256 s at the fastest clock there is; and the epoch may end at once, on each CPU.
+        let epochs = start.elapsed().as_millis() as usize / 256 + 2;
+        let fills = epochs * std::thread::available_parallelism().map_or(1, usize::from);
+        let mut sent = 0;
+        while self.kernel.events.next().is_some() {
+            sent += 1;
+        }
+        (sent, self.kernel.maps.suppressed_events() as usize, fills)
+    }
+
+    /// Flows, fragments and ports that host and kernel are left with, where they differ, and counts that nobody can have.
     pub(crate) fn left_over(&self) -> Vec<String> {
-        maps::compare_state(&self.kernel.ebpf, &self.twins.state)
+        let mut wrong = maps::compare_state(&self.kernel.ebpf, &self.twins.state);
+        wrong.extend(strays(&self.kernel.maps, &self.twins.rules));
+        wrong.extend(self.strays.iter().cloned());
+        wrong
     }
 }

@@ -1,6 +1,6 @@
 //! The catalogue, in the kernel.
 
-use mpesa_fw_common::PassReason;
+use mpesa_fw_common::{PassReason, event::EVENT_BURST};
 
 use super::{Hook, Pair};
 use crate::{
@@ -57,6 +57,21 @@ fn a_difference_is_seen() {
             assert!(is_seen, "{what} is not among {differences:?}");
         }
     }
+}
+
+/// A CPU sends no more than a bucket of events until it is filled again; what it does not send it counts.
+#[test]
+#[ignore = "needs root and a kernel"]
+fn events_are_sent_or_counted() {
+    const DROPS: usize = 1000;
+    let mut pair = Pair::new(&Case::new("deny", catalogue::DENY_ALL, Vec::new()), false);
+    let frame = frames::tcp("203.0.113.9:4000", "10.0.0.5:80", frames::SYN).into();
+    let (sent, suppressed, fills) = pair.flood(&frame, DROPS);
+    assert_eq!(sent + suppressed, DROPS, "every drop is one or the other");
+    // Each CPU that the packets ran on has a bucket.
+    let most = EVENT_BURST as usize * fills;
+    assert!(sent >= EVENT_BURST as usize && sent <= most, "{sent} sent of {DROPS}, at most {most} can be");
+    assert!(suppressed > 0, "the flood was too slow to show anything: {sent} sent");
 }
 
 /// Packets judged, and those that could not be.

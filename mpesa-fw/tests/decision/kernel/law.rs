@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Pairs in a run of all tests.
-const PAIRS: usize = 6_000;
+const PAIRS: usize = 4_000;
 /// The kernel's clock goes on meanwhile, the host's stands still: a case that took longer proves nothing of time.
 const LONGEST: Duration = Duration::from_millis(1500);
 

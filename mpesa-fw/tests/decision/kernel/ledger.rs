@@ -18,7 +18,7 @@ use time::OffsetDateTime;
 use super::maps::PerCpu;
 use crate::case::{Expected, Rules};
 
-/// All counts there are, at one moment.
+/// All counts that can move, at one moment.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Ledger {
     rows: Vec<CounterBlock>,
@@ -28,10 +28,12 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    pub(super) fn read(maps: &PerCpu) -> Self {
+    /// Up to the last row and the last bit that the policy has; [`strays`] tells of those behind.
+    pub(super) fn read(maps: &PerCpu, rules: &Rules) -> Self {
+        let (rows, bits) = in_use(rules);
         Self {
-            rows: (0..COUNTER_BLOCKS as u32).map(|row| maps.counters(row)).collect(),
-            near_misses: (0..WATCHED_SETS as u32).map(|bit| maps.near_misses(bit)).collect(),
+            rows: (0..rows).map(|row| maps.counters(row)).collect(),
+            near_misses: (0..bits).map(|bit| maps.near_misses(bit)).collect(),
             suppressed: maps.suppressed_events(),
         }
     }
@@ -108,6 +110,24 @@ impl Ledger {
         let drops = drop_statuses(&counts);
         cli::counts(&services, &destinations, &drops, &near_misses, OffsetDateTime::now_utc())
     }
+}
+
+/// Counts that have moved in rows that no rule has, for any interface, or of sets that are none. They start at 0 and would
+/// stay, so it is enough to look now and then.
+pub(super) fn strays(maps: &PerCpu, rules: &Rules) -> Vec<String> {
+    let (rows, bits) = in_use(rules);
+    let rows = (rows..COUNTER_BLOCKS as u32).filter(|row| maps.counters(*row) != CounterBlock::ZERO);
+    let bits = (bits..WATCHED_SETS as u32).filter(|bit| maps.near_misses(*bit) != 0);
+    let rows = rows.map(|row| {
+        format!("row {row}, which is nobody's: {}", difference(&CounterBlock::ZERO, &maps.counters(row)))
+    });
+    rows.chain(bits.map(|bit| format!("near misses of set {bit}, which is none"))).collect()
+}
+
+/// Rows and bits up to the last in use.
+fn in_use(rules: &Rules) -> (u32, u32) {
+    let rows = rules.slots.rules.values().copied().max().unwrap_or(0).max(SLOT_EGRESS_NONE) + 1;
+    (rows, rules.slots.sets.values().map(|bit| u32::from(*bit) + 1).max().unwrap_or(0))
 }
 
 /// A packet as counters see it.

@@ -4,13 +4,23 @@ use std::net::IpAddr;
 
 use rand::Rng;
 
-use super::{Chance, pool::Pool};
+use super::{Chance, packet::FLAGS, pool::Pool};
 use crate::frames;
 
 /// Errors, and types that are none.
 const ERRORS: [[u8; 5]; 2] = [[3, 11, 12, 5, 4], [1, 2, 3, 4, 5]];
 
 impl Chance {
+    /// The same packet, in TCP another of the connection.
+    pub(super) fn again(&mut self, frame: &[u8]) -> Vec<u8> {
+        let mut frame = frame.to_vec();
+        let (protocol, flags) = if frame.get(12) == Some(&0x86) { (20, 67) } else { (23, 47) };
+        if frame.get(protocol) == Some(&frames::TCP) && frame.len() > flags {
+            frame[flags] = self.pick(&FLAGS);
+        }
+        frame
+    }
+
     /// An ICMP error to the sender of a packet, or to somebody else.
     pub(super) fn quote(&mut self, pool: &Pool, frame: &[u8]) -> Vec<u8> {
         let Some((source, target)) = addresses(frame) else {
@@ -39,6 +49,22 @@ impl Chance {
                 frame[57] = if is_first { 1 } else { 3 << 3 };
             }
             _ => {}
+        }
+        frame
+    }
+
+    /// The frame with up to four octets changed, most of them in its headers, or cut.
+    pub(crate) fn spoilt(&mut self, frame: &[u8]) -> Vec<u8> {
+        let mut frame = frame.to_vec();
+        for _ in 0..self.up_to(4) {
+            let place = self.up_to(frame.len().clamp(1, 96) - 1);
+            let change = self.pick(&[0, 1, 6, 17, 44, 51, 58, 60, 0xff]);
+            if let Some(octet) = frame.get_mut(place) {
+                *octet = if self.one_in(2) { change } else { self.0.random() };
+            }
+        }
+        if self.one_in(6) {
+            frame.truncate(self.up_to(frame.len()));
         }
         frame
     }

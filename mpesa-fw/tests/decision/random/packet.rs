@@ -16,7 +16,7 @@ const ODD: [[&str; 6]; 2] = [
     ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "0.0.0.7", "240.0.0.1"],
     ["::", "::1", "ff02::1", "::ffff:10.1.2.3", "fe80::7", "ff02::16"],
 ];
-const FLAGS: [u8; 11] = [0x02, 0x02, 0x12, 0x10, 0x10, 0x18, 0x11, 0x04, 0x14, 0x03, 0x00];
+pub(super) const FLAGS: [u8; 11] = [0x02, 0x02, 0x12, 0x10, 0x10, 0x18, 0x11, 0x04, 0x14, 0x03, 0x00];
 const TYPES: [[u8; 10]; 2] =
     [[8, 8, 0, 0, 3, 11, 12, 13, 14, 5], [128, 128, 129, 129, 1, 2, 135, 134, 143, 133]];
 /// Peers and targets of control traffic, and what is nearly so.
@@ -68,9 +68,9 @@ impl Chance {
                 direction = other(earlier.direction);
                 self.quote(pool, &earlier.frame.bytes)
             }
-            Some(earlier) if self.one_in(4) => {
+            Some(earlier) if self.one_in(3) => {
                 direction = earlier.direction;
-                earlier.frame.bytes.clone()
+                self.again(&earlier.frame.bytes)
             }
             _ => self.fresh(pool, direction),
         };
@@ -138,8 +138,8 @@ impl Chance {
         let data = vec![7; length];
         match self.up_to(9) {
             0..=4 => (frames::TCP, frames::tcp_segment(source, target, self.pick(&FLAGS), &data)),
-            5..=7 => (frames::UDP, frames::udp_datagram(source, target, &data)),
-            8 => {
+            5 | 6 => (frames::UDP, frames::udp_datagram(source, target, &data)),
+            7 | 8 => {
                 let message =
                     frames::icmp_message(self.pick(&TYPES[family]), self.pick(&[1, 2, 4000]), &data);
                 (if family == 0 { frames::ICMP } else { frames::ICMPV6 }, message)
