@@ -11,6 +11,7 @@ mod law;
 mod oracle;
 mod properties;
 mod random;
+mod second_opinion;
 mod twins;
 
 use case::{Case, Step, TEST_RUN};
