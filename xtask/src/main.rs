@@ -8,7 +8,9 @@ mod bench;
 mod ci;
 mod deb;
 mod demo;
+mod law;
 mod lint;
+mod mutants;
 mod object;
 mod process;
 mod setup;
@@ -33,6 +35,10 @@ enum Verb {
     Test(test::Arguments),
     /// Rate the programs and the agent, and keep the figures
     Bench(bench::Arguments),
+    /// Hold oracle, decision and kernel against each other on random policies and packets
+    Law(law::Arguments),
+    /// Put defects into a copy of the tree, one by one, and expect tests to fail
+    Mutants(mutants::Arguments),
     /// Check formatting, clippy and docs, warnings being errors
     Lint,
     /// Make the Debian package
@@ -47,6 +53,8 @@ fn main() -> ExitCode {
         Verb::Demo => setup::run().and_then(|()| demo::run()).map(|()| true),
         Verb::Test(arguments) => test::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments).map(|()| true),
+        Verb::Law(arguments) => law::run(&arguments).map(|()| true),
+        Verb::Mutants(arguments) => mutants::run(&arguments),
         Verb::Lint => lint::run().map(|()| true),
         Verb::Deb(arguments) => deb::run(&arguments).map(|()| true),
         Verb::Ci => ci::run(),

@@ -142,6 +142,7 @@ fn quotes_permitted<T: Tables, S: State>(
         Direction::Ingress if asked == quoted.icmp_type => (quoted.icmp_id, u16::from(asked), NO_TYPE),
         Direction::Ingress => (quoted.icmp_id, u16::from(quoted.icmp_type), u16::from(asked)),
         // This host was sent it: a request to a service, or the answer to a flow.
+        Direction::Egress if asked == quoted.icmp_type => (quoted.icmp_id, NO_TYPE, u16::from(asked)),
         Direction::Egress => (quoted.icmp_id, u16::from(asked), u16::from(quoted.icmp_type)),
     };
     if state.may_have_flow(flow_port) {
@@ -161,7 +162,7 @@ fn quotes_permitted<T: Tables, S: State>(
     matches!(service(tables, meta.family, served, local, remote), Permission::Allowed(_))
 }
 
-/// No ICMP type that a service could claim.
+/// No ICMP type: none that a service could claim, none of a flow.
 const NO_TYPE: u16 = u16::MAX;
 
 /// E3, what the kernel says for sockets that are gone: whether a service or a destination permits the peer.

@@ -37,7 +37,9 @@ pub(super) fn walk<B: PacketBytes>(bytes: &B, start: u32, meta: &mut PacketMeta)
     meta.target = Address::from_v6_octets(bytes.read::<16>(start + 24)?);
     meta.hop_limit = h[7];
     meta.protocol = h[6];
-    if h[0] >> 4 != 6 {
+    // A mapped address is for sockets, never for the wire (RFC 4038 4.2); in our tables it is one of IPv4, so what names
+    // resolve to would let it out. As a source it is impossible, which is another matter.
+    if h[0] >> 4 != 6 || meta.target.is_v4() {
         return None;
     }
     let payload = if bytes.is_segmented() {

@@ -12,7 +12,7 @@ use super::{
     network::{Protection, egress_label, ingress_label},
     seed::Denied,
 };
-use crate::datapath::{Attachment, IngressHook};
+use crate::datapath::{Attachment, IngressHook, RuleCounts};
 
 /// The agent and its datapath at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -153,10 +153,9 @@ impl Status {
     pub fn new(snapshot: Snapshot) -> Self {
         let running = &snapshot.running;
         let policy = &running.policy;
-        let services =
-            policy.ingress.services.iter().map(|s| snapshot.rule(Direction::Ingress, &s.name)).collect();
-        let destinations =
-            policy.egress.allow.iter().map(|d| snapshot.rule(Direction::Egress, &d.name)).collect();
+        let rule = |direction, name: &str| rule_status(&snapshot.counts, direction, name);
+        let services = policy.ingress.services.iter().map(|s| rule(Direction::Ingress, &s.name)).collect();
+        let destinations = policy.egress.allow.iter().map(|d| rule(Direction::Egress, &d.name)).collect();
         let interfaces: Vec<InterfaceStatus> =
             snapshot.attachments.iter().map(InterfaceStatus::new).collect();
         let warnings = snapshot.warnings(&interfaces);
@@ -179,7 +178,7 @@ impl Status {
             interfaces,
             services,
             destinations,
-            drops: snapshot.drops(),
+            drops: drop_statuses(&snapshot.counts),
             near_misses: snapshot.near_misses.iter().cloned().collect(),
             flows: FlowStatus { open: snapshot.flows, capacity: snapshot.flows_capacity },
             missing: snapshot.missing,
@@ -193,55 +192,59 @@ impl Status {
     }
 }
 
-impl Snapshot {
-    fn rule(&self, direction: Direction, rule: &str) -> RuleStatus {
-        let mut status = RuleStatus {
-            rule: rule.to_owned(),
-            passed_packets: 0,
-            passed_bytes: 0,
-            dropped_packets: 0,
-            last_passed: None,
-        };
-        let mut last_passed = 0;
-        for counts in self.counts.iter().filter(|c| c.direction == direction && c.rule == rule) {
-            status.passed_packets += counts.block.passed.packets;
-            status.passed_bytes += counts.block.passed.bytes;
-            status.dropped_packets += counts.block.dropped.iter().map(|c| c.packets).sum::<u64>();
-            last_passed = last_passed.max(counts.block.last_passed);
-        }
-        status.last_passed = (last_passed > 0).then(|| clock::wall(last_passed));
-        status
+/// Sums of a rule over all interfaces.
+#[must_use]
+pub fn rule_status(counts: &[RuleCounts], direction: Direction, rule: &str) -> RuleStatus {
+    let mut status = RuleStatus {
+        rule: rule.to_owned(),
+        passed_packets: 0,
+        passed_bytes: 0,
+        dropped_packets: 0,
+        last_passed: None,
+    };
+    let mut last_passed = 0;
+    for counts in counts.iter().filter(|c| c.direction == direction && c.rule == rule) {
+        status.passed_packets += counts.block.passed.packets;
+        status.passed_bytes += counts.block.passed.bytes;
+        status.dropped_packets += counts.block.dropped.iter().map(|c| c.packets).sum::<u64>();
+        last_passed = last_passed.max(counts.block.last_passed);
     }
+    status.last_passed = (last_passed > 0).then(|| clock::wall(last_passed));
+    status
+}
 
-    fn drops(&self) -> Vec<DropStatus> {
-        let mut sums: BTreeMap<(Direction, DropReason, &str), (Counter, u64)> = BTreeMap::new();
-        for counts in &self.counts {
-            for reason in DropReason::ALL {
-                let (dropped, would_drop) =
-                    (counts.block.dropped[*reason as usize], counts.block.would_drop[*reason as usize]);
-                if dropped.packets + would_drop.packets > 0 {
-                    let sum = sums.entry((counts.direction, *reason, &counts.rule)).or_default();
-                    sum.0.packets += dropped.packets;
-                    sum.0.bytes += dropped.bytes;
-                    sum.1 += would_drop.packets;
-                }
+/// Sums of what was dropped, by direction, reason and rule; the most first.
+#[must_use]
+pub fn drop_statuses(counts: &[RuleCounts]) -> Vec<DropStatus> {
+    let mut sums: BTreeMap<(Direction, DropReason, &str), (Counter, u64)> = BTreeMap::new();
+    for counts in counts {
+        for reason in DropReason::ALL {
+            let (dropped, would_drop) =
+                (counts.block.dropped[*reason as usize], counts.block.would_drop[*reason as usize]);
+            if dropped.packets + would_drop.packets > 0 {
+                let sum = sums.entry((counts.direction, *reason, &counts.rule)).or_default();
+                sum.0.packets += dropped.packets;
+                sum.0.bytes += dropped.bytes;
+                sum.1 += would_drop.packets;
             }
         }
-        let mut drops: Vec<DropStatus> = sums
-            .into_iter()
-            .map(|((direction, reason, rule), (dropped, would_drop_packets))| DropStatus {
-                direction: direction.label().to_owned(),
-                reason: reason.label().to_owned(),
-                rule: rule.to_owned(),
-                packets: dropped.packets,
-                bytes: dropped.bytes,
-                would_drop_packets,
-            })
-            .collect();
-        drops.sort_by_key(|d| std::cmp::Reverse(d.packets + d.would_drop_packets));
-        drops
     }
+    let mut drops: Vec<DropStatus> = sums
+        .into_iter()
+        .map(|((direction, reason, rule), (dropped, would_drop_packets))| DropStatus {
+            direction: direction.label().to_owned(),
+            reason: reason.label().to_owned(),
+            rule: rule.to_owned(),
+            packets: dropped.packets,
+            bytes: dropped.bytes,
+            would_drop_packets,
+        })
+        .collect();
+    drops.sort_by_key(|d| std::cmp::Reverse(d.packets + d.would_drop_packets));
+    drops
+}
 
+impl Snapshot {
     fn warnings(&self, interfaces: &[InterfaceStatus]) -> Vec<String> {
         let today = OffsetDateTime::now_utc().date();
         // Those that had expired when the policy was loaded are among its own warnings.

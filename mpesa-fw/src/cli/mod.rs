@@ -20,6 +20,7 @@ use clap::Parser as _;
 
 use arguments::{Arguments, Command};
 use failure::Failure;
+pub use status::counts;
 
 /// Runs the command line and says how it ended.
 #[must_use]

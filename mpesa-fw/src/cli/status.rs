@@ -1,6 +1,6 @@
 //! `mpesa-fw status`: readable in five seconds, the worst first.
 
-use std::{fmt::Write as _, path::Path};
+use std::{collections::BTreeMap, fmt::Write as _, path::Path};
 
 use time::OffsetDateTime;
 
@@ -39,10 +39,25 @@ fn text(status: &Status, now: OffsetDateTime) -> String {
     let mut text = String::new();
     head(&mut text, status, now);
     interfaces(&mut text, status);
-    services(&mut text, status, now);
-    drops(&mut text, status);
+    let Status { services, destinations, drops, near_misses, .. } = status;
+    text += &counts(services, destinations, drops, near_misses, now);
     names(&mut text, status);
     warnings(&mut text, status);
+    text
+}
+
+/// Counts as `mpesa-fw status` shows them.
+#[must_use]
+pub fn counts(
+    services: &[RuleStatus],
+    destinations: &[RuleStatus],
+    drops: &[DropStatus],
+    near_misses: &BTreeMap<String, u64>,
+    now: OffsetDateTime,
+) -> String {
+    let mut text = String::new();
+    rules(&mut text, services, destinations, now);
+    dropped(&mut text, drops, near_misses);
     text
 }
 
@@ -84,7 +99,7 @@ fn interfaces(text: &mut String, status: &Status) {
     }
 }
 
-fn services(text: &mut String, status: &Status, now: OffsetDateTime) {
+fn rules(text: &mut String, services: &[RuleStatus], destinations: &[RuleStatus], now: OffsetDateTime) {
     let row = |kind: &str, rule: &RuleStatus| {
         let last = rule.last_passed.map_or_else(|| "never".to_owned(), |time| ago(time, now));
         vec![
@@ -94,14 +109,14 @@ fn services(text: &mut String, status: &Status, now: OffsetDateTime) {
             last,
         ]
     };
-    let services = status.services.iter().map(|rule| row("service", rule));
-    let destinations = status.destinations.iter().map(|rule| row("destination", rule));
+    let services = services.iter().map(|rule| row("service", rule));
+    let destinations = destinations.iter().map(|rule| row("destination", rule));
     let head = ["RULE", "PASSED", "DROPPED", "LAST PASSED"];
     let _ = write!(text, "\n{}", table(&head, services.chain(destinations)));
 }
 
-fn drops(text: &mut String, status: &Status) {
-    if status.drops.is_empty() {
+fn dropped(text: &mut String, drops: &[DropStatus], near_misses: &BTreeMap<String, u64>) {
+    if drops.is_empty() {
         let _ = writeln!(text, "\n nothing was dropped yet");
         return;
     }
@@ -111,11 +126,11 @@ fn drops(text: &mut String, status: &Status) {
         vec![d.reason.clone(), d.direction.clone(), rule, packets, observed]
     };
     let head = ["DROPPED FOR", "DIRECTION", "RULE", "PACKETS", "WOULD DROP"];
-    let _ = write!(text, "\n{}", table(&head, status.drops.iter().take(DROPS).map(row)));
-    if status.drops.len() > DROPS {
-        let _ = writeln!(text, " and {} more: --format json shows all", status.drops.len() - DROPS);
+    let _ = write!(text, "\n{}", table(&head, drops.iter().take(DROPS).map(row)));
+    if drops.len() > DROPS {
+        let _ = writeln!(text, " and {} more: --format json shows all", drops.len() - DROPS);
     }
-    for (set, packets) in status.near_misses.iter().filter(|(_, packets)| **packets > 0) {
+    for (set, packets) in near_misses.iter().filter(|(_, packets)| **packets > 0) {
         let _ = writeln!(
             text,
             " {packets} of them from the range that set {set} watches: has the provider moved?"

@@ -1,6 +1,6 @@
 //! One entry of the catalogue: a policy, what the host knows, packets one after the other, and what becomes of each.
 
-use std::{io::Write as _, path::Path};
+use std::{borrow::Cow, io::Write as _, net::IpAddr};
 
 use mpesa_fw::{
     compile::{Compiled, Registry, Slots, compile},
@@ -9,7 +9,7 @@ use mpesa_fw::{
 use mpesa_fw_common::{
     Address, Direction, DropReason, PassReason, Reason,
     decide::{Decision, Sender},
-    tables::{ResolvedNames, RuleIndex},
+    tables::RuleIndex,
 };
 
 use crate::{
@@ -18,21 +18,29 @@ use crate::{
 };
 
 /// What happens, in order.
+#[derive(Clone, Debug)]
 pub(crate) enum Step {
     Packet(Packet),
     /// Time goes by: nanoseconds.
     Wait(u64),
     /// Another policy, as the next generation; the state stays.
-    Reload(&'static str),
+    Reload(Cow<'static, str>),
+    /// DNS answers otherwise from now on.
+    Resolve(Names),
 }
 
+/// Names that addresses are the answer to.
+pub(crate) type Names = Vec<(IpAddr, Vec<String>)>;
+
+#[derive(Clone, Debug)]
 pub(crate) struct Packet {
     pub(crate) label: String,
     pub(crate) frame: Frame,
     pub(crate) direction: Direction,
     /// None: the socket that a test run of the kernel gives a packet.
     pub(crate) sender: Option<Sender>,
-    pub(crate) expected: Expected,
+    /// None: whatever the oracle says.
+    pub(crate) expected: Option<Expected>,
 }
 
 /// Reason, rule by name (empty: none), sets that watch.
@@ -43,30 +51,36 @@ pub(crate) struct Expected {
     pub(crate) near_miss: Vec<String>,
 }
 
+#[derive(Clone, Debug)]
 pub(crate) struct Case {
-    pub(crate) name: &'static str,
-    pub(crate) policy: &'static str,
+    pub(crate) name: String,
+    pub(crate) policy: Cow<'static, str>,
     /// Addresses of this host.
-    pub(crate) own: Vec<&'static str>,
+    pub(crate) own: Vec<IpAddr>,
     /// Addresses that DNS names are resolved to.
-    pub(crate) resolved: Vec<(&'static str, Vec<&'static str>)>,
+    pub(crate) names: Names,
     pub(crate) steps: Vec<Step>,
     /// No room for flows (host only).
     pub(crate) full: bool,
 }
 
 impl Case {
-    pub(crate) fn new(name: &'static str, policy: &'static str, steps: Vec<Step>) -> Self {
-        Self { name, policy, own: Vec::new(), resolved: Vec::new(), steps, full: false }
+    pub(crate) fn new(
+        name: impl Into<String>,
+        policy: impl Into<Cow<'static, str>>,
+        steps: Vec<Step>,
+    ) -> Self {
+        let (name, policy) = (name.into(), policy.into());
+        Self { name, policy, own: Vec::new(), names: Vec::new(), steps, full: false }
     }
 
-    pub(crate) fn own(mut self, addresses: &[&'static str]) -> Self {
-        self.own = addresses.to_vec();
+    pub(crate) fn own(mut self, addresses: &[&str]) -> Self {
+        self.own = addresses.iter().map(|address| ip(address)).collect();
         self
     }
 
-    pub(crate) fn resolved(mut self, address: &'static str, names: &[&'static str]) -> Self {
-        self.resolved.push((address, names.to_vec()));
+    pub(crate) fn resolved(mut self, address: &str, names: &[&str]) -> Self {
+        self.names.push((ip(address), names.iter().map(|name| (*name).to_owned()).collect()));
         self
     }
 
@@ -81,7 +95,7 @@ impl Case {
     pub(crate) fn is_host_only(&self, uptime: u64) -> bool {
         let waits = self.steps.iter().map(|step| match step {
             Step::Wait(time) => *time,
-            Step::Packet(_) | Step::Reload(_) => 0,
+            Step::Packet(_) | Step::Reload(_) | Step::Resolve(_) => 0,
         });
         let injected = |packet: &Packet| packet.sender.is_some() || packet.frame.stripped_tags != 0;
         self.full || self.packets().any(injected) || waits.sum::<u64>() >= uptime
@@ -90,21 +104,15 @@ impl Case {
     pub(crate) fn packets(&self) -> impl Iterator<Item = &Packet> {
         self.steps.iter().filter_map(|step| match step {
             Step::Packet(packet) => Some(packet),
-            Step::Wait(_) | Step::Reload(_) => None,
+            Step::Wait(_) | Step::Reload(_) | Step::Resolve(_) => None,
         })
     }
 
     pub(crate) fn state(&self, rules: &Rules) -> HostState {
         let mut state = HostState::new();
-        state.own = self.own.iter().map(|address| Address::from(ip(address))).collect();
+        state.own = self.own.iter().map(|address| Address::from(*address)).collect();
         state.has_room.set(!self.full);
-        for (address, names) in &self.resolved {
-            let mut slots = ResolvedNames::default();
-            for (n, name) in names.iter().enumerate() {
-                slots[n] = rules.slots.names.get(*name).map_or(0, |slot| slot + 1);
-            }
-            state.resolved.insert(Address::from(ip(address)), slots);
-        }
+        state.resolve(rules, &self.names);
         state
     }
 }
@@ -141,14 +149,11 @@ impl Rules {
 
     /// A decision in words.
     pub(crate) fn explain(&self, direction: Direction, decision: &Decision) -> Expected {
-        let set = |bit: usize| self.slots.sets.iter().find(|(_, slot)| usize::from(**slot) == bit);
+        let watching = self.slots.sets.iter().filter(|(_, bit)| decision.near_miss >> **bit & 1 == 1);
         Expected {
             reason: decision.reason,
             rule: self.rule_name(direction, decision.rule).to_owned(),
-            near_miss: (0..64)
-                .filter(|bit| decision.near_miss >> bit & 1 == 1)
-                .map(|bit| set(bit).expect("a watched set").0.clone())
-                .collect(),
+            near_miss: watching.map(|(set, _)| set.clone()).collect(),
         }
     }
 
@@ -165,17 +170,22 @@ impl Rules {
 }
 
 /// Policies of tests leave out what is the same in all.
-fn load(yaml: &str) -> Policy {
-    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
-    write!(file, "version: 1\ninterfaces: [eth0]\n{yaml}").expect("written");
-    load_file(file.path())
-}
-
-fn load_file(path: &Path) -> Policy {
-    match policy::load(path, Permissions::Ignore) {
+pub(crate) fn load(yaml: &str) -> Policy {
+    match policy::load(written(yaml).path(), Permissions::Ignore) {
         Ok(loaded) => loaded.policy,
         Err(errors) => panic!("{errors}"),
     }
+}
+
+fn written(yaml: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    write!(file, "version: 1\ninterfaces: [eth0]\n{yaml}").expect("written");
+    file
+}
+
+/// Whether such a text is a policy.
+pub(crate) fn is_policy(yaml: &str) -> bool {
+    policy::load(written(yaml).path(), Permissions::Ignore).is_ok()
 }
 
 /// A packet towards this host.
@@ -205,7 +215,8 @@ fn packet(
     sender: Option<Sender>,
     expected: Expected,
 ) -> Step {
-    Step::Packet(Packet { label: label.into(), frame: frame.into(), direction, sender, expected })
+    let (label, frame, expected) = (label.into(), frame.into(), Some(expected));
+    Step::Packet(Packet { label, frame, direction, sender, expected })
 }
 
 pub(crate) fn pass(reason: PassReason, rule: &str) -> Expected {

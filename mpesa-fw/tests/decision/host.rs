@@ -15,6 +15,8 @@ use mpesa_fw_common::{
     tables::ResolvedNames,
 };
 
+use crate::case::{Names, Rules};
+
 /// A frame and what a hook knows of it besides its bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct Frame {
@@ -54,7 +56,8 @@ pub(crate) const SECOND: u64 = 1_000_000_000;
 pub(crate) struct HostState {
     pub(crate) now: Cell<u64>,
     pub(crate) own: HashSet<Address>,
-    pub(crate) resolved: HashMap<Address, ResolvedNames>,
+    pub(crate) names: Names,
+    resolved: HashMap<Address, ResolvedNames>,
     pub(crate) flows: RefCell<HashMap<FlowKey, FlowState>>,
     pub(crate) ports: RefCell<HashSet<u16>>,
     pub(crate) fragments: RefCell<HashMap<FragmentKey, FragmentState>>,
@@ -69,6 +72,7 @@ impl HostState {
             // Longer ago than any flow lives, so that the clock can be taken back.
             now: Cell::new(10 * 86_400 * SECOND),
             own: HashSet::new(),
+            names: Names::new(),
             resolved: HashMap::new(),
             flows: RefCell::default(),
             ports: RefCell::default(),
@@ -76,6 +80,24 @@ impl HostState {
             limits: RefCell::default(),
             has_room: Cell::new(true),
         }
+    }
+
+    /// DNS answers so from now on; also after a reload, for the policy decides which names have a slot.
+    pub(crate) fn resolve(&mut self, rules: &Rules, names: &Names) {
+        self.names.clone_from(names);
+        self.resolved.clear();
+        for (address, names) in names {
+            let mut slots = ResolvedNames::default();
+            for (place, name) in slots.iter_mut().zip(names) {
+                *place = rules.slots.names.get(name).map_or(0, |slot| slot + 1);
+            }
+            self.resolved.insert(Address::from(*address), slots);
+        }
+    }
+
+    #[cfg(not(mpesa_fw_no_object))]
+    pub(crate) fn resolved(&self) -> &HashMap<Address, ResolvedNames> {
+        &self.resolved
     }
 
     pub(crate) fn wait(&self, time: u64) {

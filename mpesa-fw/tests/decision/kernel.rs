@@ -4,11 +4,12 @@
 //! counter (those that must not move too), near misses, the event; in the end the state that is left.
 
 mod catalogue;
-mod equality;
+mod law;
+mod ledger;
 mod maps;
 mod trace;
 
-use std::os::fd::AsFd;
+use std::{os::fd::AsFd, time::Instant};
 
 use aya::{
     Ebpf, EbpfLoader, TestRunOptions,
@@ -20,19 +21,20 @@ use mpesa_fw::{
     sys,
 };
 use mpesa_fw_common::{
-    DropReason, PassReason, Reason, Verdict,
-    counter::{COUNTER_BLOCKS, COUNTER_SLOTS, CounterBlock},
+    DropReason, Reason, Verdict,
     decide::Decision,
     event::Event,
     settings::Direction,
-    tables::{AddressTable, Tables, WATCHED_SETS},
+    tables::{AddressTable, Tables},
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::{
-    case::{Packet, Rules, TEST_RUN},
-    host::{self, Frame, HostState},
+    case::{Case, Expected, Packet, Rules, Step, TEST_RUN},
+    host::{self, Frame},
+    twins::{Judged, Twins},
 };
+use ledger::{Counted, Ledger, strays};
 use maps::PerCpu;
 use trace::Trace;
 
@@ -51,12 +53,16 @@ pub(crate) struct Kernel {
     events: RingBuf<aya::maps::MapData>,
     trace: Option<Trace>,
     maps: PerCpu,
-    counters: Vec<CounterBlock>,
-    near_misses: [u64; WATCHED_SETS],
+    ledger: Ledger,
+    judged: usize,
 }
 
+/// Packets after which also those counts are read that can't move.
+const STRAYS: usize = 16;
+
 impl Kernel {
-    pub(crate) fn load(compiled: &Compiled, traced: bool) -> Self {
+    pub(crate) fn load(rules: &Rules, traced: bool) -> Self {
+        let compiled = &rules.compiled;
         let mut settings = compiled.settings;
         settings.trace = u32::from(traced);
         let mut loader = EbpfLoader::new();
@@ -80,14 +86,9 @@ impl Kernel {
             loaded.unwrap_or_else(|error| panic!("{name}: {error}"));
         }
         let events = RingBuf::try_from(ebpf.take_map("EVENTS").expect("events")).expect("a ring");
-        Self {
-            maps: PerCpu::of(&ebpf),
-            ebpf,
-            events,
-            trace,
-            counters: vec![CounterBlock::ZERO; COUNTER_SLOTS],
-            near_misses: [0; WATCHED_SETS],
-        }
+        let maps = PerCpu::of(&ebpf);
+        let ledger = Ledger::read(&maps, rules);
+        Self { maps, ebpf, events, trace, ledger, judged: 0 }
     }
 
     /// Runs a frame; the verdict that the program returns. None: a test run can't have such a frame.
@@ -126,76 +127,34 @@ impl Kernel {
         self.ebpf.program(name).expect("it was loaded").try_into().expect("its type")
     }
 
-    /// What the kernel did with a packet, compared with what the host decided. Empty: the same.
+    /// What the kernel did with a packet, compared with what the host decided and the oracle said. Empty: the same.
     fn differences(
         &mut self,
         rules: &Rules,
         packet: &Packet,
         verdict: Verdict,
         decision: &Decision,
+        said: &Expected,
     ) -> Vec<String> {
         let mut wrong = Vec::new();
-        let observes = rules.compiled.observes();
-        let expected = if observes { Verdict::Pass } else { decision.verdict() };
-        if verdict != expected {
+        let drops = matches!(said.reason, Reason::Drop(_)) && !rules.compiled.observes();
+        if verdict != if drops { Verdict::Drop } else { Verdict::Pass } {
             wrong.push(format!("verdict {verdict:?}"));
         }
-        self.compare_counters(rules, packet, decision, &mut wrong);
-        self.compare_near_misses(rules, decision, &mut wrong);
         self.compare_event(rules, packet, decision, &mut wrong);
+        let after = Ledger::read(&self.maps, rules);
+        let length = packet.frame.bytes.len() as u64;
+        let counted = Counted { direction: packet.direction, length, answer: said };
+        wrong.extend(self.ledger.differences(&after, rules, &counted));
+        self.ledger = after;
+        self.judged += 1;
+        if self.judged.is_multiple_of(STRAYS) {
+            wrong.extend(strays(&self.maps, rules));
+        }
         if let Some(trace) = &mut self.trace {
             trace.compare(decision, &mut wrong);
         }
         wrong
-    }
-
-    fn compare_counters(
-        &mut self,
-        rules: &Rules,
-        packet: &Packet,
-        decision: &Decision,
-        wrong: &mut Vec<String>,
-    ) {
-        let info =
-            rules.compiled.rule_info(packet.direction, decision.rule).expect("there is one of each rule");
-        let length = packet.frame.bytes.len() as u64;
-        let rows = rows_in_use(&rules.compiled);
-        for (slot, before) in self.counters.clone().iter().enumerate().take(rows) {
-            let mut expected = *before;
-            let after = self.maps.counters(slot as u32);
-            if slot as u32 == info.counter_slot {
-                let counter = match decision.reason {
-                    Reason::Pass(_) => &mut expected.passed,
-                    Reason::Drop(reason) if rules.compiled.observes() => {
-                        &mut expected.would_drop[reason as usize]
-                    }
-                    Reason::Drop(reason) => &mut expected.dropped[reason as usize],
-                };
-                counter.packets += 1;
-                counter.bytes += length;
-                if matches!(decision.reason, Reason::Pass(PassReason::Service)) {
-                    if after.last_passed == 0 {
-                        wrong.push(String::from("no time of the last pass"));
-                    }
-                    expected.last_passed = after.last_passed;
-                }
-            }
-            if after != expected {
-                wrong.push(format!("row {slot}: {}", moved(before, &after)));
-            }
-            self.counters[slot] = after;
-        }
-    }
-
-    fn compare_near_misses(&mut self, rules: &Rules, decision: &Decision, wrong: &mut Vec<String>) {
-        for bit in 0..bits_in_use(rules) {
-            let after = self.maps.near_misses(bit as u32);
-            let expected = self.near_misses[bit] + (decision.near_miss >> bit & 1);
-            if after != expected {
-                wrong.push(format!("near misses of set {bit}: {after}, not {expected}"));
-            }
-            self.near_misses[bit] = after;
-        }
     }
 
     fn compare_event(
@@ -226,30 +185,10 @@ impl Kernel {
         }
     }
 
-    /// Counts where nothing can have been counted.
-    fn stray_counts(&self, rules: &Rules) -> Vec<String> {
-        let rows = (rows_in_use(&rules.compiled)..COUNTER_BLOCKS).map(|row| row as u32);
-        let counters = rows.filter(|row| self.maps.counters(*row) != CounterBlock::ZERO);
-        let bits = (bits_in_use(rules)..WATCHED_SETS).map(|bit| bit as u32);
-        let misses = bits.filter(|bit| self.maps.near_misses(*bit) != 0);
-        let say = |what: &'static str| move |n| format!("{what} {n} moved");
-        counters.map(say("row")).chain(misses.map(say("near misses of set"))).collect()
-    }
-
     /// Takes the state of an older generation.
     fn inherit(&mut self, older: &Self) {
         maps::copy_state(&older.ebpf, &mut self.ebpf);
     }
-}
-
-/// Rows of counters up to the last that a rule has.
-fn rows_in_use(compiled: &Compiled) -> usize {
-    compiled.tables.rule_info.iter().map(|rule| rule.counter_slot as usize + 1).max().expect("there are some")
-}
-
-/// Watch bits up to the last that a set has.
-fn bits_in_use(rules: &Rules) -> usize {
-    rules.slots.sets.values().map(|bit| usize::from(*bit) + 1).max().unwrap_or(0)
 }
 
 fn event(rules: &Rules, packet: &Packet, decision: &Decision, reason: DropReason) -> Event {
@@ -270,24 +209,6 @@ fn event(rules: &Rules, packet: &Packet, decision: &Decision, reason: DropReason
         enforced: u8::from(!rules.compiled.observes()),
         reserved: [0; 3],
     }
-}
-
-/// What a counter block has more of.
-fn moved(before: &CounterBlock, after: &CounterBlock) -> String {
-    let mut text = Vec::new();
-    let mut say = |what: &str, packets: u64| {
-        if packets != 0 {
-            text.push(format!("{what} +{packets}"));
-        }
-    };
-    say("passed", after.passed.packets - before.passed.packets);
-    for reason in DropReason::ALL {
-        let n = *reason as usize;
-        say(reason.label(), after.dropped[n].packets - before.dropped[n].packets);
-        let would_drop = after.would_drop[n].packets - before.would_drop[n].packets;
-        say(&format!("would drop {}", reason.label()), would_drop);
-    }
-    format!("[{}], last passed {}", text.join(", "), after.last_passed)
 }
 
 /// Whether any test run takes such a frame. Not (at TC) one whose network header is cut short, nor one longer than a page.
@@ -331,45 +252,77 @@ fn tables(compiled: &Compiled) -> Vec<(&'static str, u32, &[u8])> {
     all
 }
 
-/// Host and kernel side by side.
+/// Oracle, host and kernel side by side.
 pub(crate) struct Pair {
-    pub(crate) rules: Rules,
-    pub(crate) state: HostState,
+    pub(crate) twins: Twins,
     kernel: Kernel,
     traced: bool,
+    /// Of generations before.
+    strays: Vec<String>,
 }
 
 impl Pair {
-    pub(crate) fn new(rules: Rules, state: HostState, traced: bool) -> Self {
-        let mut kernel = Kernel::load(&rules.compiled, traced);
-        maps::put_state(&mut kernel.ebpf, &state);
-        Self { rules, state, kernel, traced }
+    pub(crate) fn new(case: &Case, traced: bool) -> Self {
+        let twins = Twins::new(case);
+        let mut kernel = Kernel::load(&twins.rules, traced);
+        maps::put_state(&mut kernel.ebpf, &twins.state);
+        Self { twins, kernel, traced, strays: Vec::new() }
     }
 
-    pub(crate) fn reload(&mut self, rules: Rules) {
-        let mut kernel = Kernel::load(&rules.compiled, self.traced);
-        kernel.inherit(&self.kernel);
-        self.kernel = kernel;
-        self.rules = rules;
+    /// Whatever happens between packets.
+    pub(crate) fn go_on(&mut self, step: &Step) {
+        match step {
+            Step::Packet(_) => unreachable!("it is judged"),
+            Step::Wait(time) => {
+                self.twins.wait(*time);
+                maps::age(&mut self.kernel.ebpf, *time);
+            }
+            Step::Reload(policy) => {
+                self.strays.extend(strays(&self.kernel.maps, &self.twins.rules));
+                self.twins.reload(policy);
+                let mut kernel = Kernel::load(&self.twins.rules, self.traced);
+                kernel.inherit(&self.kernel);
+                maps::put_names(&mut kernel.ebpf, &self.twins.state);
+                self.kernel = kernel;
+            }
+            Step::Resolve(names) => {
+                self.twins.resolve(names);
+                maps::put_names(&mut self.kernel.ebpf, &self.twins.state);
+            }
+        }
     }
 
-    pub(crate) fn wait(&mut self, time: u64) {
-        self.state.wait(time);
-        maps::age(&mut self.kernel.ebpf, time);
-    }
-
-    /// Judges a packet both ways; what differs, and None where a test run can't have the frame.
+    /// Judges a packet all ways; what differs, and None where a test run can't have the frame.
     pub(crate) fn judge(&mut self, packet: &Packet, hook: Hook) -> Option<(Decision, Vec<String>)> {
         let verdict = self.kernel.run(packet.direction, hook, &packet.frame)?;
-        let decision =
-            host::judge(&self.rules.compiled, &self.state, &packet.frame, packet.direction, &TEST_RUN);
-        Some((decision, self.kernel.differences(&self.rules, packet, verdict, &decision)))
+        let Judged { decision, said, mut wrong } = self.twins.judge(packet, &TEST_RUN);
+        wrong.extend(self.kernel.differences(&self.twins.rules, packet, verdict, &decision, &said));
+        Some((decision, wrong))
     }
 
-    /// Flows and fragments that host and kernel are left with, where they differ.
+    /// One packet many times at XDP: events sent, events suppressed, and how often buckets can have been filled meanwhile.
+    pub(crate) fn flood(&mut self, frame: &Frame, times: usize) -> (usize, usize, usize) {
+        self.kernel.maps.fill_event_bucket();
+        let start = Instant::now();
+        for _ in 0..times {
+            let verdict = self.kernel.run(Direction::Ingress, Hook::Xdp, frame);
+            assert_eq!(verdict, Some(Verdict::Drop));
+        }
+        // 256 jiffies, which are 0.256 s at the fastest clock there is; and the epoch may end at once, on each CPU.
+        let epochs = start.elapsed().as_millis() as usize / 256 + 2;
+        let fills = epochs * std::thread::available_parallelism().map_or(1, usize::from);
+        let mut sent = 0;
+        while self.kernel.events.next().is_some() {
+            sent += 1;
+        }
+        (sent, self.kernel.maps.suppressed_events() as usize, fills)
+    }
+
+    /// Flows, fragments and ports that host and kernel are left with, where they differ, and counts that nobody can have.
     pub(crate) fn left_over(&self) -> Vec<String> {
-        let mut wrong = maps::compare_state(&self.kernel.ebpf, &self.state);
-        wrong.extend(self.kernel.stray_counts(&self.rules));
+        let mut wrong = maps::compare_state(&self.kernel.ebpf, &self.twins.state);
+        wrong.extend(strays(&self.kernel.maps, &self.twins.rules));
+        wrong.extend(self.strays.iter().cloned());
         wrong
     }
 }

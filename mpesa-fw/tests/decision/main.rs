@@ -7,13 +7,17 @@ mod frames;
 mod host;
 #[cfg(not(mpesa_fw_no_object))]
 mod kernel;
+mod law;
+mod oracle;
 mod properties;
-#[cfg(not(mpesa_fw_no_object))]
 mod random;
+mod second_opinion;
+mod twins;
 
-use case::{Case, Rules, Step, TEST_RUN};
+use case::{Case, Step, TEST_RUN};
+use twins::{Judged, Twins};
 
-/// Every entry of the catalogue, judged on the host.
+/// Every entry of the catalogue, judged on the host, and by the oracle.
 #[test]
 fn the_catalogue_on_the_host() {
     let mut wrong = Vec::new();
@@ -28,22 +32,17 @@ fn the_catalogue_on_the_host() {
 }
 
 fn run(case: &Case, wrong: &mut Vec<String>) {
-    let mut rules = Rules::new(case.policy);
-    let state = case.state(&rules);
+    let mut twins = Twins::new(case);
     for step in &case.steps {
         match step {
-            Step::Wait(time) => state.wait(*time),
-            Step::Reload(policy) => rules = rules.reload(policy),
+            Step::Wait(time) => twins.wait(*time),
+            Step::Reload(policy) => twins.reload(policy),
+            Step::Resolve(names) => twins.resolve(names),
             Step::Packet(packet) => {
-                let sender = packet.sender.unwrap_or(TEST_RUN);
-                let decision = host::judge(&rules.compiled, &state, &packet.frame, packet.direction, &sender);
-                let seen = rules.explain(packet.direction, &decision);
-                if seen != packet.expected {
-                    wrong.push(format!(
-                        "{} / {}: expected {:?}, seen {seen:?}",
-                        case.name, packet.label, packet.expected
-                    ));
-                }
+                let Judged { wrong: differences, .. } =
+                    twins.judge(packet, &packet.sender.unwrap_or(TEST_RUN));
+                let say = |what| format!("{} / {}: {what}", case.name, packet.label);
+                wrong.extend(differences.into_iter().map(say));
             }
         }
     }

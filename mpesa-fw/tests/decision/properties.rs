@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use etherparse::{PacketBuilder, SlicedPacket, TransportSlice, VlanId};
+use etherparse::{PacketBuilder, VlanId};
 use mpesa_fw_common::{
     Direction, PassReason, Reason, Verdict,
     decide::Decision,
-    packet::{FragmentKind, PacketMeta, Parsed, protocol},
+    packet::{FragmentKind, Parsed},
 };
 use proptest::{collection::vec, prelude::*, sample};
 
@@ -137,45 +137,6 @@ proptest! {
             Ok(())
         })?;
     }
-
-    /// Where etherparse, which knows nothing of us, comes to ports, they are those that we come to.
-    #[test]
-    fn etherparse_sees_the_same_ports(frame in prop_oneof![spoilt(), any_bytes()]) {
-        let meta = host::facts(&frame);
-        let whole = meta.parsed == Parsed::Ip && meta.fragment == FragmentKind::Whole && !frame.segmented;
-        if let Ok(packet) = SlicedPacket::from_ethernet(&frame.bytes) && whole {
-            compare(&meta, &packet)?;
-        }
-    }
-}
-
-fn compare(meta: &PacketMeta, packet: &SlicedPacket<'_>) -> Result<(), TestCaseError> {
-    match &packet.transport {
-        Some(TransportSlice::Tcp(tcp)) => {
-            prop_assert_eq!(meta.protocol, protocol::TCP);
-            prop_assert_eq!(
-                (meta.source_port, meta.target_port),
-                (tcp.source_port(), tcp.destination_port())
-            );
-            prop_assert_eq!(meta.opens_connection(), tcp.syn() && !tcp.ack());
-            prop_assert_eq!(meta.payload as usize, tcp.payload().len());
-        }
-        Some(TransportSlice::Udp(udp)) => {
-            prop_assert_eq!(meta.protocol, protocol::UDP);
-            prop_assert_eq!(
-                (meta.source_port, meta.target_port),
-                (udp.source_port(), udp.destination_port())
-            );
-        }
-        Some(TransportSlice::Icmpv4(icmp)) if meta.is_icmp() => {
-            prop_assert_eq!(meta.icmp_type, icmp.type_u8())
-        }
-        Some(TransportSlice::Icmpv6(icmp)) if meta.is_icmp() => {
-            prop_assert_eq!(meta.icmp_type, icmp.type_u8())
-        }
-        Some(TransportSlice::Icmpv4(_) | TransportSlice::Icmpv6(_)) | None => {}
-    }
-    Ok(())
 }
 
 /// The network header behind a step of the builder; each step has a type of its own.

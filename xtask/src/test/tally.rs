@@ -65,6 +65,11 @@ impl Tally {
         }
     }
 
+    /// What failed, by name.
+    pub(crate) fn failures(&self) -> &[String] {
+        &self.failures
+    }
+
     /// How many failed.
     pub(crate) fn failed(&self) -> usize {
         self.failures.len()

@@ -13,7 +13,7 @@ use crate::{
 };
 
 pub(super) fn cases() -> Vec<Case> {
-    vec![of_flows(), of_services(), unreadable(), from_here(), expired()]
+    vec![of_flows(), of_services(), unreadable(), from_here(), of_requests(), expired()]
 }
 
 fn control() -> Expected {
@@ -188,6 +188,29 @@ fn from_here() -> Case {
         steps.push(from(net.label("of an answer that comes too late"), error, control()));
     }
     Case::new("ICMP errors from here", BASE, steps)
+}
+
+/// What answers a ping of this host is of its flow; a ping of the peer with the same identifier is not.
+fn of_requests() -> Case {
+    const POLICY: &str = "
+ingress: { default: drop, services: [] }
+egress:
+  default: drop
+  allow:
+    - { name: probe, to: [any], protocol: [icmp, icmpv6], types: [echo-request] }
+";
+    let mut steps = Vec::new();
+    for net in NETS {
+        let error = |kind| {
+            let quoted = icmp(net.outsider, net.us, kind, 77);
+            icmp_error(net.us, net.outsider, unreachable(net.is_v4), &quoted)
+        };
+        let ping = icmp(net.us, net.outsider, net.echo_request(), 77);
+        steps.push(from(net.label("a ping"), ping, pass(PassReason::Destination, "probe")));
+        steps.push(from(net.label("of its answer"), error(net.echo_reply()), control()));
+        steps.push(from(net.label("of a ping"), error(net.echo_request()), drop(NoDestination, "")));
+    }
+    Case::new("ICMP errors of pings", POLICY, steps)
 }
 
 fn expired() -> Case {

@@ -156,10 +156,10 @@ egress:
             to("the answer", answer(14), of_flow("")),
             to("a ping's answer", answer(0), closed()),
             from("a ping", ask(8), drop(NoDestination, "")),
-            Step::Reload(POLICY),
+            Step::Reload(POLICY.into()),
             to("the answer after a reload", answer(14), of_flow("")),
             from("ask again", ask(13), of_flow("clock")),
-            Step::Reload(ECHO),
+            Step::Reload(ECHO.into()),
             to("the answer under other rules", answer(14), closed()),
             from("ask under other rules", ask(13), drop(NoDestination, "")),
             from("a ping", ask(8), opened("ping")),
@@ -278,13 +278,13 @@ fn reload() -> Case {
             steps.push(from(net.label(rule), frame, opened(rule)));
         }
     }
-    steps.push(Step::Reload(BASE));
+    steps.push(Step::Reload(BASE.into()));
     for net in NETS {
         for frame in answers(&net) {
             steps.push(to(net.label("still permitted"), frame, of_flow("")));
         }
     }
-    steps.push(Step::Reload(DENY_ALL));
+    steps.push(Step::Reload(DENY_ALL.into()));
     for net in NETS {
         for frame in answers(&net) {
             steps.push(to(net.label("no longer"), frame, closed()));
@@ -317,18 +317,18 @@ egress:
         let syn = tcp(&at(net.us, 4000), &at(net.daraja, 443), SYN);
         steps.push(from(net.label("SYN"), syn, opened("daraja")));
     }
-    steps.push(Step::Reload(MOVED));
+    steps.push(Step::Reload(MOVED.into()));
     for net in NETS {
         let data = tcp(&at(net.us, 4000), &at(net.daraja, 443), ACK | PSH);
         steps.push(from(net.label("charged anew"), data.clone(), of_flow("wide")));
         steps.push(from(net.label("and once"), data, of_flow("wide")));
     }
-    steps.push(Step::Reload(CLOSER));
+    steps.push(Step::Reload(CLOSER.into()));
     for net in NETS {
         let data = tcp(&at(net.us, 4000), &at(net.daraja, 443), ACK | PSH);
         steps.push(from(net.label("denied"), data, drop(DestinationNotAllowed, "other")));
     }
-    steps.push(Step::Reload(MOVED));
+    steps.push(Step::Reload(MOVED.into()));
     for net in NETS {
         let answer = tcp(&at(net.daraja, 443), &at(net.us, 4000), ACK);
         steps.push(to(net.label("permitted again"), answer, of_flow("")));

@@ -166,7 +166,7 @@ fn lifetimes() -> Case {
         ));
     }
     // The rule's number belongs to the generation that judged the first.
-    steps.push(Step::Reload(super::DENY_ALL));
+    steps.push(Step::Reload(super::DENY_ALL.into()));
     for net in NETS {
         steps.push(to(net.label("after a reload"), rest_of(&net, net.intranet, 1, 3), later("")));
         steps.push(to(net.label("a new one"), first_of(&net, net.intranet, 53, 2), drop(NoService, "")));

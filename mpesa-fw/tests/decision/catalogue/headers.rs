@@ -127,6 +127,9 @@ fn ipv6_headers() -> Case {
         to("no next header, and data", none(&[0, 80, 0, 80]), drop(NoService, "")),
         from("from here", six(V6 { length: Some(21), ..h }), malformed()),
         from("no next header, from here", none(&[]), drop(NoDestination, "")),
+        to("to a mapped address", tcp("[2001:db8:9::9]:4000", "[::ffff:10.0.0.5]:80", SYN), malformed()),
+        to("beside them", tcp("[2001:db8:9::9]:4000", "[::fffe:10.0.0.5]:80", SYN), site()),
+        from("to a mapped address", tcp("[fd00::5]:4000", "[::ffff:198.51.100.10]:443", SYN), malformed()),
     ];
     for version in (0..16).filter(|version| *version != 6) {
         steps.push(to(format!("version {version}"), six(V6 { version: Some(version), ..h }), malformed()));

@@ -173,7 +173,7 @@ fn enforcement_begins() -> Case {
         let answer = tcp(&at(net.outsider, 443), &at(net.us, denied), ACK);
         steps.push(to(net.label("its answer belongs to a flow"), answer, pass(PassReason::Flow, "")));
     }
-    steps.push(Step::Reload(ENFORCE));
+    steps.push(Step::Reload(ENFORCE.into()));
     for net in NETS {
         let answer = |peer: &str, port| tcp(&at(peer, 443), &at(net.us, port), ACK);
         steps.push(to(
@@ -207,7 +207,7 @@ egress: { default: drop, allow: [] }
         let syn = tcp(&at(net.us, 4000), &at(net.daraja, 443), SYN);
         steps.push(from(net.label("SYN"), syn, pass(PassReason::Destination, "daraja")));
     }
-    steps.push(Step::Reload(OTHER));
+    steps.push(Step::Reload(OTHER.into()));
     for net in NETS {
         let data = tcp(&at(net.us, 4000), &at(net.daraja, 443), ACK | PSH);
         steps.push(from(net.label("data"), data.clone(), drop(NoDestination, "")));
@@ -217,7 +217,7 @@ egress: { default: drop, allow: [] }
             pass(PassReason::Flow, ""),
         ));
     }
-    steps.push(Step::Reload(ENFORCE));
+    steps.push(Step::Reload(ENFORCE.into()));
     for net in NETS {
         let data = tcp(&at(net.us, 4000), &at(net.daraja, 443), ACK | PSH);
         steps.push(from(net.label("data again"), data, pass(PassReason::Flow, "daraja")));

@@ -291,5 +291,5 @@ fn many() -> Case {
     }
     let frame = tcp("10.64.0.1:1", "10.200.0.5:443", SYN);
     steps.push(to("in none", frame, drop(SourceNotAllowed, "rule-0")));
-    Case::new("64 rules", &POLICY, steps)
+    Case::new("64 rules", POLICY.as_str(), steps)
 }

@@ -1,12 +1,13 @@
 //! The catalogue, in the kernel.
 
-use mpesa_fw_common::PassReason;
+use mpesa_fw_common::{PassReason, event::EVENT_BURST};
 
 use super::{Hook, Pair};
 use crate::{
-    case::{self, Case, Rules, Step},
+    case::{self, Case, Step},
     catalogue, frames,
-    host::{HostState, SECOND},
+    host::SECOND,
+    twins::Twins,
 };
 
 /// The catalogue again, in the kernel: at XDP, and at TC with each line of the trace.
@@ -33,7 +34,7 @@ fn the_catalogue_in_the_kernel() {
 }
 
 /// Nanoseconds since boot.
-fn uptime() -> u64 {
+pub(super) fn uptime() -> u64 {
     let text = std::fs::read_to_string("/proc/uptime").expect("readable");
     let seconds = text.split('.').next().and_then(|seconds| seconds.parse::<u64>().ok());
     seconds.expect("seconds") * SECOND
@@ -43,36 +44,43 @@ fn uptime() -> u64 {
 #[test]
 #[ignore = "needs root and a kernel"]
 fn a_difference_is_seen() {
-    let rules = Rules::new(catalogue::DENY_ALL);
-    let state = HostState::new();
-    let mut pair = Pair::new(rules, state, true);
-    pair.rules = Rules::new(catalogue::BASE);
+    let mut pair = Pair::new(&Case::new("deny", catalogue::DENY_ALL, Vec::new()), true);
+    pair.twins = Twins::new(&Case::new("base", catalogue::BASE, Vec::new()));
     let frame = frames::tcp("203.0.113.9:4000", "10.0.0.5:80", frames::SYN);
     let Step::Packet(packet) = case::to("a visitor", frame, case::pass(PassReason::Service, "site")) else {
         unreachable!("it is a packet")
     };
     for hook in [Hook::Xdp, Hook::Tc] {
         let (_, differences) = pair.judge(&packet, hook).expect("a plain frame");
-        for what in ["verdict Drop", "row 0: [no_service +1]", "events [Event", "logged ["] {
+        for what in ["verdict Drop", "row 0 (nobody's): [no_service +1 +54 B]", "events [Event", "logged ["] {
             let is_seen = differences.iter().any(|difference| difference.starts_with(what));
             assert!(is_seen, "{what} is not among {differences:?}");
         }
     }
 }
 
+/// A CPU sends no more than a bucket of events until it is filled again; what it does not send it counts.
+#[test]
+#[ignore = "needs root and a kernel"]
+fn events_are_sent_or_counted() {
+    const DROPS: usize = 1000;
+    let mut pair = Pair::new(&Case::new("deny", catalogue::DENY_ALL, Vec::new()), false);
+    let frame = frames::tcp("203.0.113.9:4000", "10.0.0.5:80", frames::SYN).into();
+    let (sent, suppressed, fills) = pair.flood(&frame, DROPS);
+    assert_eq!(sent + suppressed, DROPS, "every drop is one or the other");
+    // Each CPU that the packets ran on has a bucket.
+    let most = EVENT_BURST as usize * fills;
+    assert!(sent >= EVENT_BURST as usize && sent <= most, "{sent} sent of {DROPS}, at most {most} can be");
+    assert!(suppressed > 0, "the flood was too slow to show anything: {sent} sent");
+}
+
 /// Packets judged, and those that could not be.
 fn run(case: &Case, hook: Hook, wrong: &mut Vec<String>) -> (usize, usize) {
-    let rules = Rules::new(case.policy);
-    let state = case.state(&rules);
-    let mut pair = Pair::new(rules, state, hook == Hook::Tc);
+    let mut pair = Pair::new(case, hook == Hook::Tc);
     let (mut run, mut skipped) = (0, 0);
     for step in &case.steps {
         match step {
-            Step::Wait(time) => pair.wait(*time),
-            Step::Reload(policy) => {
-                let rules = pair.rules.reload(policy);
-                pair.reload(rules);
-            }
+            Step::Wait(_) | Step::Reload(_) | Step::Resolve(_) => pair.go_on(step),
             Step::Packet(packet) => match pair.judge(packet, hook) {
                 Some((_, differences)) => {
                     run += 1;

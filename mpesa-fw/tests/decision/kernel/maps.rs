@@ -61,6 +61,10 @@ impl PerCpu {
         self.near_misses.per_cpu(&bit).expect("near misses").iter().sum()
     }
 
+    pub(super) fn suppressed_events(&self) -> u64 {
+        self.event_buckets.per_cpu(&0).expect("event buckets").iter().map(|bucket| bucket.suppressed).sum()
+    }
+
     pub(super) fn fill_event_bucket(&self) {
         self.event_buckets.zero_per_cpu(&0).expect("filled");
     }
@@ -90,8 +94,16 @@ pub(super) fn put_state(ebpf: &mut Ebpf, state: &HostState) {
         own.insert(address, 1, 0).expect("room");
         set_bit(ebpf, "OWN_HINTS", address.hint());
     }
+    put_names(ebpf, state);
+}
+
+/// What DNS says.
+pub(super) fn put_names(ebpf: &mut Ebpf, state: &HostState) {
     let mut resolved: HashMap<_, Address, ResolvedNames> = map_mut!(ebpf, "RESOLVED");
-    for (address, names) in &state.resolved {
+    for (address, _) in all(&resolved) {
+        resolved.remove(&address).expect("it was there");
+    }
+    for (address, names) in state.resolved() {
         resolved.insert(address, names, 0).expect("room");
     }
     const { assert!(NAMES_PER_ADDRESS == 8) }
@@ -164,7 +176,6 @@ pub(super) fn copy_state(from: &Ebpf, to: &mut Ebpf) {
     hash!("FLOWS", FlowKey, FlowState);
     hash!("FRAGMENTS", FragmentKey, FragmentState);
     hash!("OWN_ADDRESSES", Address, u8);
-    hash!("RESOLVED", Address, ResolvedNames);
     array!("FLOW_PORTS", u64, BITMAP_WORDS);
     array!("OWN_HINTS", u64, BITMAP_WORDS);
     array!("LIMITS", Limits, LIMIT_SETS);

@@ -1,0 +1,256 @@
+//! The oracle: what the policy says of a packet, by asking its rules one after the other.
+//!
+//! Nothing here is shared with what judges packets in earnest, neither tables nor bits, nor is anything here fast. The
+//! numbers are those of the precedence in `ARCHITECTURE.md`. Tests hold three against each other: this,
+//! [`decide`](mpesa_fw_common::decide) over compiled tables, and the programs in the kernel.
+
+mod facts;
+mod questions;
+mod state;
+
+use std::net::IpAddr;
+
+use mpesa_fw_common::{Direction, DropReason, PassReason, Reason, Verdict, settings::Mode};
+
+pub use facts::{Conversation, Facts, Fragment, Header, Packet, Topic, Upper};
+use questions::{
+    admits, asks_to_live, claims, contains, ends_connection, is_at, is_by_name_only, is_impossible,
+    is_last_word, keeps_alive, opens_connection, opens_flow,
+};
+pub use state::{FirstFragment, Flow, FragmentedPacket, Phase, State};
+
+use crate::policy::model::{Policy, Service};
+
+/// What becomes of a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Why; the verdict follows from it.
+    pub reason: Reason,
+    /// The rule that is charged, by name; empty: none.
+    pub rule: String,
+    /// Sets that watch for a source that was not allowed.
+    pub near_misses: Vec<String>,
+}
+
+/// The socket that a packet comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Socket {
+    /// The port that it is bound to; 0: none.
+    pub port: u16,
+    /// Whether a program has it; not so: it is what the kernel keeps of one that is gone.
+    pub is_full: bool,
+}
+
+/// A policy in force.
+#[derive(Debug)]
+pub struct Oracle<'p> {
+    policy: &'p Policy,
+    state: &'p mut State,
+}
+
+impl<'p> Oracle<'p> {
+    /// Judges by `policy`, and remembers in `state`.
+    pub fn new(policy: &'p Policy, state: &'p mut State) -> Self {
+        Self { policy, state }
+    }
+
+    /// Judges a packet; `socket` is where one from this host comes from.
+    pub fn judge(&mut self, direction: Direction, facts: &Facts, socket: Option<Socket>) -> Answer {
+        let packet = match facts {
+            Facts::LinkLayer => return pass(PassReason::LinkLayer, ""), // 1, E1
+            Facts::UnknownEthertype => return drop(DropReason::UnknownEthertype, ""), // 1, E1
+            Facts::Malformed => return drop(DropReason::Malformed, ""), // 2, E2
+            Facts::Ip(packet) => packet,
+        };
+        let answer = match direction {
+            Direction::Ingress => self.ingress(packet),
+            Direction::Egress => self.egress(packet, socket),
+        };
+        if answer.passes() {
+            self.state.note_fragment(direction, packet, &answer.rule); // 5, E4
+        }
+        answer
+    }
+
+    fn ingress(&mut self, packet: &Packet) -> Answer {
+        let Packet { header, .. } = packet;
+        if is_impossible(header) || self.state.own.contains(&header.source) {
+            return drop(DropReason::Spoofed, ""); // 3
+        }
+        let is_whole = packet.fragment == Fragment::Whole;
+        if is_whole && (keeps_alive(packet) || self.is_about_permitted(packet, Direction::Egress)) {
+            return pass(PassReason::Control, ""); // 4
+        }
+        if let Some(answer) = self.later_fragment(packet, Direction::Ingress) {
+            return answer; // 5
+        }
+        let policy = self.policy;
+        let claiming =
+            || policy.ingress.services.iter().filter(|service| claims(&service.claims, header.topic()));
+        let admitting = || claiming().filter(|service| admits(policy, service, header.target, header.source));
+        let is_cut_tcp = matches!(header.upper, Upper::Tcp { .. }) && !is_whole;
+        let mut within_limit = admitting().filter(|service| self.state.is_within_limit(service, header));
+        if !is_cut_tcp && let Some(service) = within_limit.next() {
+            return pass(PassReason::Service, &service.name); // 6
+        }
+        if !opens_connection(header) && self.live_flow(header, Direction::Ingress).is_some() {
+            return pass(PassReason::Flow, ""); // 7, which neither 5 nor 6 takes away
+        }
+        if let Some(service) = admitting().next() {
+            let reason = if is_cut_tcp { DropReason::Fragment } else { DropReason::RateLimited };
+            return drop(reason, &service.name); // 5, 6
+        }
+        if let Some(service) = claiming().next() {
+            let watching = policy.sets.iter().filter(|set| contains(&set.watch, header.source));
+            let near_misses = watching.map(|set| set.name.clone()).collect();
+            return Answer { near_misses, ..drop(DropReason::SourceNotAllowed, &service.name) }; // 6
+        }
+        by_default(policy.ingress.default, DropReason::NoService) // 8
+    }
+
+    fn egress(&mut self, packet: &Packet, socket: Option<Socket>) -> Answer {
+        let Packet { header, .. } = packet;
+        let is_whole = packet.fragment == Fragment::Whole;
+        if is_whole && (asks_to_live(packet) || self.is_about_permitted(packet, Direction::Ingress)) {
+            return pass(PassReason::Control, ""); // E3
+        }
+        let is_of_a_program = socket.is_some_and(|socket| socket.is_full);
+        if is_whole && !is_of_a_program && is_last_word(header) && self.permits_either_way(header) {
+            return pass(PassReason::Control, ""); // E3
+        }
+        if let Some(answer) = self.later_fragment(packet, Direction::Egress) {
+            return answer; // E4
+        }
+        let may_reply = match header.upper {
+            Upper::Tcp { .. } => !opens_connection(header),
+            Upper::Udp { source, .. } => socket.is_some_and(|socket| socket.port == source),
+            Upper::Icmp { .. } | Upper::Icmpv6 { .. } => true,
+            Upper::Other(_) => false,
+        };
+        if may_reply && self.serves(header.answered_topic(), header.source, header.target) {
+            return pass(PassReason::ServiceReply, ""); // E5
+        }
+        if !opens_connection(header)
+            && let Some(judged) = self.live_flow(header, Direction::Egress)
+        {
+            let is_denied = !judged.passes(); // in observe mode
+            return if is_denied { judged } else { pass(PassReason::Flow, &judged.rule) }; // E7
+        }
+        let judged = self.destination(header.topic(), header.target); // E6, E8
+        if opens_flow(header, is_of_a_program) && (judged.passes() || self.policy.mode == Mode::Observe) {
+            if judged.passes() && self.state.is_full {
+                return drop(DropReason::FlowTableFull, &judged.rule);
+            }
+            self.state.open_flow(header, &judged);
+        }
+        judged
+    }
+
+    /// E6 and E8: what the policy says of asking `remote` for this.
+    fn destination(&self, topic: Topic, remote: IpAddr) -> Answer {
+        let policy = self.policy;
+        let names = self.state.names.get(&remote);
+        let claiming = || policy.egress.allow.iter().filter(|destination| claims(&destination.claims, topic));
+        if let Some(destination) = claiming().find(|destination| is_at(policy, destination, remote, names)) {
+            return pass(PassReason::Destination, &destination.name); // E6
+        }
+        match claiming().next() {
+            Some(first) if claiming().all(is_by_name_only) => drop(DropReason::NameNotAllowed, &first.name), // E6
+            Some(first) => drop(DropReason::DestinationNotAllowed, &first.name), // E6
+            None => by_default(policy.egress.default, DropReason::NoDestination), // E8
+        }
+    }
+}
+
+/// What several of the steps ask.
+impl Oracle<'_> {
+    /// Whether a service admits `remote` to this, at `local`; limits apart.
+    fn serves(&self, topic: Option<Topic>, local: IpAddr, remote: IpAddr) -> bool {
+        let serves = |service: &Service| {
+            topic.is_some_and(|topic| claims(&service.claims, topic))
+                && admits(self.policy, service, local, remote)
+        };
+        self.policy.ingress.services.iter().any(serves)
+    }
+
+    /// Whether an ICMP error quotes a packet, which went this way, of a live flow or between a service and whom it admits.
+    /// The packet that it follows was judged when it was sent, so no flow is judged for it.
+    fn is_about_permitted(&self, error: &Packet, direction: Direction) -> bool {
+        let Some(quoted) = &error.quoted else { return false };
+        let is_served = match direction {
+            Direction::Ingress => self.serves(Some(quoted.topic()), quoted.target, quoted.source),
+            Direction::Egress => self.serves(quoted.answered_topic(), quoted.source, quoted.target),
+        };
+        is_served || quoted.conversation(direction).is_some_and(|of| self.state.live_flow(&of).is_some())
+    }
+
+    /// Whether a service admits the peer of this packet, or a destination is the peer.
+    fn permits_either_way(&self, header: &Header) -> bool {
+        let is_destination =
+            self.destination(header.topic(), header.target).reason == Reason::Pass(PassReason::Destination);
+        is_destination || self.serves(header.answered_topic(), header.source, header.target)
+    }
+
+    /// What becomes of a fragment that can't be judged by itself.
+    fn later_fragment(&self, packet: &Packet, direction: Direction) -> Option<Answer> {
+        match packet.fragment {
+            Fragment::Whole | Fragment::First(..) => None,
+            Fragment::Unjudgeable => Some(drop(DropReason::Fragment, "")),
+            Fragment::Later(id, protocol) => {
+                let of = FragmentedPacket::new(direction, &packet.header, id, protocol);
+                Some(match self.state.first_fragment(&of) {
+                    Some(first) => pass(PassReason::Fragment, self.state.rule_of(first)),
+                    None => drop(DropReason::Fragment, ""),
+                })
+            }
+        }
+    }
+
+    /// How the flow of a packet is judged, if it lives; it moves on.
+    fn live_flow(&mut self, header: &Header, direction: Direction) -> Option<Answer> {
+        let (now, says_goodbye) = (self.state.now, ends_connection(header));
+        let flow = self.find_live(&header.conversation(direction)?)?;
+        flow.seen = now;
+        flow.phase = match (direction, flow.phase) {
+            (Direction::Ingress, Phase::Opened) => Phase::Answered,
+            (Direction::Egress, _) if says_goodbye => Phase::Closing,
+            (Direction::Ingress | Direction::Egress, phase) => phase,
+        };
+        Some(flow.judged.clone())
+    }
+
+    /// A flow that is not idle for too long, and that the policy in force permits, or only observes.
+    fn find_live(&mut self, of: &Conversation) -> Option<&mut Flow> {
+        let judged = self.destination(of.topic, of.remote);
+        let State { now, generation, flows, .. } = &mut *self.state;
+        let flow = flows.get_mut(of).filter(|flow| !flow.is_expired(of.topic, *now))?;
+        let may_live = judged.passes() || self.policy.mode == Mode::Observe;
+        if flow.generation != *generation && may_live {
+            (flow.generation, flow.judged) = (*generation, judged);
+        }
+        (flow.generation == *generation).then_some(flow)
+    }
+}
+
+impl Answer {
+    /// Whether it may pass.
+    #[must_use]
+    pub const fn passes(&self) -> bool {
+        matches!(self.reason, Reason::Pass(_))
+    }
+}
+
+fn pass(reason: PassReason, rule: &str) -> Answer {
+    Answer { reason: Reason::Pass(reason), rule: rule.to_owned(), near_misses: Vec::new() }
+}
+
+fn drop(reason: DropReason, rule: &str) -> Answer {
+    Answer { reason: Reason::Drop(reason), rule: rule.to_owned(), near_misses: Vec::new() }
+}
+
+fn by_default(default: Verdict, otherwise: DropReason) -> Answer {
+    match default {
+        Verdict::Pass => pass(PassReason::Default, ""),
+        Verdict::Drop => drop(otherwise, ""),
+    }
+}

@@ -1,0 +1,92 @@
+//! The law in the kernel: random policies and packets, on which oracle, decision and programs agree.
+
+use std::time::{Duration, Instant};
+
+use super::{Hook, Pair, catalogue::uptime};
+use crate::{
+    case::{Case, Step},
+    law::{number, seed, shrink, story},
+    random::{Chance, Tally},
+};
+
+/// Pairs in a run of all tests.
+const PAIRS: usize = 4_000;
+/// The kernel's clock goes on meanwhile, the host's stands still: a case that took longer proves nothing of time.
+const LONGEST: Duration = Duration::from_millis(1500);
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn the_oracle_says_what_the_kernel_does() {
+    let (seed, pairs) = (seed(), number("MPESA_FW_LAW_KERNEL", PAIRS));
+    println!("MPESA_FW_TEST_SEED={seed}");
+    let (mut tally, mut wrong, mut judged, mut cases) = (Tally::default(), Vec::new(), 0, 0);
+    while judged < pairs {
+        let mut case = Chance::of_case(seed, cases).case(false);
+        bound(&mut case);
+        let mut of_case = Tally::default();
+        let (count, differences) = patiently(&case, cases, &mut of_case);
+        tally.add(of_case);
+        judged += count;
+        if !differences.is_empty() {
+            wrong.push((case, cases, differences));
+        }
+        cases += 1;
+    }
+    println!("{judged} pairs, {cases} cases\n{tally}");
+    let told = wrong.iter().take(2).map(|(case, n, _)| {
+        let least = shrink(case, |case| !patiently(case, *n, &mut Tally::default()).1.is_empty());
+        let (_, differences) = patiently(&least, *n, &mut Tally::default());
+        format!("{}  kernel: {}", story(&least), differences.join("\n"))
+    });
+    let told: Vec<_> = told.collect();
+    assert!(wrong.is_empty(), "seed {seed}: {} cases differ:\n{}", wrong.len(), told.join("\n"));
+    tally.assert_complete(false);
+}
+
+/// Entries are made older instead of the clock being moved: no more time can pass than the machine is up.
+fn bound(case: &mut Case) {
+    let (mut passed, uptime) = (0, uptime());
+    case.steps.retain(|step| match step {
+        Step::Wait(time) if passed + time < uptime => {
+            passed += time;
+            true
+        }
+        Step::Wait(_) => false,
+        Step::Packet(_) | Step::Reload(_) | Step::Resolve(_) => true,
+    });
+}
+
+/// Pairs judged, and how the first packet that differs does. A case with waits that was held up is run again.
+fn patiently(case: &Case, number: usize, tally: &mut Tally) -> (usize, Vec<String>) {
+    let waits = case.steps.iter().any(|step| matches!(step, Step::Wait(_)));
+    for _ in 0..5 {
+        let (start, mut of_case) = (Instant::now(), Tally::default());
+        let (judged, differences) = run(case, number, &mut of_case);
+        if differences.is_empty() || !waits || start.elapsed() < LONGEST {
+            tally.add(of_case);
+            return (judged, differences);
+        }
+    }
+    panic!("a case with waits took longer than {LONGEST:?} five times: the machine is too busy to tell");
+}
+
+fn run(case: &Case, number: usize, tally: &mut Tally) -> (usize, Vec<String>) {
+    let mut pair = Pair::new(case, number.is_multiple_of(8));
+    let (mut judged, mut hook) = (0, Hook::Xdp);
+    for step in &case.steps {
+        let Step::Packet(packet) = step else {
+            pair.go_on(step);
+            continue;
+        };
+        hook = if hook == Hook::Xdp { Hook::Tc } else { Hook::Xdp };
+        if let Some((decision, differences)) = pair.judge(packet, hook) {
+            judged += 1;
+            if !differences.is_empty() {
+                let say = |what| format!("{}, {hook:?}: {what}", packet.label);
+                return (judged, differences.into_iter().map(say).collect());
+            }
+            tally.count(packet, &decision, &pair.twins.oracle);
+        }
+    }
+    (judged, pair.left_over())
+}

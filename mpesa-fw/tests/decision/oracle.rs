@@ -1,0 +1,61 @@
+//! The oracle beside the host: the same facts, a memory of its own.
+
+use std::{net::IpAddr, time::Duration};
+
+use mpesa_fw::reference::{self, Answer, Facts, Socket, State};
+use mpesa_fw_common::{Direction, decide::Sender};
+
+use crate::{
+    case::{Expected, Names, Rules},
+    host::{self, Frame, HostState},
+};
+
+pub(crate) struct Oracle {
+    pub(crate) state: State,
+}
+
+impl Oracle {
+    /// Knows what the host knows, and has seen nothing yet.
+    pub(crate) fn new(rules: &Rules, known: &HostState) -> Self {
+        let state = State {
+            now: Duration::from_nanos(known.now.get()),
+            own: known.own.iter().map(|address| IpAddr::from(*address)).collect(),
+            is_full: !known.has_room.get(),
+            ..State::default()
+        };
+        let mut oracle = Self { state };
+        oracle.resolve(&known.names);
+        oracle.reload(rules);
+        oracle
+    }
+
+    /// DNS answers so from now on.
+    pub(crate) fn resolve(&mut self, names: &Names) {
+        self.state.names =
+            names.iter().map(|(address, names)| (*address, names.iter().cloned().collect())).collect();
+    }
+
+    pub(crate) fn wait(&mut self, time: u64) {
+        self.state.now += Duration::from_nanos(time);
+    }
+
+    pub(crate) fn reload(&mut self, rules: &Rules) {
+        self.state.generation = rules.compiled.settings.generation;
+    }
+
+    pub(crate) fn judge(
+        &mut self,
+        rules: &Rules,
+        frame: &Frame,
+        direction: Direction,
+        sender: &Sender,
+    ) -> Expected {
+        let facts = Facts::from(&host::facts(frame));
+        let socket = Socket { port: sender.bound_port, is_full: sender.is_full };
+        let socket = (*sender != Sender::default()).then_some(socket);
+        let answer = reference::Oracle::new(&rules.policy, &mut self.state).judge(direction, &facts, socket);
+        let Answer { reason, rule, mut near_misses } = answer;
+        near_misses.sort();
+        Expected { reason, rule, near_miss: near_misses }
+    }
+}

@@ -1,0 +1,69 @@
+//! The host's decision and the oracle side by side: the same policy, the same packets, each with a state of its own.
+
+use mpesa_fw_common::decide::{Decision, Sender};
+
+use crate::{
+    case::{Case, Expected, Names, Packet, Rules},
+    host::{self, HostState},
+    oracle::Oracle,
+};
+
+pub(crate) struct Twins {
+    pub(crate) rules: Rules,
+    pub(crate) state: HostState,
+    pub(crate) oracle: Oracle,
+}
+
+pub(crate) struct Judged {
+    pub(crate) decision: Decision,
+    /// By the oracle.
+    pub(crate) said: Expected,
+    /// What of that contradicts the other, or what the catalogue expects.
+    pub(crate) wrong: Vec<String>,
+}
+
+impl Twins {
+    pub(crate) fn new(case: &Case) -> Self {
+        let rules = Rules::new(&case.policy);
+        let state = case.state(&rules);
+        let oracle = Oracle::new(&rules, &state);
+        Self { rules, state, oracle }
+    }
+
+    pub(crate) fn wait(&mut self, time: u64) {
+        self.state.wait(time);
+        self.oracle.wait(time);
+    }
+
+    pub(crate) fn reload(&mut self, policy: &str) {
+        self.rules = self.rules.reload(policy);
+        self.oracle.reload(&self.rules);
+        let names = self.state.names.clone();
+        self.state.resolve(&self.rules, &names);
+    }
+
+    pub(crate) fn resolve(&mut self, names: &Names) {
+        self.state.resolve(&self.rules, names);
+        self.oracle.resolve(names);
+    }
+
+    /// Judges a packet both ways.
+    pub(crate) fn judge(&mut self, packet: &Packet, sender: &Sender) -> Judged {
+        let Packet { frame, direction, expected, .. } = packet;
+        let decision = host::judge(&self.rules.compiled, &self.state, frame, *direction, sender);
+        let decided = self.rules.explain(*direction, &decision);
+        let said = self.oracle.judge(&self.rules, frame, *direction, sender);
+        let mut wrong = Vec::new();
+        if decided != said {
+            wrong.push(format!("decided {decided:?}, the oracle says {said:?}"));
+        }
+        if let Some(expected) = expected {
+            for (who, answer) in [("decided", &decided), ("the oracle says", &said)] {
+                if answer != expected {
+                    wrong.push(format!("expected {expected:?}, {who} {answer:?}"));
+                }
+            }
+        }
+        Judged { decision, said, wrong }
+    }
+}

@@ -1,0 +1,52 @@
+//! `cargo xtask law`: the long run of the law that oracle, decision and kernel say the same.
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::process::{self, is_root, run as run_command};
+
+/// How many.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Pairs of a policy and a packet on the host
+    #[arg(long, default_value_t = 1_000_000)]
+    host: usize,
+    /// Pairs in the kernel, as root
+    #[arg(long, default_value_t = 100_000)]
+    kernel: usize,
+    /// Another seed gives others
+    #[arg(long, default_value_t = 7)]
+    seed: u64,
+}
+
+/// Judges so many pairs by the oracle, by the decision on the host and, as root, by the programs in the kernel.
+///
+/// # Errors
+/// When they differ, or the tests can't be run.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let Arguments { host, kernel, seed } = *arguments;
+    if host > 0 {
+        run_command(
+            cargo(seed)
+                .env("MPESA_FW_LAW_HOST", host.to_string())
+                .args(["law::the_oracle_says_what_is_decided"]),
+        )?;
+    }
+    if kernel > 0 {
+        if !is_root() {
+            bail!("programs are loaded as root only: `cargo xtask law --kernel 0` leaves the kernel out");
+        }
+        let mut cargo = cargo(seed);
+        cargo.env("MPESA_FW_LAW_KERNEL", kernel.to_string());
+        run_command(cargo.args(["kernel::law::the_oracle_says_what_the_kernel_does", "--ignored"]))?;
+    }
+    Ok(())
+}
+
+fn cargo(seed: u64) -> Command {
+    let mut cargo = process::cargo();
+    cargo.args(["test", "--package", "mpesa-fw", "--test", "decision", "--", "--nocapture", "--exact"]);
+    cargo.env("MPESA_FW_TEST_SEED", seed.to_string());
+    cargo
+}

@@ -1,0 +1,220 @@
+//! `cargo xtask mutants`: puts one defect after the other into a copy of the tree and expects tests to fail.
+//!
+//! The copy and what is built of it lie below `target/mutants` and are kept, so that a defect costs no more than what
+//! depends on its file.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+
+use crate::process::{self, capture, is_root, target};
+use crate::test::Tally;
+
+const TABLE: &str = include_str!("mutants/table.yaml");
+
+/// Which defects.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Only those whose part, file or text holds this; a number of the precedence as a whole
+    #[arg(long)]
+    only: Option<String>,
+    /// Only say whether each text is found
+    #[arg(long)]
+    check: bool,
+}
+
+/// One defect.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Mutant {
+    breaks: String,
+    file: PathBuf,
+    text: String,
+    instead: String,
+    suites: Vec<Suite>,
+}
+
+/// Who looks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Suite {
+    /// Catalogue, properties and law, on the host
+    Decision,
+    /// Tests beside the code of compile
+    Compile,
+    /// Policies, good and bad
+    Policy,
+    /// Tests beside the code of mpesa-fw-common
+    Common,
+    /// Catalogue and law in the kernel
+    Kernel,
+}
+
+impl Suite {
+    const fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Decision => &["-p", "mpesa-fw", "--test", "decision"],
+            Self::Compile => &["-p", "mpesa-fw", "--lib", "compile::"],
+            Self::Policy => &["-p", "mpesa-fw", "--test", "policy_errors", "--test", "policy_files"],
+            Self::Common => &["-p", "mpesa-fw-common", "--lib"],
+            Self::Kernel => &["-p", "mpesa-fw", "--test", "decision", "--", "--ignored"],
+        }
+    }
+
+    /// Those with the object in them are built apart, or each turn would build everything anew.
+    const fn with_object(self) -> bool {
+        matches!(self, Self::Kernel)
+    }
+}
+
+/// Tries each defect and prints by which tests it was caught; whether all were.
+///
+/// # Errors
+/// When a text is not found exactly once, or something can't be run.
+pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
+    let mutants: Vec<Mutant> = serde_yaml::from_str(TABLE).context("the table of mutants")?;
+    let wanted: Vec<&Mutant> = mutants.iter().filter(|mutant| mutant.is_wanted(arguments)).collect();
+    for mutant in &wanted {
+        mutant.applied(&process::workspace())?;
+    }
+    println!("{} defects, each found where it belongs", wanted.len());
+    if arguments.check {
+        return Ok(true);
+    }
+    let tree = Tree::update()?;
+    let (mut survivors, mut table) = (0, Vec::new());
+    for (n, mutant) in wanted.iter().enumerate() {
+        if mutant.suites.contains(&Suite::Kernel) && !is_root() {
+            bail!("`{}` is looked for in the kernel: run `cargo xtask mutants` as root", mutant.breaks);
+        }
+        let caught = tree.try_one(mutant)?;
+        let by = if caught.is_empty() { String::from("SURVIVED") } else { caught.join(", ") };
+        println!("{}/{} {}: {by}", n + 1, wanted.len(), mutant.label());
+        survivors += usize::from(caught.is_empty());
+        table.push(vec![
+            mutant.breaks.clone(),
+            mutant.file.display().to_string(),
+            mutant.instead.clone(),
+            by,
+        ]);
+    }
+    let mut shown = comfy_table::Table::new();
+    shown.load_preset(comfy_table::presets::ASCII_MARKDOWN).set_header([
+        "Breaks",
+        "File",
+        "Instead",
+        "Caught by",
+    ]);
+    shown.add_rows(table);
+    println!("\n{shown}\n{} defects, {survivors} survived", wanted.len());
+    Ok(survivors == 0)
+}
+
+impl Mutant {
+    fn is_wanted(&self, arguments: &Arguments) -> bool {
+        arguments.only.as_ref().is_none_or(|only| {
+            self.breaks == *only
+                || only.len() > 2
+                    && [&self.breaks, &self.text, &self.file.display().to_string()]
+                        .iter()
+                        .any(|s| s.contains(only))
+        })
+    }
+
+    fn label(&self) -> String {
+        format!("{} ({}: `{}`)", self.breaks, self.file.display(), self.instead)
+    }
+
+    /// The file with the defect in it.
+    fn applied(&self, tree: &Path) -> Result<String> {
+        let file = tree.join(&self.file);
+        let good = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        match good.matches(&self.text).count() {
+            1 => Ok(good.replace(&self.text, &self.instead)),
+            n => bail!(
+                "{} holds {n} times, not once, `{}`: change xtask/src/mutants/table.yaml with it",
+                self.file.display(),
+                self.text
+            ),
+        }
+    }
+}
+
+/// The copy.
+struct Tree(PathBuf);
+
+impl Tree {
+    /// Makes it what the workspace is; what has not changed keeps its time, and is not built again.
+    fn update() -> Result<Self> {
+        let (from, to) = (process::workspace(), target().join("mutants/tree"));
+        let list = capture(Command::new("git").current_dir(&from).args([
+            "ls-files",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+        ]))?;
+        for file in list.lines() {
+            let (from, to) = (from.join(file), to.join(file));
+            let Ok(contents) = fs::read(&from) else { continue };
+            if fs::read(&to).is_ok_and(|there| there == contents) {
+                continue;
+            }
+            if let Some(directory) = to.parent() {
+                fs::create_dir_all(directory)?;
+            }
+            fs::write(&to, contents).with_context(|| format!("cannot write {}", to.display()))?;
+        }
+        Ok(Self(to))
+    }
+
+    /// The tests that fail with a defect in the tree; without it the tree is left.
+    fn try_one(&self, mutant: &Mutant) -> Result<Vec<String>> {
+        let file = self.0.join(&mutant.file);
+        let good = fs::read(&file)?;
+        fs::write(&file, mutant.applied(&self.0)?)?;
+        let mut caught = BTreeMap::new();
+        let mut tried = Ok(());
+        for suite in &mutant.suites {
+            tried = tried.and_then(|()| self.test(*suite, mutant, &mut caught));
+        }
+        fs::write(&file, good)?;
+        tried?;
+        Ok(caught.into_keys().collect())
+    }
+
+    fn test(&self, suite: Suite, mutant: &Mutant, caught: &mut BTreeMap<String, ()>) -> Result<()> {
+        let (options, filter) = match suite.arguments().iter().position(|argument| *argument == "--") {
+            Some(at) => suite.arguments().split_at(at),
+            None => (suite.arguments(), &[][..]),
+        };
+        let cargo = |no_run: bool| {
+            let mut cargo = process::cargo();
+            cargo.current_dir(&self.0).args(["test", "--no-fail-fast"]).args(options);
+            if no_run {
+                cargo.arg("--no-run");
+            } else {
+                cargo.args(filter);
+            }
+            let below = if suite.with_object() { "target/mutants/kernel" } else { "target/mutants/host" };
+            cargo.env("CARGO_TARGET_DIR", process::workspace().join(below));
+            cargo.env("MPESA_FW_LAW_HOST", "15000").env("MPESA_FW_LAW_KERNEL", "3000");
+            if !suite.with_object() {
+                cargo.env("MPESA_FW_SKIP_EBPF", "1");
+            }
+            cargo
+        };
+        capture(&mut cargo(true)).with_context(|| format!("{} can't be built", mutant.label()))?;
+        let output = cargo(false).output().context("cannot run cargo")?;
+        let mut tally = Tally::default();
+        String::from_utf8_lossy(&output.stdout).lines().for_each(|line| tally.read(line));
+        caught.extend(tally.failures().iter().map(|name| (name.clone(), ())));
+        if !output.status.success() && tally.failed() == 0 {
+            caught.insert(format!("{suite:?}: the tests died"), ());
+        }
+        Ok(())
+    }
+}
