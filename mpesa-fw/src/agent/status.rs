@@ -12,7 +12,7 @@ use super::{
     network::{Protection, egress_label, ingress_label},
     seed::Denied,
 };
-use crate::datapath::{Attachment, IngressHook, RuleCounts};
+use crate::datapath::{Attachment, EgressHook, IngressHook, RuleCounts};
 
 /// The agent and its datapath at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -286,8 +286,13 @@ impl InterfaceStatus {
                 "another XDP program (id {foreign_xdp_program}) owns the interface: ingress is judged at TC, behind it"
             )),
         }
-        if attachment.egress.is_none() {
-            notes.push("egress is NOT judged: the hook is gone".to_owned());
+        match attachment.egress {
+            None => notes.push("egress is NOT judged: the hook is gone".to_owned()),
+            Some(EgressHook::Clsact) => notes.push(
+                "egress is judged by a filter of the clsact qdisc (links are of Linux 6.6): `tc qdisc del` removes it"
+                    .to_owned(),
+            ),
+            Some(EgressHook::Tcx) => {}
         }
         for (direction, ahead) in
             [("ingress", &attachment.ahead_of_ingress), ("egress", &attachment.ahead_of_egress)]
