@@ -277,7 +277,10 @@ impl InterfaceStatus {
             None => notes.push("ingress is NOT judged: the hook is gone".to_owned()),
             Some(IngressHook::XdpNative) => {}
             Some(IngressHook::XdpGeneric) => {
-                notes.push("the driver has no XDP: generic mode, slower under a flood".to_owned());
+                notes.push(
+                    "native XDP was refused (no driver for it, or not at this MTU): generic mode, slower under a flood"
+                        .to_owned(),
+                );
             }
             Some(IngressHook::TcIngress { foreign_xdp_program: 0 }) => {
                 notes.push("ingress is judged at TC, behind XDP".to_owned());
