@@ -8,6 +8,7 @@ mod bench;
 mod ci;
 mod deb;
 mod demo;
+mod kernels;
 mod law;
 mod lint;
 mod mutants;
@@ -39,6 +40,8 @@ enum Verb {
     Law(law::Arguments),
     /// Put defects into a copy of the tree, one by one, and expect tests to fail
     Mutants(mutants::Arguments),
+    /// Boot the kernels of Debian's releases with the firewall inside, and keep the table of what each can do
+    Kernels(kernels::Arguments),
     /// Check formatting, clippy and docs, warnings being errors
     Lint,
     /// Make the Debian package
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Verb::Bench(arguments) => bench::run(&arguments).map(|()| true),
         Verb::Law(arguments) => law::run(&arguments).map(|()| true),
         Verb::Mutants(arguments) => mutants::run(&arguments),
+        Verb::Kernels(arguments) => kernels::run(&arguments),
         Verb::Lint => lint::run().map(|()| true),
         Verb::Deb(arguments) => deb::run(&arguments).map(|()| true),
         Verb::Ci => ci::run(),

@@ -12,7 +12,7 @@ use super::{
     network::{Protection, egress_label, ingress_label},
     seed::Denied,
 };
-use crate::datapath::{Attachment, IngressHook, RuleCounts};
+use crate::datapath::{Attachment, EgressHook, IngressHook, RuleCounts};
 
 /// The agent and its datapath at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -283,7 +283,10 @@ impl InterfaceStatus {
             None => notes.push("ingress is NOT judged: the hook is gone".to_owned()),
             Some(IngressHook::XdpNative) => {}
             Some(IngressHook::XdpGeneric) => {
-                notes.push("the driver has no XDP: generic mode, slower under a flood".to_owned());
+                notes.push(
+                    "native XDP was refused (no driver for it, or not at this MTU): generic mode, slower under a flood"
+                        .to_owned(),
+                );
             }
             Some(IngressHook::TcIngress { foreign_xdp_program: 0 }) => {
                 notes.push("ingress is judged at TC, behind XDP".to_owned());
@@ -292,8 +295,13 @@ impl InterfaceStatus {
                 "another XDP program (id {foreign_xdp_program}) owns the interface: ingress is judged at TC, behind it"
             )),
         }
-        if attachment.egress.is_none() {
-            notes.push("egress is NOT judged: the hook is gone".to_owned());
+        match attachment.egress {
+            None => notes.push("egress is NOT judged: the hook is gone".to_owned()),
+            Some(EgressHook::Clsact) => notes.push(
+                "egress is judged by a filter of the clsact qdisc (links are of Linux 6.6): `tc qdisc del` removes it"
+                    .to_owned(),
+            ),
+            Some(EgressHook::Tcx) => {}
         }
         notes.extend(ahead_notes(attachment));
         Self {
