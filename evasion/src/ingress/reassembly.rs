@@ -11,7 +11,7 @@ use crate::{
     case::{Case, Pass, drop_for},
     checksum,
     field::{ALLOWED, ECHO, HOST6, SAFARICOM6, STRAY},
-    frames::{UDP, V6, chain, fragment, fragment_header, ip, ipv6, udp_datagram},
+    frames::{UDP, V6, chain, fragment, fragment_header, ip, ipv6, octets, udp_datagram},
 };
 
 const FRAGMENT: crate::case::Expected = drop_for(DropReason::Fragment);
@@ -37,10 +37,6 @@ pub(super) fn cases() -> Vec<Case> {
 /// A datagram of 80 bytes to the service, its checksum right.
 fn datagram((source, host): (IpAddr, IpAddr), port: u16) -> Vec<u8> {
     let mut datagram = udp_datagram(4000, port, &[0x61; 72]);
-    let octets = |address| match address {
-        IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets().to_vec(),
-    };
     checksum::udp(&[octets(source), octets(host)].concat(), &mut datagram);
     datagram
 }
