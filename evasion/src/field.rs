@@ -86,14 +86,19 @@ impl Field {
     }
 
     /// Nothing is to come to the host but what is put on its wire, or the counts would not be exact: neighbours are known
-    /// and not asked for, and the router keeps its own reports to itself.
+    /// and not asked for, the router keeps its own reports to itself, and the host its errors, whose number depends on the kernel's
+    /// limits.
     fn quiet(&self) -> Result<()> {
         let (host, router) = (self.host.mac(), self.host.router_mac());
         let wire = self.host.place.name;
         self.host.namespace.sh(&format!(
             "ip neighbour replace 203.0.113.1 lladdr {router} dev eth0 nud permanent
              for a in 2001:db8:0:113::1 fe80::1; do ip neighbour replace $a lladdr {router} dev eth0 nud permanent; done
-             sysctl -qw net.ipv6.conf.eth0.accept_ra=0"
+             sysctl -qw net.ipv6.conf.eth0.accept_ra=0
+             nft 'table inet quiet {{ chain out {{ type filter hook output priority 0
+                  icmp type {{ destination-unreachable, parameter-problem, time-exceeded }} drop
+                  icmpv6 type {{ destination-unreachable, parameter-problem, time-exceeded }} drop
+             }}; }}'"
         ))?;
         self.network.router.sh(&format!(
             "ip neighbour replace {HOST4} lladdr {host} dev {wire} nud permanent
@@ -101,7 +106,7 @@ impl Field {
              nft 'table netdev quiet {{ chain out {{ type filter hook egress device \"{wire}\" priority 0
                   ether saddr & ff:ff:00:00:00:00 == 02:f0:00:00:00:00 accept
                   ether type arp drop
-                  meta l4proto {{ icmpv6, igmp }} drop
+                  meta l4proto {{ icmp, icmpv6, igmp }} drop
              }}; }}'"
         ))?;
         Ok(())

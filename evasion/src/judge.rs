@@ -46,7 +46,9 @@ pub(crate) fn ingress(mode: Mode, binary: &Path, report: &mut Report) -> Result<
         host: octets(&field.host.mac())?,
         listeners: &listeners,
         mark: 0,
+        counted: Metrics::default(),
     };
+    range.counted = range.metrics()?;
     on_one_cpu(|| {
         for (class, cases) in ingress::classes() {
             for case in cases {
@@ -94,24 +96,27 @@ struct Range<'a> {
     host: [u8; 6],
     listeners: &'a Listeners,
     mark: u32,
+    /// As of the last case.
+    counted: Metrics,
 }
 
 impl Range<'_> {
     fn row(&mut self, case: &Case) -> Result<Row> {
         let _earlier = self.listeners.heard();
-        let before = self.metrics()?;
         let first = self.mark + 1;
         for frame in &case.frames {
             self.send(frame.bytes.clone())?;
         }
         let arrived = self.until_the_fence(first)?;
         let after = self.metrics()?;
+        let before = std::mem::replace(&mut self.counted, after);
+        let after = &self.counted;
 
         let mut differences = self.misjudged(case, first, &arrived);
         let expected = case.tally(self.mode);
         let seen = match self.mode {
             Mode::Bare => arrived_only(arrived.len()),
-            Mode::Native | Mode::Generic | Mode::Tc => moved(&before, &after),
+            Mode::Native | Mode::Generic | Mode::Tc => moved(&before, after),
         };
         let strays = self.listeners.strays();
         if strays > 0 && self.mode != Mode::Bare {

@@ -1,9 +1,9 @@
 //! ICMP errors, and what they quote: passing one can reset a connection or shrink its packets.
 
-use mpesa_fw_common::DropReason::NoService;
+use mpesa_fw_common::DropReason::{NoService, SourceNotAllowed};
 
 use crate::{
-    case::{Case, Expected, Pass, drop_for},
+    case::{Case, Drop, Expected, Pass, drop_for},
     field::{
         API4, API6, ATTACKER4, ATTACKER6, CALLBACKS, ECHO, FLOW, HOST4, HOST6, QUERY, SAFARICOM4, SAFARICOM6, STRAY,
         at,
@@ -100,7 +100,11 @@ fn of_fragments(router: &str, host: &str, peer: &str) -> Case {
 fn types4() -> Case {
     let quoted = tcp(&at(HOST4, FLOW), &at(API4, 443), ACK);
     let frames = (0..=255u8).map(|kind| {
-        let expected = if matches!(kind, 3 | 11 | 12) { Pass("") } else { NOT };
+        let expected = match kind {
+            3 | 11 | 12 => Pass(""),
+            8 => Drop(SourceNotAllowed, "ping"),
+            _ => NOT,
+        };
         (icmp_error(ROUTERS[0], HOST4, kind, &quoted), expected)
     });
     Case::new("ICMP types 0 to 255, quoting a flow").frames(frames)
@@ -109,7 +113,11 @@ fn types4() -> Case {
 fn types6() -> Case {
     let quoted = tcp(&at(HOST6, FLOW), &at(API6, 443), ACK);
     let frames = (0..=255u8).map(|kind| {
-        let expected = if matches!(kind, 1..=4) { Pass("") } else { NOT };
+        let expected = match kind {
+            1..=4 => Pass(""),
+            128 => Drop(SourceNotAllowed, "ping"),
+            _ => NOT,
+        };
         (icmp_error(ROUTERS[1], HOST6, kind, &quoted), expected)
     });
     Case::new("ICMPv6 types 0 to 255, quoting a flow").frames(frames)

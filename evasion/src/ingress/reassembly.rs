@@ -30,7 +30,7 @@ pub(super) fn cases() -> Vec<Case> {
             ports_written_over(from("ports written over by a second first piece"), ends),
         ]);
     }
-    cases.push(header_written_over());
+    cases.extend(header_written_over());
     cases
 }
 
@@ -84,18 +84,21 @@ fn ports_written_over(name: String, ends: (IpAddr, IpAddr)) -> Case {
 }
 
 /// IPv6 only: with options behind the fragment header the ports lie further in, where a later fragment can overlap them.
-/// It passes, as any later fragment does; the kernel discards the packet.
-fn header_written_over() -> Case {
+/// It passes, as any later fragment does. The kernel takes no notice of one that brings nothing new, and discards the
+/// packet for any other.
+fn header_written_over() -> [Case; 2] {
     let ends = (ip(SAFARICOM6), ip(HOST6));
-    let frame = |offset, more, bytes: &[u8]| {
-        let payload = [&fragment_header(60, 3400, offset, more)[..], bytes].concat();
-        ipv6(ends.0, ends.1, 44, &payload, V6::default())
-    };
     let (_, first) = chain(&[60], UDP, &datagram(ends, ECHO));
     let over = datagram(ends, STRAY);
-    Case::new("IPv6: a later piece over the ports of the first")
-        .frame(frame(0, true, &first[..32]), Pass("echo"))
-        .frame(frame(1, true, &over[..24]), Pass("echo"))
-        .frame(frame(4, false, &first[32..]), Pass("echo"))
-        .heard(0)
+    [(3400, 24, 1), (3401, 32, 0)].map(|(id, length, heard)| {
+        let frame = |offset, more, bytes: &[u8]| {
+            let payload = [&fragment_header(60, id, offset, more)[..], bytes].concat();
+            ipv6(ends.0, ends.1, 44, &payload, V6::default())
+        };
+        Case::new(format!("IPv6: a later piece of {length} bytes over the ports of the first"))
+            .frame(frame(0, true, &first[..32]), Pass("echo"))
+            .frame(frame(1, true, &over[..length]), Pass("echo"))
+            .frame(frame(4, false, &first[32..]), Pass("echo"))
+            .heard(heard)
+    })
 }
