@@ -75,14 +75,20 @@ pub(crate) struct Field {
 pub(crate) const WITNESS: &str = "witness";
 
 impl Field {
+    /// With a witness, and nobody who speaks unasked.
     pub(crate) fn new() -> Result<Self> {
-        let network = Network::new()?;
-        let host = network.add(place::CALLBACK_HOST)?;
-        let api = network.add(place::API)?;
-        let field = Self { host, api, network };
+        let field = Self::talkative()?;
         field.quiet()?;
         field.witness()?;
         Ok(field)
+    }
+
+    /// As networks are.
+    pub(crate) fn talkative() -> Result<Self> {
+        let network = Network::new()?;
+        let host = network.add(place::CALLBACK_HOST)?;
+        let api = network.add(place::API)?;
+        Ok(Self { host, api, network })
     }
 
     /// Nothing is to come to the host but what is put on its wire, or the counts would not be exact: neighbours are known

@@ -11,6 +11,7 @@ mod field;
 #[path = "../../mpesa-fw/tests/decision/frames.rs"]
 #[expect(dead_code, reason = "the catalogue of packets in mpesa-fw uses more of it")]
 mod frames;
+mod genuine;
 mod ingress;
 mod judge;
 mod mode;
@@ -38,11 +39,14 @@ pub enum Part {
     Bare,
     /// What programs on the host send.
     Egress,
+    /// Honest traffic that looks odd, in every mode.
+    Genuine,
 }
 
 impl Part {
     /// Every part.
-    pub const ALL: [Self; 5] = [Self::Bare, Self::Native, Self::Generic, Self::Tc, Self::Egress];
+    pub const ALL: [Self; 6] =
+        [Self::Bare, Self::Native, Self::Generic, Self::Tc, Self::Egress, Self::Genuine];
 
     /// The word for it on command lines and in the table.
     #[must_use]
@@ -53,6 +57,7 @@ impl Part {
             Self::Tc => "tc",
             Self::Bare => "bare",
             Self::Egress => "egress",
+            Self::Genuine => "genuine",
         }
     }
 }
@@ -70,6 +75,9 @@ pub fn try_part(part: Part, binary: &Path, report: &mut Report) -> Result<()> {
         Part::Tc => judge::ingress(Mode::Tc, binary, report),
         Part::Bare => judge::ingress(Mode::Bare, binary, report),
         Part::Egress => egress::run(binary, report),
+        Part::Genuine => {
+            [Mode::Native, Mode::Generic, Mode::Tc].into_iter().try_for_each(|mode| genuine::run(mode, binary, report))
+        }
     }?;
     report.took(part, begun.elapsed());
     Ok(())

@@ -43,3 +43,9 @@ fn ingress_at_tc() -> Result<()> {
 fn egress() -> Result<()> {
     holds(Part::Egress)
 }
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn genuine_traffic() -> Result<()> {
+    holds(Part::Genuine)
+}

@@ -14,7 +14,7 @@ pub(crate) struct Arguments {
     /// An installed program instead of the one in this tree, such as /usr/bin/mpesa-fw
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
-    /// Only these parts: bare, native, generic, tc, egress
+    /// Only these parts: bare, native, generic, tc, egress, genuine
     #[arg(long, value_name = "PART", value_parser = part)]
     only: Vec<Part>,
 }
@@ -51,5 +51,5 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
 
 fn part(word: &str) -> Result<Part, String> {
     let known = Part::ALL.into_iter().find(|part| part.label() == word);
-    known.ok_or_else(|| String::from("the parts are bare, native, generic, tc and egress"))
+    known.ok_or_else(|| String::from("the parts are bare, native, generic, tc, egress and genuine"))
 }

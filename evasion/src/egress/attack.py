@@ -5,7 +5,7 @@ import ctypes, errno, json, mmap, os, socket, struct, subprocess, sys, tempfile,
 A = json.loads(sys.argv[2])
 TOKEN = A["token"].encode()
 PEER, HOST = (bytes.fromhex(A[key].replace(":", "")) for key in ("router", "mac"))
-DEVICE = A.get("device", "eth0")
+DEVICE = "eth0"
 H4, H6, D4, D6, S4, A4, A6 = (A[key] for key in ("h4", "h6", "d4", "d6", "s4", "a4", "a6"))
 ETH_P_ALL, SOL_PACKET, SOL_XDP, AF_XDP = 3, 263, 283, 44
 libc = ctypes.CDLL(None, use_errno=True)
@@ -62,9 +62,8 @@ def raw(target, packet):
     out.sendto(packet, (target, 0))
 
 
-def connect(target, port, **options):
-    out = socket.create_connection((target, port), timeout=A.get("patience", 0.3))
-    return out
+def connect(target, port):
+    socket.create_connection((target, port), timeout=0.3)
 
 
 def dgram(target, port, data=TOKEN, options=()):
@@ -75,14 +74,14 @@ def dgram(target, port, data=TOKEN, options=()):
     out.sendto(data, (target, port))
 
 
-def tx_ring():
+def tx_ring(target, port):
     """TPACKET_V2: frames lie in pages that are attached to the packet, none of it linear."""
     out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
     out.setsockopt(SOL_PACKET, 10, struct.pack("I", 1))  # PACKET_VERSION
     out.setsockopt(SOL_PACKET, 13, struct.pack("IIII", 4096, 1, 4096, 1))  # PACKET_TX_RING
     out.bind((DEVICE, 0))
     ring = mmap.mmap(out.fileno(), 4096)
-    data = frame(ip(A.get("to", D4), 17, udp(4000, A.get("port", 4444), TOKEN + bytes(1200))))
+    data = frame(ip(target, 17, udp(4000, port, TOKEN + bytes(1200))))
     begin = 32  # TPACKET2_HDRLEN - sizeof(struct sockaddr_ll)
     ring[begin:begin + len(data)] = data
     ring[0:8] = struct.pack("II", 1, len(data))  # TP_STATUS_SEND_REQUEST
@@ -131,10 +130,10 @@ def transfer(target, how="send", size=2_000_000):
                 out.sendfile(file)
         elif how == "zerocopy":
             out.setsockopt(socket.SOL_SOCKET, 60, 1)  # SO_ZEROCOPY
-            sent = 0
+            sent, pages = 0, memoryview(data)
             while sent < size:
                 try:
-                    sent += out.send(data[sent:sent + 200_000], 0x4000000)  # MSG_ZEROCOPY
+                    sent += out.send(pages[sent:sent + 200_000], 0x4000000)  # MSG_ZEROCOPY
                 except OSError as error:
                     if error.errno != errno.ENOBUFS:
                         raise
@@ -208,7 +207,7 @@ def big_tcp():
 
 def quote(target, port):
     """An ICMP error that quotes a packet of the target, with the data behind."""
-    inner = ip(H4, 6, tcp(port, A.get("served", 443), 0x10), source=target)
+    inner = ip(H4, 6, tcp(port, 443, 0x10), source=target)
     body = struct.pack("!BBHI", 3, 3, 0, 0) + inner + TOKEN
     return ip(target, 1, body[:2] + struct.pack("!H", checksum(body)) + body[4:])
 
@@ -243,6 +242,7 @@ ATTACKS = {
     "bound-device": lambda: dgram(D4, 4444, options=[(socket.SOL_SOCKET, 25, b"eth0\0")]),
     "ttl-ecn": lambda: dgram(D4, 4444, options=[(0, 2, 1), (0, 1, 3)]),
     "source-route": lambda: dgram(D4, 4444, options=[(0, 4, b"\x83\x07\x04" + socket.inet_aton(A4) + b"\0")]),
+    "source-route-53": lambda: dgram(D4, 53, options=[(0, 4, b"\x83\x07\x04" + socket.inet_aton(A4) + b"\0")]),
     "multicast": lambda: dgram("224.0.0.251", 5353),
     "broadcast": lambda: dgram("255.255.255.255", 4444, options=[(socket.SOL_SOCKET, 6, 1)]),
     "packet-raw": lambda: on_wire(ip(D4, 17, udp(4000, 4444))),
@@ -279,8 +279,8 @@ ATTACKS = {
     "dhcp-near": lambda: on_wire(ip("10.20.0.5", 17, udp(68, 67))),
     "nd": lambda: on_wire(solicitation(D6)),
     "nd-254": lambda: on_wire(solicitation(D6, 254)),
-    "tx-ring": tx_ring,
-    "tx-ring-allowed": tx_ring,
+    "tx-ring": lambda: tx_ring(D4, 4444),
+    "tx-ring-allowed": lambda: tx_ring(A4, 53),
     "qdisc-bypass": lambda: packet_socket((SOL_PACKET, 20, 1)).send(frame(ip(D4, 17, udp(4000, 4444)))),
     "af-xdp": af_xdp,
     "gso": lambda: segments(D4, 53),
