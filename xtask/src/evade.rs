@@ -40,7 +40,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         binary.display()
     );
     let mut report = Report::default();
-    let parts = if arguments.only.is_empty() { &Part::ALL[..] } else { &arguments.only };
+    let parts = if arguments.only.is_empty() { Part::ALL.as_slice() } else { arguments.only.as_slice() };
     for part in parts {
         println!("  {}", part.label());
         try_part(*part, &binary, &mut report)?;

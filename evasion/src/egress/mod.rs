@@ -72,16 +72,16 @@ fn row(
         Sign::Ended => said == "sent",
     };
     let reasons = dropped.iter().map(String::as_str).collect::<Vec<_>>();
-    let (seen, is_right) = match attack.outcome {
-        Outcome::Stopped(wanted) => (!gets_out, !gets_out && reasons == wanted),
-        Outcome::Passes | Outcome::Gap(_) => (gets_out, gets_out && reasons.is_empty()),
+    let is_right = match attack.outcome {
+        Outcome::Stopped(wanted) => !gets_out && reasons == wanted,
+        Outcome::Passes | Outcome::Gap(_) => gets_out && reasons.is_empty(),
     };
     let status = match attack.outcome {
         _ if !is_right => Status::Different,
         Outcome::Gap(_) => Status::KnownGap,
         Outcome::Stopped(_) | Outcome::Passes => Status::Ok,
     };
-    let told = if seen && is_right {
+    let told = if is_right {
         expected.clone()
     } else {
         let where_to = if gets_out { format!("{outside} frames outside") } else { "nothing outside".to_owned() };

@@ -71,9 +71,9 @@ fn cut_in_a_tag() -> Case {
     let mut case = Case::new("cut in a tag");
     for length in 14..22 {
         case = case.frame(frame[..length].to_vec(), drop_for(Malformed));
-        // `skb_vlan_untag` takes off the first tag in front of TC, and drops what is cut there; it wants a whole tag
-        // and an ethertype.
-        if length < 18 {
+        // `skb_vlan_untag` takes off the first tag in front of TC, and drops what is cut there: it wants two bytes
+        // behind the ethertype, too.
+        if length < 20 {
             case = case.at_tc(Expected::Kernel);
         }
     }
