@@ -203,14 +203,19 @@ impl Flows {
     pub(crate) fn open(field: &Field) -> Result<Self> {
         let servers = (
             TcpEcho::start(&field.api.namespace, 443)?,
-            field.api.namespace.inside(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 53))).context("no server")?,
+            field
+                .api
+                .namespace
+                .inside(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 53)))
+                .context("no server")?,
         );
         let open = || -> std::io::Result<_> {
             let query = UdpSocket::bind((HOST4, QUERY))?;
             query.send_to(b"?", (API4, 53))?;
             Ok((from_port(HOST4, API4)?, from_port(HOST6, API6)?, query))
         };
-        let (v4, v6, query) = field.host.namespace.inside(open).context("the host could not open its flows")?;
+        let (v4, v6, query) =
+            field.host.namespace.inside(open).context("the host could not open its flows")?;
         Ok(Self { _streams: [v4, v6], _query: query, _servers: servers })
     }
 }

@@ -90,11 +90,7 @@ fn big_tcp(road: &Road<'_>, report: &mut Report) -> Result<()> {
     let script = |devices: &[&str], size: u32| {
         devices
             .iter()
-            .map(|device| {
-                format!(
-                    "ip link set {device} gso_max_size {size} gro_max_size {size} gso_ipv4_max_size {size} gro_ipv4_max_size {size}\n"
-                )
-            })
+            .map(|device| format!("ip link set {device} gso_max_size {size} gro_max_size {size}\n"))
             .collect::<String>()
     };
     let set = |size| -> Result<()> {
@@ -104,25 +100,21 @@ fn big_tcp(road: &Road<'_>, report: &mut Report) -> Result<()> {
         Ok(())
     };
     set(185_000)?;
-    for (name, host) in
-        [("IPv4", IpAddr::from(road.field.host.place.v4)), ("IPv6", road.field.host.place.v6.into())]
-    {
-        road.row(report, &format!("BIG TCP towards the service, 2 MB, {name}"), || {
-            there_and_back(road.safaricom, host, CALLBACKS)
-        })?;
-    }
+    // Of IPv4 the sizes are apart (`gso_ipv4_max_size`, Linux 6.3), and the tool to set them is newer than most.
+    let host = road.field.host.place.v6.into();
+    road.row(report, "IPv6 BIG TCP towards the service, 2 MB", || {
+        there_and_back(road.safaricom, host, CALLBACKS)
+    })?;
     set(65_536)
 }
 
 /// A router that carries less than the links beside it: the host has to hear its errors.
 fn path_mtu(road: &Road<'_>, report: &mut Report) -> Result<()> {
     let Road { field, safaricom, .. } = road;
-    field.network.router.sh(
-        "ip route change 196.201.214.0/24 dev safaricom mtu 1300
+    field.network.router.sh("ip route change 196.201.214.0/24 dev safaricom mtu 1300
          ip route change 192.0.2.0/24 dev api mtu 1300
          ip -6 route change 2001:db8:0:214::/64 dev safaricom mtu 1300
-         ip -6 route change 2001:db8:0:80::/64 dev api mtu 1300",
-    )?;
+         ip -6 route change 2001:db8:0:80::/64 dev api mtu 1300")?;
     let host = field.host.place;
     let learnt = |peer: IpAddr| -> Result<()> {
         let route = field.host.namespace.sh(&format!("ip route get {peer}"))?;
@@ -177,7 +169,8 @@ fn there_and_back(from: &Host, to: IpAddr, port: u16) -> Result<()> {
 
 fn datagram(from: &Host, to: IpAddr, listeners: &Listeners) -> Result<()> {
     let _earlier = listeners.heard();
-    let any = if to.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    let any =
+        if to.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
     let socket = from.namespace.inside(|| UdpSocket::bind((any, 0)))?;
     socket.send_to(&[0x61; 60_000], (to, ECHO))?;
     for _ in 0..50 {

@@ -228,5 +228,7 @@ fn hex(bytes: &[u8]) -> String {
 
 fn octets(address: &str) -> Result<[u8; 6]> {
     let parsed: Option<Vec<u8>> = address.split(':').map(|part| u8::from_str_radix(part, 16).ok()).collect();
-    parsed.and_then(|octets| octets.try_into().ok()).with_context(|| format!("no hardware address: {address}"))
+    parsed
+        .and_then(|octets| octets.try_into().ok())
+        .with_context(|| format!("no hardware address: {address}"))
 }

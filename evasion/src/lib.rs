@@ -75,9 +75,9 @@ pub fn try_part(part: Part, binary: &Path, report: &mut Report) -> Result<()> {
         Part::Tc => judge::ingress(Mode::Tc, binary, report),
         Part::Bare => judge::ingress(Mode::Bare, binary, report),
         Part::Egress => egress::run(binary, report),
-        Part::Genuine => {
-            [Mode::Native, Mode::Generic, Mode::Tc].into_iter().try_for_each(|mode| genuine::run(mode, binary, report))
-        }
+        Part::Genuine => [Mode::Native, Mode::Generic, Mode::Tc]
+            .into_iter()
+            .try_for_each(|mode| genuine::run(mode, binary, report)),
     }?;
     report.took(part, begun.elapsed());
     Ok(())

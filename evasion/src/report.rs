@@ -178,10 +178,8 @@ impl Report {
             return Ok(());
         }
         let sent: usize = bare.iter().map(|(_, row)| row.frames).sum();
-        let came: usize = bare
-            .iter()
-            .filter_map(|(_, row)| row.seen.split(' ').next()?.parse::<usize>().ok())
-            .sum();
+        let came: usize =
+            bare.iter().filter_map(|(_, row)| row.seen.split(' ').next()?.parse::<usize>().ok()).sum();
         writeln!(f, "without a firewall the same witness sees {came} of {sent} frames\n")
     }
 }

@@ -35,7 +35,13 @@ pub(super) struct Attack {
     pub(super) outcome: Outcome,
 }
 
-const fn attack(class: &'static str, key: &'static str, name: &'static str, sign: Sign, outcome: Outcome) -> Attack {
+const fn attack(
+    class: &'static str,
+    key: &'static str,
+    name: &'static str,
+    sign: Sign,
+    outcome: Outcome,
+) -> Attack {
     Attack { class, name, key, sign, outcome }
 }
 
@@ -87,7 +93,13 @@ pub(super) const ATTACKS: &[Attack] = &[
     attack(PACKET, "packet-chain", "eight headers, IPv6", DropBox, Stopped(&["malformed"])),
     attack(PACKET, "later-fragment", "a later fragment alone", DropBox, Stopped(&["fragment"])),
     attack(PACKET, "both-fragments", "two fragments", DropBox, Stopped(&["fragment", "no_destination"])),
-    attack(PACKET, "later-to-allowed", "a later fragment to an allowed address", Token, Stopped(&["fragment"])),
+    attack(
+        PACKET,
+        "later-to-allowed",
+        "a later fragment to an allowed address",
+        Token,
+        Stopped(&["fragment"]),
+    ),
     attack(
         PACKET,
         "qdisc-bypass",

@@ -84,7 +84,8 @@ fn row(
     let told = if is_right {
         expected.clone()
     } else {
-        let where_to = if gets_out { format!("{outside} frames outside") } else { "nothing outside".to_owned() };
+        let where_to =
+            if gets_out { format!("{outside} frames outside") } else { "nothing outside".to_owned() };
         format!("{where_to}; dropped: {reasons:?}; the program: {said}")
     };
     Ok(row(told, outside, status))
@@ -100,7 +101,8 @@ fn strike(field: &Field, attack: &Attack, token: &str) -> Result<String> {
     let mut command = field.host.namespace.command("/usr/bin/python3");
     command.args(["-c", include_str!("attack.py"), attack.key, &constants]);
     let answer = ok(&mut command)?;
-    let word = |key: &str| answer.split_once(&format!("\"{key}\": \"")).and_then(|(_, rest)| rest.split('"').next());
+    let word =
+        |key: &str| answer.split_once(&format!("\"{key}\": \"")).and_then(|(_, rest)| rest.split('"').next());
     match (word("said"), word("skipped")) {
         (Some(said), _) => Ok(said.to_owned()),
         (None, Some(why)) => Ok(format!("skipped: {why}")),

@@ -12,7 +12,15 @@ const ROUTER: &str = "fe80::1";
 const GLOBAL: &str = "2001:db8:0:113::1";
 
 pub(super) fn cases() -> Vec<Case> {
-    vec![neighbour_discovery(), router_messages(), listener_discovery(), dhcp(), dhcpv6(), group_protocols(), pings()]
+    vec![
+        neighbour_discovery(),
+        router_messages(),
+        listener_discovery(),
+        dhcp(),
+        dhcpv6(),
+        group_protocols(),
+        pings(),
+    ]
 }
 
 /// RFC 4861: hop limit 255, so that nobody can send it from further away.

@@ -5,8 +5,8 @@ use mpesa_fw_common::DropReason::{NoService, SourceNotAllowed};
 use crate::{
     case::{Case, Drop, Expected, Pass, drop_for},
     field::{
-        API4, API6, ATTACKER4, ATTACKER6, CALLBACKS, ECHO, FLOW, HOST4, HOST6, QUERY, SAFARICOM4, SAFARICOM6, STRAY,
-        at,
+        API4, API6, ATTACKER4, ATTACKER6, CALLBACKS, ECHO, FLOW, HOST4, HOST6, QUERY, SAFARICOM4, SAFARICOM6,
+        STRAY, at,
     },
     frames::{ACK, UDP, fragment, icmp, icmp_error, icmp_number, ip, packet, tcp, udp},
 };
@@ -36,7 +36,8 @@ fn genuine(router: &str, host: &str, peer: &str) -> Case {
     let flow = tcp(&at(host, FLOW), &at(peer, 443), ACK);
     let reply = tcp(&at(host, CALLBACKS), &at(visitor, 4000), ACK);
     let types: &[u8] = if peer == API4 { &[3, 11, 12] } else { &[1, 2, 3, 4] };
-    let frames = types.iter().flat_map(|kind| [&flow, &reply].map(|quoted| icmp_error(router, host, *kind, quoted)));
+    let frames =
+        types.iter().flat_map(|kind| [&flow, &reply].map(|quoted| icmp_error(router, host, *kind, quoted)));
     Case::new(format!("errors about what the host sent to {peer} and to visitors")).all(Pass(""), frames)
 }
 

@@ -13,7 +13,16 @@ const HOP_BY_HOP: u8 = 0;
 const MOVABLE: [u8; 7] = [43, 44, 51, 60, 135, 139, 140];
 
 pub(super) fn cases() -> Vec<Case> {
-    vec![orders(), counts(), hop_by_hop(), unknown(), no_next(), lengths(), authentication_lengths(), option_contents()]
+    vec![
+        orders(),
+        counts(),
+        hop_by_hop(),
+        unknown(),
+        no_next(),
+        lengths(),
+        authentication_lengths(),
+        option_contents(),
+    ]
 }
 
 fn behind(source: &str, kinds: &[u8], port: u16) -> Vec<u8> {
@@ -77,7 +86,8 @@ fn no_next() -> Case {
     let mut case = Case::new("no next header (59), with a segment behind it");
     for kinds in [&[][..], &[60], &[0, 60]] {
         let (next, payload) = chain(kinds, 59, &tcp_segment(4000, CALLBACKS, SYN, &[]));
-        case = case.frame(ipv6(ip(SAFARICOM6), ip(HOST6), next, &payload, V6::default()), drop_for(NoService));
+        case =
+            case.frame(ipv6(ip(SAFARICOM6), ip(HOST6), next, &payload, V6::default()), drop_for(NoService));
     }
     let empty = ipv6(ip(SAFARICOM6), ip(HOST6), 59, &[], V6::default());
     case.frame(empty, drop_for(NoService))

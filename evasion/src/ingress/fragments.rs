@@ -8,8 +8,8 @@ use crate::{
     case::{Case, Drop, Pass, drop_for},
     field::{ALLOWED, ATTACKER4, ATTACKER6, CALLBACKS, ECHO, HOST6, SAFARICOM6, STRAY},
     frames::{
-        ACK, ICMPV6, SYN, TCP, UDP, V6, chain, fragment, fragment_header, icmp_message, icmp_number, ip, ipv6,
-        tcp_segment, udp_datagram,
+        ACK, ICMPV6, SYN, TCP, UDP, V6, chain, fragment, fragment_header, icmp_message, icmp_number, ip,
+        ipv6, tcp_segment, udp_datagram,
     },
 };
 
@@ -167,7 +167,9 @@ fn behind(kinds: &[u8], rest: &[u8]) -> Vec<u8> {
 
 fn chains_before() -> Case {
     let mut case = Case::new("IPv6: headers before the fragment header");
-    for (number, kinds) in [&[0][..], &[60], &[43], &[0, 60], &[0, 60, 43], &[0, 60, 43, 51]].iter().enumerate() {
+    for (number, kinds) in
+        [&[0][..], &[60], &[43], &[0, 60], &[0, 60, 43], &[0, 60, 43, 51]].iter().enumerate()
+    {
         let id = 2000 + number as u32;
         let piece = |offset, more, bytes: &[u8]| {
             behind(kinds, &[&fragment_header(UDP, id, offset, more)[..], bytes].concat())
@@ -237,8 +239,10 @@ fn nested() -> Case {
 
 /// RFC 6946: whole packets, judged as such.
 fn atomic() -> Case {
-    let piece = |next, bytes: &[u8]| behind(&[], &[&fragment_header(next, 2400, 0, false)[..], bytes].concat());
-    let from_other = [&fragment_header(TCP, 2400, 0, false)[..], &tcp_segment(4000, CALLBACKS, SYN, &[])].concat();
+    let piece =
+        |next, bytes: &[u8]| behind(&[], &[&fragment_header(next, 2400, 0, false)[..], bytes].concat());
+    let from_other =
+        [&fragment_header(TCP, 2400, 0, false)[..], &tcp_segment(4000, CALLBACKS, SYN, &[])].concat();
     Case::new("IPv6: atomic fragments")
         .frame(piece(UDP, &udp_datagram(4000, ECHO, &[])), Pass("echo"))
         .frame(piece(TCP, &tcp_segment(4000, CALLBACKS, SYN, &[])), Pass("callbacks"))

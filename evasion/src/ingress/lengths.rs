@@ -9,7 +9,8 @@ use crate::{
 };
 
 pub(super) fn cases() -> Vec<Case> {
-    let mut cases = vec![versions(), total_lengths(), payload_lengths(), jumbograms(), trailing_bytes(), checksums()];
+    let mut cases =
+        vec![versions(), total_lengths(), payload_lengths(), jumbograms(), trailing_bytes(), checksums()];
     cases.extend(ALLOWED.map(|(source, host)| udp_lengths(source, host)));
     cases
 }
@@ -102,5 +103,7 @@ fn checksums() -> Case {
         datagram[6..8].copy_from_slice(&[0x12, 0x34]);
         packet(ip(source), ip(host), UDP, &datagram)
     });
-    Case::new("wrong checksums: judged by the headers, dropped by the stack").all(Pass("echo"), frames).heard(0)
+    Case::new("wrong checksums: judged by the headers, dropped by the stack")
+        .all(Pass("echo"), frames)
+        .heard(0)
 }

@@ -12,8 +12,17 @@ const UNKNOWN: Expected = drop_for(UnknownEthertype);
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
-        tags(), too_many_tags(), odd_tags(), cut_in_a_tag(), snap(), llc(), encapsulations(), every_ethertype(),
-        wrong_ethertype(), hardware_addresses(), needed(),
+        tags(),
+        too_many_tags(),
+        odd_tags(),
+        cut_in_a_tag(),
+        snap(),
+        llc(),
+        encapsulations(),
+        every_ethertype(),
+        wrong_ethertype(),
+        hardware_addresses(),
+        needed(),
     ]
 }
 
@@ -90,7 +99,10 @@ fn snap() -> Case {
             case = case
                 .frame(ethernet(payload.len() as u16, &payload), UNKNOWN)
                 .frame(tagged(&[VLAN], &ethernet(payload.len() as u16, &payload)), UNKNOWN)
-                .frame(ethernet(payload.len() as u16, &[&[0xab, 0xaa, 3][..], &payload[3..]].concat()), Pass(""));
+                .frame(
+                    ethernet(payload.len() as u16, &[&[0xab, 0xaa, 3][..], &payload[3..]].concat()),
+                    Pass(""),
+                );
         }
         // SNAP with one of the two addresses' group bits is still LLC, and no receiver either.
         let novell = [&[0xff, 0xff][..], &frame[14..]].concat();

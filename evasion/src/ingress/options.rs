@@ -52,13 +52,8 @@ fn every_length(name: &str, kind: u8) -> Case {
 fn header_lengths() -> Case {
     let segment = tcp_segment(4000, CALLBACKS, SYN, &[0; 60]);
     let frames = (0..=15).map(|header| {
-        let frame = ipv4(
-            ip(SAFARICOM4),
-            ip(HOST4),
-            TCP,
-            &segment,
-            &V4 { header: Some(header), ..V4::default() },
-        );
+        let frame =
+            ipv4(ip(SAFARICOM4), ip(HOST4), TCP, &segment, &V4 { header: Some(header), ..V4::default() });
         (frame, if header == 5 { Pass("callbacks") } else { drop_for(Malformed) })
     });
     Case::new("IHL 0 to 15").frames(frames)

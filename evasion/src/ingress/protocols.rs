@@ -18,8 +18,7 @@ pub(super) fn cases() -> Vec<Case> {
 fn every_number() -> Case {
     let segment = tcp_segment(4000, CALLBACKS, SYN, &[0; 20]);
     let frames = (0..=255u8).filter(|number| ![1, 6, 17].contains(number));
-    let frames =
-        frames.map(|number| ipv4(ip(SAFARICOM4), ip(HOST4), number, &segment, &V4::default()));
+    let frames = frames.map(|number| ipv4(ip(SAFARICOM4), ip(HOST4), number, &segment, &V4::default()));
     Case::new("IPv4 protocols 0 to 255 with a segment to the service").all(drop_for(NoService), frames)
 }
 
@@ -35,7 +34,8 @@ fn every_next_header() -> Case {
 }
 
 fn tunnels() -> Case {
-    let mut case = Case::new("IPIP, 6in4, 4in6, GRE, ESP, AH, EtherIP, L2TP, IPComp around an allowed packet");
+    let mut case =
+        Case::new("IPIP, 6in4, 4in6, GRE, ESP, AH, EtherIP, L2TP, IPComp around an allowed packet");
     for (source, host) in ALLOWED {
         for (inner_source, inner_host) in ALLOWED {
             let inner = tcp(&at(inner_source, 4000), &at(inner_host, CALLBACKS), SYN);
@@ -67,7 +67,8 @@ fn lookalikes() -> Case {
     let mut case = Case::new("SCTP, DCCP, UDP-Lite and the other one of TCP and UDP to the services' ports");
     for (source, host) in ALLOWED {
         let frames = [132, 33, 136].into_iter().flat_map(|protocol| {
-            [CALLBACKS, ECHO].map(|port| packet(ip(source), ip(host), protocol, &tcp_segment(4000, port, SYN, &[])))
+            [CALLBACKS, ECHO]
+                .map(|port| packet(ip(source), ip(host), protocol, &tcp_segment(4000, port, SYN, &[])))
         });
         case = case.all(drop_for(NoService), frames);
         case = case
@@ -83,5 +84,8 @@ fn other_family() -> Case {
     let ping = |kind| crate::frames::icmp_message(kind, 1, &[]);
     Case::new("ICMP in IPv6, ICMPv6 in IPv4")
         .all(drop_for(NoService), [8, 128, 134].map(|kind| packet(ip(SAFARICOM6), ip(HOST6), 1, &ping(kind))))
-        .all(drop_for(NoService), [8, 128, 134].map(|kind| packet(ip(SAFARICOM4), ip(HOST4), 58, &ping(kind))))
+        .all(
+            drop_for(NoService),
+            [8, 128, 134].map(|kind| packet(ip(SAFARICOM4), ip(HOST4), 58, &ping(kind))),
+        )
 }

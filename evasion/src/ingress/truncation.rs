@@ -4,7 +4,7 @@ use mpesa_fw_common::DropReason::{Malformed, NoService};
 
 use crate::{
     case::{Case, Expected, Pass, drop_for},
-    field::{ALLOWED, API4, CALLBACKS, ECHO, FLOW, HOST4, SAFARICOM4, SAFARICOM6, HOST6, at},
+    field::{ALLOWED, API4, CALLBACKS, ECHO, FLOW, HOST4, HOST6, SAFARICOM4, SAFARICOM6, at},
     frames::{self, ACK, NETWORK, TCP, V4, V6, chain, ip, ipv4, ipv6, tcp_segment, tcp_with, udp},
 };
 
