@@ -111,10 +111,10 @@ fn big_tcp(road: &Road<'_>, report: &mut Report) -> Result<()> {
 /// A router that carries less than the links beside it: the host has to hear its errors.
 fn path_mtu(road: &Road<'_>, report: &mut Report) -> Result<()> {
     let Road { field, safaricom, .. } = road;
-    field.network.router.sh("ip route change 196.201.214.0/24 dev safaricom mtu 1300
-         ip route change 192.0.2.0/24 dev api mtu 1300
-         ip -6 route change 2001:db8:0:214::/64 dev safaricom mtu 1300
-         ip -6 route change 2001:db8:0:80::/64 dev api mtu 1300")?;
+    field.network.router.sh("ip route replace 196.201.214.0/24 dev safaricom scope link mtu 1300
+         ip route replace 192.0.2.0/24 dev api scope link mtu 1300
+         ip -6 route add 2001:db8:0:214::/64 dev safaricom metric 1 mtu 1300
+         ip -6 route add 2001:db8:0:80::/64 dev api metric 1 mtu 1300")?;
     let host = field.host.place;
     let learnt = |peer: IpAddr| -> Result<()> {
         let route = field.host.namespace.sh(&format!("ip route get {peer}"))?;

@@ -43,7 +43,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     let parts = if arguments.only.is_empty() { Part::ALL.as_slice() } else { arguments.only.as_slice() };
     for part in parts {
         println!("  {}", part.label());
-        try_part(*part, &binary, &mut report)?;
+        // What was seen before something could not be tried is worth its table.
+        if let Err(error) = try_part(*part, &binary, &mut report) {
+            println!("\n{report}");
+            return Err(error);
+        }
     }
     println!("\n{report}\n{}", report.summary());
     Ok(report.differences() == 0)
