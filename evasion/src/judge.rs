@@ -48,6 +48,7 @@ pub(crate) fn ingress(mode: Mode, binary: &Path, report: &mut Report) -> Result<
         mark: 0,
         counted: Metrics::default(),
     };
+    range.warm_up()?;
     range.counted = range.metrics()?;
     on_one_cpu(|| {
         for (class, cases) in ingress::classes() {
@@ -107,7 +108,7 @@ impl Range<'_> {
         for frame in &case.frames {
             self.send(frame.bytes.clone())?;
         }
-        let arrived = self.until_the_fence(first)?;
+        let arrived = self.until_the_fence(first, PATIENCE)?;
         let after = self.metrics()?;
         let before = std::mem::replace(&mut self.counted, after);
         let after = &self.counted;
@@ -169,12 +170,19 @@ impl Range<'_> {
         self.sender.send(&frame)
     }
 
+    /// A fresh link may lose frames for a second, until the kernel has noticed its carrier.
+    fn warm_up(&mut self) -> Result<()> {
+        let came = (0..30).any(|_| self.until_the_fence(0, Duration::from_millis(200)).is_ok());
+        ensure!(came, "no frame that the policy allows reaches the witness");
+        Ok(())
+    }
+
     /// After the frames goes one that the policy allows: when it is there, what is missing will not come any more.
-    fn until_the_fence(&mut self, first: u32) -> Result<BTreeSet<u32>> {
+    fn until_the_fence(&mut self, first: u32, patience: Duration) -> Result<BTreeSet<u32>> {
         self.send(frames::udp("192.0.2.9:9", "203.0.113.10:9"))?;
         let fence = self.mark;
         let mut arrived = BTreeSet::new();
-        let came = self.tap.watch(PATIENCE, |frame| {
+        let came = self.tap.watch(patience, |frame| {
             if frame.len() >= 14 && frame[6..8] == MARK {
                 arrived.insert(u32::from_be_bytes([frame[8], frame[9], frame[10], frame[11]]));
             }
