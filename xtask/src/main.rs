@@ -8,6 +8,7 @@ mod bench;
 mod ci;
 mod deb;
 mod demo;
+mod evade;
 mod kernels;
 mod law;
 mod lint;
@@ -32,6 +33,8 @@ enum Verb {
     Setup,
     /// Show the firewall at work between network namespaces
     Demo,
+    /// Try to get past the firewall in every known way, between network namespaces
+    Evade(evade::Arguments),
     /// Run every test that can run here, and say which could not
     Test(test::Arguments),
     /// Rate the programs and the agent, and keep the figures
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
     let ended = match Arguments::parse().verb {
         Verb::Setup => setup::run().map(|()| true),
         Verb::Demo => setup::run().and_then(|()| demo::run()).map(|()| true),
+        Verb::Evade(arguments) => evade::run(&arguments),
         Verb::Test(arguments) => test::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments).map(|()| true),
         Verb::Law(arguments) => law::run(&arguments).map(|()| true),
