@@ -301,6 +301,14 @@ pub fn now() -> u64 {
     unsafe { bpf_ktime_get_coarse_ns() }
 }
 
+/// Monotonic clock, nanoseconds, as of now.
+#[cfg(feature = "bench")]
+#[inline(always)]
+pub fn exactly_now() -> u64 {
+    // SAFETY: takes no arguments.
+    unsafe { aya_ebpf::helpers::generated::bpf_ktime_get_ns() }
+}
+
 /// Ticks since boot. The JIT inlines it.
 #[inline(always)]
 pub fn jiffies() -> u64 {

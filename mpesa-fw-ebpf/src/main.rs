@@ -8,6 +8,8 @@ mod access;
 #[cfg(feature = "bench")]
 mod bench;
 mod case;
+#[cfg(feature = "bench")]
+mod flood;
 mod kernel;
 mod maps;
 mod report;

@@ -32,16 +32,22 @@ pub(crate) struct Arguments {
 enum Part {
     /// Nanoseconds a packet
     Datapath,
+    /// Rates on a link, beside other firewalls
+    Wire,
+    /// Callbacks while floods arrive
+    Load,
     /// Reloads, memory, processor time
     Agent,
 }
 
 impl Part {
-    const ALL: [Self; 2] = [Self::Datapath, Self::Agent];
+    const ALL: [Self; 4] = [Self::Datapath, Self::Wire, Self::Load, Self::Agent];
 
     fn title(self) -> &'static str {
         match self {
             Self::Datapath => "Nanoseconds a packet",
+            Self::Wire => "On a link, beside other firewalls",
+            Self::Load => "Callbacks while floods arrive",
             Self::Agent => "Reloads and the agent",
         }
     }
@@ -103,6 +109,18 @@ fn figures(part: Part, object: &PathBuf, quick: bool) -> Result<String> {
             cargo.arg("datapath").arg("--object").arg(object);
             if quick {
                 cargo.args(["--rounds", "11", "--packets", "50000"]);
+            }
+        }
+        Part::Wire => {
+            cargo.arg("wire").arg("--object").arg(object);
+            if quick {
+                cargo.args(["--rounds", "11", "--packets", "100000"]);
+            }
+        }
+        Part::Load => {
+            cargo.arg("load").arg("--object").arg(object);
+            if quick {
+                cargo.args(["--rounds", "2", "--seconds", "4"]);
             }
         }
         Part::Agent => {

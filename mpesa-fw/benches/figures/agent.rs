@@ -132,7 +132,7 @@ fn write_rules(firewall: &Firewall<'_>, feed: &str) -> Result<()> {
 }
 
 /// Megabytes (10^6 bytes) of a process that are in memory.
-fn resident(agent: &Started) -> Result<f64> {
+pub(crate) fn resident(agent: &Started) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{}/status", agent.process.pid()))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
     let kib: f64 = line.trim().trim_end_matches("kB").trim().parse().context("VmRSS")?;
@@ -140,7 +140,7 @@ fn resident(agent: &Started) -> Result<f64> {
 }
 
 /// Seconds of processor time that a process has used.
-fn processor_time(agent: &Started) -> Result<f64> {
+pub(crate) fn processor_time(agent: &Started) -> Result<f64> {
     /// `USER_HZ` of Linux.
     const TICKS: f64 = 100.0;
     let stat = fs::read_to_string(format!("/proc/{}/stat", agent.process.pid()))?;

@@ -2,11 +2,21 @@
 //! output, progress on standard error.
 
 mod agent;
+mod callbacks;
+mod calls;
+mod contender;
+mod cpu;
 mod datapath;
+mod flood;
+mod frame;
 mod kernel;
+mod load;
 mod packet;
+mod plot;
+mod rules;
 mod sample;
 mod sets;
+mod wire;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -25,6 +35,10 @@ struct Arguments {
 enum Part {
     /// Nanoseconds a packet, by BPF_PROG_TEST_RUN
     Datapath(datapath::Arguments),
+    /// Rates on a link, beside other firewalls
+    Wire(wire::Arguments),
+    /// Callbacks while floods arrive
+    Load(load::Arguments),
     /// Time of a reload, memory and processor time of the agent
     Agent(agent::Arguments),
 }
@@ -36,6 +50,8 @@ fn main() -> Result<()> {
     }
     match Arguments::parse().part {
         Part::Datapath(arguments) => datapath::run(&arguments),
+        Part::Wire(arguments) => wire::run(&arguments),
+        Part::Load(arguments) => load::run(&arguments),
         Part::Agent(arguments) => agent::run(&arguments),
     }
 }

@@ -13,6 +13,14 @@ impl Sample {
         self.0.push(figure);
     }
 
+    pub(crate) fn extend(&mut self, others: Self) {
+        self.0.extend(others.0);
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(crate) fn min(&self) -> f64 {
         self.0.iter().copied().fold(f64::INFINITY, f64::min)
     }
@@ -31,6 +39,28 @@ impl Sample {
     /// How much more these are than the others of the same round.
     pub(crate) fn over(&self, others: &Self) -> Self {
         Self(self.0.iter().zip(&others.0).map(|(figure, other)| figure - other).collect())
+    }
+
+    /// How many times these are the others of the same round.
+    pub(crate) fn ratio(&self, others: &Self) -> Self {
+        Self(self.0.iter().zip(&others.0).map(|(figure, other)| figure / other).collect())
+    }
+
+    /// The figure that so much of a hundred do not exceed.
+    pub(crate) fn percentile(&self, percent: f64) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        let rank = (percent / 100.0 * sorted.len() as f64).ceil() as usize;
+        sorted.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+    }
+}
+
+/// A figure beside the least that it must be.
+pub(crate) fn at_least(figure: f64, least: Option<f64>) -> String {
+    match least {
+        None => format!("{figure:.2}"),
+        Some(least) if figure >= least => format!("{figure:.2} (at least {least}: met)"),
+        Some(least) => format!("**{figure:.2}** (at least {least}: **missed**)"),
     }
 }
 
