@@ -34,4 +34,4 @@ pub use network::{Host, Network, Place, place};
 pub use process::Process;
 pub use scratch::Scratch;
 pub use wait::{eventually, holds};
-pub use wire::Wire;
+pub use wire::{Flood, Flooded, Wire};

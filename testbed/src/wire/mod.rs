@@ -87,6 +87,54 @@ impl Wire {
     }
 }
 
+/// SYNs at a steady rate from the router to a host: five of six from sources that nobody allows (198.51.0.0/16), one from
+/// sources that are forged.
+#[derive(Debug)]
+pub struct Flood {
+    interpreter: Interpreter,
+}
+
+/// Frames that a [`Flood`] got as far as the host's interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flooded {
+    /// From sources that nobody allows.
+    pub denied: u64,
+    /// From the forged ones.
+    pub forged: u64,
+}
+
+impl Flood {
+    /// Begins. Answers to the forged sources are the caller's affair.
+    ///
+    /// # Errors
+    /// python3 is not there.
+    pub fn start(
+        host: &Host,
+        router: &Namespace,
+        port: u16,
+        forged: &[std::net::Ipv4Addr],
+        rate: u32,
+    ) -> Result<Self> {
+        let mut names = names(host, host.place);
+        names["port"] = json!(port);
+        names["forged"] = json!(forged);
+        names["rate"] = json!(rate);
+        let program = include_str!("flood.py");
+        Ok(Self { interpreter: Interpreter::start(router, program, host.place.name, &names)? })
+    }
+
+    /// Ends, and says how much was sent.
+    ///
+    /// # Errors
+    /// It has ended before.
+    pub fn stop(mut self) -> Result<Flooded> {
+        drop(self.interpreter.requests.take());
+        let sent = self.interpreter.answer()?;
+        let count = |kind: &str| sent[kind].as_u64().with_context(|| format!("no {kind} in {sent}"));
+        Ok(Flooded { denied: count("denied")?, forged: count("forged")? })
+    }
+}
+
 fn names(host: &Host, source: crate::Place) -> Value {
     json!({
         "PEER": host.router_mac(), "HOST": host.mac(),
