@@ -14,6 +14,8 @@ mod machine;
 
 /// Where the figures are kept, below the workspace.
 const RESULTS: &str = "mpesa-fw/benches/RESULTS.md";
+/// The picture beside them.
+const PLOT: &str = "mpesa-fw/benches/wire.svg";
 /// What the figures mean; the beginning of that file.
 const METHOD: &str = include_str!("bench/method.md");
 
@@ -26,6 +28,13 @@ pub(crate) struct Arguments {
     /// Only this part; the figures are not kept
     #[arg(long, value_enum)]
     only: Option<Part>,
+}
+
+impl Arguments {
+    /// Whether the figures are.
+    const fn is_kept(&self) -> bool {
+        !self.quick && self.only.is_none()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -42,6 +51,14 @@ enum Part {
 
 impl Part {
     const ALL: [Self; 4] = [Self::Datapath, Self::Wire, Self::Load, Self::Agent];
+
+    /// In Markdown, to stand before the figures.
+    fn picture(self) -> &'static str {
+        match self {
+            Self::Wire => "![ns a denied packet, by prefixes](wire.svg)\n\n",
+            Self::Datapath | Self::Load | Self::Agent => "",
+        }
+    }
 
     fn title(self) -> &'static str {
         match self {
@@ -70,16 +87,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             continue;
         }
         let load = machine::load();
-        let figures = figures(part, &object, arguments.quick)?;
+        let figures = figures(part, &object, arguments)?;
         write!(
             results,
-            "\n## {}\n\nLoad average before {load}, after {}.\n\n{figures}",
+            "\n## {}\n\nLoad average before {load}, after {}.\n\n{}{figures}",
             part.title(),
-            machine::load()
+            machine::load(),
+            part.picture()
         )?;
     }
     println!("{results}");
-    if arguments.quick || arguments.only.is_some() {
+    if !arguments.is_kept() {
         println!("(not kept: not a whole run)");
         return Ok(());
     }
@@ -101,7 +119,8 @@ fn build_object() -> Result<PathBuf> {
 }
 
 /// What one part prints on standard output.
-fn figures(part: Part, object: &PathBuf, quick: bool) -> Result<String> {
+fn figures(part: Part, object: &PathBuf, arguments: &Arguments) -> Result<String> {
+    let quick = arguments.quick;
     let mut cargo = process::cargo();
     cargo.args(["bench", "--quiet", "--package", "mpesa-fw", "--bench", "figures", "--"]);
     match part {
@@ -115,6 +134,9 @@ fn figures(part: Part, object: &PathBuf, quick: bool) -> Result<String> {
             cargo.arg("wire").arg("--object").arg(object);
             if quick {
                 cargo.args(["--rounds", "11", "--packets", "100000"]);
+            }
+            if arguments.is_kept() {
+                cargo.arg("--plot").arg(process::workspace().join(PLOT));
             }
         }
         Part::Load => {

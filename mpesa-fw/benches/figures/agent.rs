@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use testbed::{Firewall, Host, Network, Started, place};
 
 use crate::{
+    memory,
     sample::{Sample, within},
     sets::{PrefixSet, Spread},
 };
@@ -38,7 +39,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let host = network.add(place::CALLBACK_HOST)?;
     reloads(&network, &host, arguments.reloads)?;
     println!();
-    weight(&network, &host, arguments)
+    weight(&network, &host, arguments)?;
+    println!();
+    memory::table(&network, &network.add(place::INTRANET)?, BINARY)
 }
 
 /// From the start of `mpesa-fw reload` to its end.
@@ -52,13 +55,12 @@ fn reloads(network: &Network, host: &Host, times: usize) -> Result<()> {
             eprintln!("{times} reloads of {prefixes} prefixes, {spread}");
             let firewall = Firewall::new(network, &host.namespace, BINARY)?;
             let sets = [PrefixSet::new(true, spread, prefixes), PrefixSet::new(true, spread, prefixes - 1)];
-            let feeds = sets.map(|set| feed(&set));
-            write_rules(&firewall, &feeds[0])?;
+            write_rules(&firewall, &sets[0])?;
             let agent = firewall.start(&[])?;
             let mut sample = Sample::new();
             for turn in 0..times {
                 // Another policy each time, so that there is something to change.
-                write_rules(&firewall, &feeds[(turn + 1) % 2])?;
+                write_rules(&firewall, &sets[(turn + 1) % 2])?;
                 let mut command = firewall.ask_command(["reload"]);
                 let begin = Instant::now();
                 let output = command.output().context("run mpesa-fw reload")?;
@@ -126,8 +128,9 @@ fn feed(set: &PrefixSet) -> String {
     })
 }
 
-fn write_rules(firewall: &Firewall<'_>, feed: &str) -> Result<()> {
-    firewall.write("feed.netset", feed)?;
+/// The policy of the bench, with this set.
+pub(crate) fn write_rules(firewall: &Firewall<'_>, set: &PrefixSet) -> Result<()> {
+    firewall.write("feed.netset", &feed(set))?;
     firewall.policy(crate::datapath::RULES)
 }
 

@@ -13,12 +13,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _};
 use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error as TlsError, SignatureScheme};
-use tokio_rustls::TlsConnector;
 
 use crate::sample::Sample;
 
@@ -103,7 +103,8 @@ struct Caller {
 
 impl Caller {
     fn new(server: SocketAddr, certificate: &Path) -> Result<Self> {
-        let certificate = CertificateDer::from_pem_file(certificate).map_err(|error| anyhow!("the certificate: {error}"))?;
+        let certificate = CertificateDer::from_pem_file(certificate)
+            .map_err(|error| anyhow!("the certificate: {error}"))?;
         let provider = Arc::new(ring::default_provider());
         let pinned = Arc::new(Pinned { certificate, provider: Arc::clone(&provider) });
         let mut tls = ClientConfig::builder_with_provider(provider)

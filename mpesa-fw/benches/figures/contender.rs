@@ -11,7 +11,7 @@ use testbed::{Firewall, Host, Network, Place, Started, ok, run};
 
 use crate::{flood, rules};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_mpesa-fw");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_mpesa-fw");
 
 /// What guards a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,9 +120,7 @@ impl Guarded {
 
     /// Packets that the host's interface has received, whatever became of them.
     pub(crate) fn received(&self) -> Result<u64> {
-        let said = ok(
-            self.host.namespace.command("ip").args(["-s", "-j", "link", "show", Host::INTERFACE]),
-        )?;
+        let said = ok(self.host.namespace.command("ip").args(["-s", "-j", "link", "show", Host::INTERFACE]))?;
         let said: serde_json::Value = serde_json::from_str(&said).context("ip -j")?;
         said[0]["stats64"]["rx"]["packets"].as_u64().context("received packets of `ip -s -j link`")
     }
@@ -140,9 +138,11 @@ fn lines(callers: &[String]) -> String {
 }
 
 /// A place in benchmarking space (RFC 2544).
-fn place(number: u8) -> Result<Place> {
-    const NAMES: [&str; 12] =
-        ["rated-0", "rated-1", "rated-2", "rated-3", "rated-4", "rated-5", "rated-6", "rated-7", "rated-8", "rated-9", "rated-10", "rated-11"];
+pub(crate) fn place(number: u8) -> Result<Place> {
+    const NAMES: [&str; 12] = [
+        "rated-0", "rated-1", "rated-2", "rated-3", "rated-4", "rated-5", "rated-6", "rated-7", "rated-8",
+        "rated-9", "rated-10", "rated-11",
+    ];
     let name = NAMES.get(usize::from(number)).context("too many hosts")?;
     let subnet = 0x1000 + u16::from(number);
     Ok(Place {

@@ -27,21 +27,9 @@ pub(crate) fn first() -> Result<usize> {
 /// # Errors
 /// The kernel refuses.
 pub(crate) fn stay_on(cpu: usize) -> Result<()> {
-    set(0, cpu)
-}
-
-/// Keeps a process of one thread there; threads that it has already are not moved.
-///
-/// # Errors
-/// It is gone.
-pub(crate) fn keep_on(pid: u32, cpu: usize) -> Result<()> {
-    set(pid.cast_signed(), cpu)
-}
-
-fn set(pid: i32, cpu: usize) -> Result<()> {
     let mut cpus = CpuSet::new();
     cpus.set(cpu)?;
-    sched_setaffinity(Pid::from_raw(pid), &cpus).with_context(|| format!("stay on CPU {cpu}"))
+    sched_setaffinity(Pid::from_raw(0), &cpus).with_context(|| format!("stay on CPU {cpu}"))
 }
 
 fn allowed() -> Result<Vec<usize>> {

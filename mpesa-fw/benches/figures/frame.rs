@@ -45,7 +45,8 @@ impl Frame {
     pub(crate) fn first_fragment(host: &Host, port: u16) -> Result<Self> {
         const PAYLOAD: usize = 64;
         let udp = [[0, 0], port.to_be_bytes(), (1000_u16).to_be_bytes(), [0, 0]].concat();
-        let mut ip = Ipv4Header::new((8 + PAYLOAD) as u16, 64, IpNumber::UDP, [0; 4], host.place.v4.octets())?;
+        let mut ip =
+            Ipv4Header::new((8 + PAYLOAD) as u16, 64, IpNumber::UDP, [0; 4], host.place.v4.octets())?;
         ip.dont_fragment = false;
         ip.more_fragments = true;
         ip.fragment_offset = IpFragOffset::ZERO;

@@ -19,7 +19,7 @@ use crate::{
     cpu,
     flood::{Flood, Orders, Sent},
     frame::Frame,
-    rules,
+    full, rules,
     sample::{Sample, within},
 };
 
@@ -65,7 +65,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     sink_replies(&network)?;
     let certificate = Certificate::new(network.scratch.path(), &[NAME])?;
     let mut all = Vec::new();
-    for (number, contender) in [Contender::Firewall, Contender::Netdev, Contender::Nothing].into_iter().enumerate() {
+    for (number, contender) in
+        [Contender::Firewall, Contender::Netdev, Contender::Nothing].into_iter().enumerate()
+    {
         let guarded =
             Guarded::new(&network, number as u8, contender, &rules::callers(12)?, &arguments.object)?;
         all.push(Loaded::new(&network, guarded, &certificate, arguments)?);
@@ -87,7 +89,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             weight(&network, &guarded.host, agent, flood, last)?;
         }
     }
-    Ok(())
+    println!();
+    let seconds = Duration::from_secs(arguments.seconds);
+    full::table(&network, &safaricom, &certificate, &arguments.object, seconds, last)
 }
 
 /// Answers to forged sources end at the router, without a word; only the real sender has a host, which resets what it has
@@ -103,8 +107,17 @@ fn sink_replies(network: &Network) -> Result<()> {
 }
 
 impl Loaded {
-    fn new(network: &Network, guarded: Guarded, certificate: &Certificate, arguments: &Arguments) -> Result<Self> {
-        let site = Site { port: PORT, certificate: Some(certificate), body: r#"{"ResultCode":0,"ResultDesc":"Accepted"}"# };
+    fn new(
+        network: &Network,
+        guarded: Guarded,
+        certificate: &Certificate,
+        arguments: &Arguments,
+    ) -> Result<Self> {
+        let site = Site {
+            port: PORT,
+            certificate: Some(certificate),
+            body: r#"{"ResultCode":0,"ResultDesc":"Accepted"}"#,
+        };
         let name = format!("nginx-{}", guarded.host.place.name);
         let server = Nginx::start(&guarded.host.namespace, network.scratch.path(), &name, &[site])?;
         let orders = Orders { rate: Some(arguments.rate), share: SHARE, allowed: rules::safaricom()? };
@@ -156,7 +169,12 @@ impl Loaded {
 }
 
 /// Does something while the flood is on its way; it has begun before, and ends after.
-fn flooding<T: Send>(network: &Network, flood: &mut Flood, cpu: usize, work: impl FnOnce() -> T) -> Result<T> {
+pub(crate) fn flooding<T: Send>(
+    network: &Network,
+    flood: &mut Flood,
+    cpu: usize,
+    work: impl FnOnce() -> T,
+) -> Result<T> {
     /// Until the first packets have come and queues are as full as they get.
     const BEGINNING: Duration = Duration::from_millis(200);
     let end = AtomicBool::new(false);
@@ -176,7 +194,9 @@ fn flooding<T: Send>(network: &Network, flood: &mut Flood, cpu: usize, work: imp
 }
 
 fn table(all: &[Loaded]) {
-    println!("| guarded by | | denied, kpps | forged SYNs, kpps | callbacks | lost | new connection: p50, ms | p99 | max | kept connection: p50, ms | p99 | max |");
+    println!(
+        "| guarded by | | denied, kpps | forged SYNs, kpps | callbacks | lost | new connection: p50, ms | p99 | max | kept connection: p50, ms | p99 | max |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
     for loaded in all {
         let seconds = loaded.flooded.as_secs_f64();
@@ -184,7 +204,13 @@ fn table(all: &[Loaded]) {
         let is_ours = loaded.guarded.contender == Contender::Firewall;
         row(loaded, "quiet", ["0".into(), "0".into()], &loaded.quiet, None);
         let most = is_ours.then_some(&loaded.quiet);
-        row(loaded, "under load", [kpps(loaded.sent.any), kpps(loaded.sent.allowed)], &loaded.under_load, most);
+        row(
+            loaded,
+            "under load",
+            [kpps(loaded.sent.any), kpps(loaded.sent.allowed)],
+            &loaded.under_load,
+            most,
+        );
     }
     for loaded in all {
         if let Some(why) = &loaded.under_load.why {
@@ -194,8 +220,17 @@ fn table(all: &[Loaded]) {
 }
 
 /// `quiet`: what this is held against.
-fn row(loaded: &Loaded, when: &str, [denied, forged]: [String; 2], outcome: &Outcome, quiet: Option<&Outcome>) {
-    let lost = quiet.map_or_else(|| outcome.lost.to_string(), |_| format!("{} (at most {})", outcome.lost, within(outcome.lost as f64, 0.0)));
+fn row(
+    loaded: &Loaded,
+    when: &str,
+    [denied, forged]: [String; 2],
+    outcome: &Outcome,
+    quiet: Option<&Outcome>,
+) {
+    let lost = quiet.map_or_else(
+        || outcome.lost.to_string(),
+        |_| format!("{} (at most {})", outcome.lost, within(outcome.lost as f64, 0.0)),
+    );
     let latency = |sample: &Sample, quiet: Option<&Sample>| {
         let p99 = sample.percentile(99.0);
         let most = quiet.map_or_else(String::new, |quiet| {
@@ -243,7 +278,9 @@ fn weight(network: &Network, host: &Host, agent: &Agent, flood: &mut Flood, cpu:
     println!("|---|---|---|");
     println!("| processor time, % of one CPU | {:.2} | {:.2} |", quiet.0, flooded.0);
     println!("| resident, MB | {:.1} | {:.1} |", quiet.2, flooded.2);
-    let scrape = |sample: &Sample| format!("{:.1} / {:.1} / {:.1}", sample.percentile(50.0), sample.percentile(99.0), sample.max());
+    let scrape = |sample: &Sample| {
+        format!("{:.1} / {:.1} / {:.1}", sample.percentile(50.0), sample.percentile(99.0), sample.max())
+    };
     println!("| scrape of /metrics, ms: p50 / p99 / max | {} | {} |", scrape(&quiet.1), scrape(&flooded.1));
     Ok(())
 }

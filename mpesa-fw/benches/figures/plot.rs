@@ -37,8 +37,11 @@ impl Plot {
     fn try_draw(&self, path: &Path) -> Result<()> {
         let points = || self.lines.iter().flat_map(|line| &line.points).copied();
         let most = |of: fn(&(f64, f64)) -> f64| points().map(|point| of(&point)).fold(f64::NAN, f64::max);
-        let (left, right, top) =
-            (points().map(|point| point.0).fold(f64::NAN, f64::min), most(|point| point.0), most(|point| point.1));
+        let (left, right, top) = (
+            points().map(|point| point.0).fold(f64::NAN, f64::min),
+            most(|point| point.0),
+            most(|point| point.1),
+        );
         anyhow::ensure!(left > 0.0 && left < right && top > 0.0, "no points");
 
         let root = SVGBackend::new(path, SIZE).into_drawing_area();

@@ -48,9 +48,11 @@ struct Rated {
 
 /// Rates all of them.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    ensure!(is_installed("perf"), "perf is not there (Debian: linux-perf)");
     let network = Network::new()?;
     let mut all = contenders(&network, arguments)?;
-    cpu::stay_on(cpu::last()?)?;
+    let cpu = cpu::last()?;
+    cpu::stay_on(cpu)?;
     network.router.inside(|| rounds(&mut all, arguments))?;
     for rated in &mut all {
         count(rated)?;
@@ -62,7 +64,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     println!();
     for rated in &mut all {
         if let Some(agent) = &rated.guarded.agent {
-            return calls::table(&network, &agent.bpffs, &mut rated.flood);
+            return calls::table(&network, &agent.bpffs, &mut rated.flood, cpu);
         }
     }
     bail!("mpesa-fw is none of the contenders")
@@ -71,7 +73,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 fn contenders(network: &Network, arguments: &Arguments) -> Result<Vec<Rated>> {
     let mut wanted = vec![(Contender::Bare, 0)];
     for size in SIZES {
-        wanted.extend([Contender::Firewall, Contender::Netdev, Contender::Input].map(|contender| (contender, size)));
+        wanted.extend(
+            [Contender::Firewall, Contender::Netdev, Contender::Input].map(|contender| (contender, size)),
+        );
     }
     if is_installed("xdp-filter") {
         wanted.push((Contender::XdpFilter, SIZES[0]));
@@ -117,7 +121,9 @@ fn count(rated: &mut Rated) -> Result<()> {
 }
 
 fn table(all: &[Rated]) {
-    println!("| prefixes | who denies | ns a packet, sent and denied | Mpps | rate over a bare drop's | ns over a bare drop | mpesa-fw is so many times quicker |");
+    println!(
+        "| prefixes | who denies | ns a packet, sent and denied | Mpps | rate over a bare drop's | ns over a bare drop | mpesa-fw is so many times quicker |"
+    );
     println!("|---|---|---|---|---|---|---|");
     let bare = &all[0].sample;
     let over_bare: BTreeMap<usize, f64> = all
