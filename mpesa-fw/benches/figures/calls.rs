@@ -1,42 +1,30 @@
 //! Which functions of the kernel the ingress program calls, listed from the loaded program, and which of them a packet that
-//! it denies comes by: the CPU is sampled while nothing else arrives. (The function tracer would count them; virtual
-//! machines and locked down kernels refuse it.)
+//! it denies comes by: the CPU is sampled while that very program denies. (The function tracer would count them; some
+//! kernels refuse it, as that of the machine on which this was written.)
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use nix::sys::signal::Signal;
-use testbed::{Network, Process, holds, ok};
+use testbed::{Network, ok};
 
-use crate::flood::Flood;
+use crate::frame::Frame;
 
-/// Denied packets a call of the generator.
-const PACKETS: u32 = 1_000_000;
-/// For how long they are sent.
-const LONG: Duration = Duration::from_secs(4);
+/// Denied packets.
+const PACKETS: u32 = 50_000_000;
 /// Samples a second; no divisor of anything that happens regularly.
 const FREQUENCY: &str = "4999";
-const PATIENCE: Duration = Duration::from_secs(20);
-/// Samples of a thousand in the program that a helper may have and still pass for none: about 1,000 packets in a million
-/// are sent an event or refill the bucket.
+/// Samples of a thousand in the program that helpers may have and still pass for none: the bucket is filled again about once a
+/// second, and then 64 events are sent.
 const FEW: f64 = 2.0;
 
-/// Prints them. The sender runs on `cpu` already.
-pub(crate) fn table(network: &Network, bpffs: &Path, flood: &mut Flood, cpu: usize) -> Result<()> {
-    let listed = listed(bpffs)?;
-    let samples = samples(network.scratch.path(), cpu, || {
-        network.router.inside(|| {
-            let begin = Instant::now();
-            while begin.elapsed() < LONG {
-                flood.send(PACKETS)?;
-            }
-            Ok(())
-        })
-    })?;
+/// Prints them, for packets like this one, from a source that is denied.
+pub(crate) fn table(network: &Network, bpffs: &Path, frame: &Frame) -> Result<()> {
+    let program = pinned(bpffs)?;
+    let listed = listed(&program)?;
+    let samples = samples(network.scratch.path(), &program, frame)?;
     let own: u64 =
         samples.iter().filter(|(name, _)| name.contains("_ingress_xdp")).map(|(_, count)| count).sum();
     ensure!(own > 100, "the program was seen in {own} samples of {}", samples.values().sum::<u64>());
@@ -53,8 +41,8 @@ pub(crate) fn table(network: &Network, bpffs: &Path, flood: &mut Flood, cpu: usi
     println!("| (functions of its own) | {} | |", listed.own);
     let share = seen as f64 / own as f64 * 1e3;
     println!(
-        "\n{} instructions, {} places that call a helper which is not inlined. Denied packets spend {share:.1} thousandths of the \
-         program's time in them (none of them is on the deny path: {}).",
+        "\n{} instructions, {} places that call a helper which is not inlined. {PACKETS} denied packets spent {share:.1} \
+         thousandths of the program's time in them (none of them is on the deny path: {}).",
         listed.instructions,
         listed.kernel.values().sum::<usize>(),
         if share <= FEW { "met" } else { "**missed**" }
@@ -72,8 +60,8 @@ struct Listed {
 }
 
 /// `bpftool prog dump xlated`: what the verifier has inlined is no call there any more.
-fn listed(bpffs: &Path) -> Result<Listed> {
-    let dump = ok(Command::new("bpftool").args(["prog", "dump", "xlated", "pinned"]).arg(pinned(bpffs)?))?;
+fn listed(program: &Path) -> Result<Listed> {
+    let dump = ok(Command::new("bpftool").args(["prog", "dump", "xlated", "pinned"]).arg(program))?;
     let mut listed = Listed { instructions: 0, kernel: BTreeMap::new(), own: 0 };
     for line in dump.lines() {
         // `  12: (85) call bpf_name#1234`, or of a function of its own `call pc+12#bpf_prog_…_F`.
@@ -110,21 +98,17 @@ pub(crate) fn pinned(bpffs: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Where the CPU was, by function, while `work` ran: samples of the kernel's clock.
-fn samples(directory: &Path, cpu: usize, work: impl FnOnce() -> Result<()>) -> Result<BTreeMap<String, u64>> {
-    let data = directory.join("perf.data");
+/// Where the CPU was, by function, while the program was given that frame again and again.
+fn samples(directory: &Path, program: &Path, frame: &Frame) -> Result<BTreeMap<String, u64>> {
+    let (data, packet) = (directory.join("perf.data"), directory.join("denied.bin"));
+    fs::write(&packet, frame.from([41, 2, 3, 5])).with_context(|| format!("write {}", packet.display()))?;
     let mut perf = Command::new("perf");
-    perf.args(["record", "--quiet", "--event", "cpu-clock", "--freq", FREQUENCY, "--cpu", &cpu.to_string()]);
-    perf.arg("--output").arg(&data);
-    let mut recorder = Process::spawn(perf, "perf", directory).context("perf (Debian: linux-perf)")?;
-    holds("perf to begin", PATIENCE, || data.exists() || !recorder.running())?;
-    let worked = work();
-    // It writes its file when it is interrupted; if it has ended before, the file is not there.
-    let _ = recorder.signal(Signal::SIGINT);
-    recorder.wait(PATIENCE)?;
-    worked?;
-    let script = ok(Command::new("perf").args(["script", "--fields", "ip,sym", "--input"]).arg(&data))
-        .with_context(|| format!("perf recorded nothing: {}", recorder.log()))?;
+    perf.args(["record", "--quiet", "--event", "cpu-clock", "--freq", FREQUENCY, "--output"]).arg(&data);
+    perf.args(["--", "bpftool", "prog", "run", "pinned"]).arg(program);
+    perf.arg("data_in").arg(&packet).args(["repeat", &PACKETS.to_string()]);
+    let said = ok(&mut perf)?;
+    ensure!(said.contains("Return value: 1,"), "the packet is not dropped: {said}");
+    let script = ok(Command::new("perf").args(["script", "--fields", "ip,sym", "--input"]).arg(&data))?;
     let mut samples = BTreeMap::new();
     for line in script.lines() {
         // `  ffffffff8150c500 bpf_name`

@@ -41,6 +41,13 @@ impl Frame {
         })
     }
 
+    /// The bytes, from that source; its checksums are not made.
+    pub(crate) fn from(&self, source: [u8; 4]) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        bytes[26..30].copy_from_slice(&source);
+        bytes
+    }
+
     /// The first fragment of a UDP packet to a port, of a random port and identification; the rest never comes.
     pub(crate) fn first_fragment(host: &Host, port: u16) -> Result<Self> {
         const PAYLOAD: usize = 64;

@@ -51,8 +51,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     ensure!(is_installed("perf"), "perf is not there (Debian: linux-perf)");
     let network = Network::new()?;
     let mut all = contenders(&network, arguments)?;
-    let cpu = cpu::last()?;
-    cpu::stay_on(cpu)?;
+    cpu::stay_on(cpu::last()?)?;
     network.router.inside(|| rounds(&mut all, arguments))?;
     for rated in &mut all {
         count(rated)?;
@@ -62,9 +61,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         plot(&all).draw(path)?;
     }
     println!();
-    for rated in &mut all {
-        if let Some(agent) = &rated.guarded.agent {
-            return calls::table(&network, &agent.bpffs, &mut rated.flood, cpu);
+    for Rated { guarded, .. } in &all {
+        if let Some(agent) = &guarded.agent {
+            return calls::table(&network, &agent.bpffs, &Frame::syn(&guarded.host, PORT)?);
         }
     }
     bail!("mpesa-fw is none of the contenders")
