@@ -41,8 +41,8 @@ impl Frame {
         })
     }
 
-    /// The bytes, from that source; its checksums are not made.
-    pub(crate) fn from(&self, source: [u8; 4]) -> Vec<u8> {
+    /// The bytes with that source; the checksums are not made.
+    pub(crate) fn with_source(&self, source: [u8; 4]) -> Vec<u8> {
         let mut bytes = self.bytes.clone();
         bytes[26..30].copy_from_slice(&source);
         bytes
