@@ -122,9 +122,8 @@ impl Namespace {
             .inside(|| TcpStream::connect_timeout(&address, patience))
             .with_context(|| format!("could not connect to {address}"))?;
         stream.set_read_timeout(Some(patience)).context("no read timeout")?;
-        // In one piece: the second of several waits for the acknowledgement of the first, 40 ms.
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).context("could not ask")?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")
+            .context("could not ask")?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).with_context(|| format!("no whole answer from {address}{path}"))?;
         let answer = String::from_utf8_lossy(&answer).into_owned();

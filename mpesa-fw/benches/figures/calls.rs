@@ -101,7 +101,8 @@ pub(crate) fn pinned(bpffs: &Path) -> Result<PathBuf> {
 /// Where the CPU was, by function, while the program was given that frame again and again.
 fn samples(directory: &Path, program: &Path, frame: &Frame) -> Result<BTreeMap<String, u64>> {
     let (data, packet) = (directory.join("perf.data"), directory.join("denied.bin"));
-    fs::write(&packet, frame.with_source([41, 2, 3, 5])).with_context(|| format!("write {}", packet.display()))?;
+    fs::write(&packet, frame.with_source([41, 2, 3, 5]))
+        .with_context(|| format!("write {}", packet.display()))?;
     let mut perf = Command::new("perf");
     perf.args(["record", "--quiet", "--event", "cpu-clock", "--freq", FREQUENCY, "--output"]).arg(&data);
     perf.args(["--", "bpftool", "prog", "run", "pinned"]).arg(program);

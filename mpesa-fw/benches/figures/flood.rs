@@ -16,9 +16,12 @@ use crate::frame::Frame;
 
 /// Frames that are sent before the receiver has its turn.
 const BATCH: u32 = 64;
-/// Frames a call where the rate is bounded, those included that are not due: a quarter of a second and more, because nothing
-/// is sent from call to call for two ticks.
-const CALL: u32 = 4_000_000;
+/// How long a call should take where the rate is bounded: nothing is sent from call to call for two ticks, and the end of the
+/// work is noticed between calls only.
+const CALL: Duration = Duration::from_millis(200);
+/// Frames of the first call, and the most; those that are not due count too.
+const FRAMES: (u32, u32) = (20_000, 8_000_000);
+
 /// How much delay is made up for: at 1.2 million a second, no burst of more than 240 frames.
 const ARREARS: Duration = Duration::from_micros(200);
 
@@ -125,8 +128,12 @@ impl Flood {
 
     /// Sends at the rate ordered until `end` says so.
     pub(crate) fn send_until(&mut self, mut end: impl FnMut() -> bool) -> Result<()> {
+        let (mut frames, most) = FRAMES;
         while !end() {
-            self.send(CALL)?;
+            // As many as at the pace of the last call; that of the first may be far off.
+            let each = self.send(frames)?.max(Duration::from_nanos(1));
+            let fitting = u32::try_from(CALL.as_nanos() / each.as_nanos()).unwrap_or(most);
+            frames = fitting.clamp(FRAMES.0, most);
         }
         Ok(())
     }

@@ -252,7 +252,9 @@ fn row(
 fn weight(network: &Network, host: &Host, agent: &Agent, flood: &mut Flood, cpu: usize) -> Result<()> {
     /// Without scrapes.
     const WATCHED: Duration = Duration::from_secs(8);
-    const SCRAPES: u32 = 100;
+    const SCRAPES: u32 = 50;
+    /// More than the agent's own pause between two looks at the kernel.
+    const APART: Duration = Duration::from_millis(150);
     let scrapes = || -> Result<Sample> {
         let mut sample = Sample::new();
         for _ in 0..SCRAPES {
@@ -260,7 +262,7 @@ fn weight(network: &Network, host: &Host, agent: &Agent, flood: &mut Flood, cpu:
             let (status, _) = host.namespace.get(testbed::Firewall::METRICS, "/metrics")?;
             ensure!(status == 200, "/metrics answers {status}");
             sample.push(begin.elapsed().as_secs_f64() * 1e3);
-            thread::sleep(Duration::from_millis(20));
+            thread::sleep(APART);
         }
         Ok(sample)
     };
