@@ -32,11 +32,19 @@ struct Text {
     lines: Vec<String>,
 }
 
+/// Findings of each severity that are shown; the others are counted. Nobody reads more, and a file of a megabyte can
+/// have half a million.
+const SHOWN: usize = 200;
+
 /// Findings so far.
 #[derive(Default)]
 pub(super) struct Report {
     texts: Vec<Text>,
     findings: Vec<(usize, Finding)>,
+    /// By severity.
+    counts: [usize; 2],
+    /// One that is not shown.
+    spare: Option<Finding>,
 }
 
 impl Report {
@@ -63,18 +71,32 @@ impl Report {
 
     fn push(&mut self, severity: Severity, at: Span, message: String) -> &mut Finding {
         let text = &self.texts[at.file];
-        let finding = Finding {
+        let mut finding = Finding {
             severity,
             message: shortened(message),
             file: text.path.clone(),
             line: at.line,
             column: at.column,
             width: at.width,
-            text: at.line.checked_sub(1).and_then(|index| text.lines.get(index)).cloned(),
+            text: None,
             hint: None,
+            text_column: 0,
         };
+        let is_shown = self.has_room(severity);
+        self.counts[severity as usize] += 1;
+        if !is_shown {
+            return self.spare.insert(finding);
+        }
+        if let Some(line) = at.line.checked_sub(1).and_then(|index| text.lines.get(index)) {
+            finding.show(line);
+        }
         self.findings.push((at.file, finding));
         &mut self.findings.last_mut().expect("it was pushed a line above").1
+    }
+
+    /// Whether another finding would be shown: a hint that takes long to find is not looked for in vain.
+    pub(super) fn has_room(&self, severity: Severity) -> bool {
+        self.counts[severity as usize] < SHOWN
     }
 
     /// Where a rule or set of the model stands.
@@ -91,6 +113,17 @@ impl Report {
     pub(super) fn span(&self, at: &Location, text: &str) -> Span {
         let file = self.texts.iter().position(|known| known.path == at.file).unwrap_or(0);
         Span { file, line: at.line, column: at.column, width: text.chars().count() }
+    }
+
+    /// A span, or where its line is behind the last one the end of that.
+    pub(super) fn within(&self, at: Span) -> Span {
+        let lines = &self.texts[at.file].lines;
+        match lines.last() {
+            Some(last) if at.line > lines.len() => {
+                Span { line: lines.len(), column: last.chars().count() + 1, ..at }
+            }
+            Some(_) | None => at,
+        }
     }
 
     /// What stands at the beginning of a span.
@@ -110,14 +143,27 @@ impl Report {
     /// All errors, if there is one; then the warnings are left out, for mending may change them.
     pub(super) fn finish(mut self) -> Result<Vec<Finding>, PolicyErrors> {
         self.findings.sort_by_key(|(file, finding)| (*file, finding.line, finding.column));
+        self.count(Severity::Error);
+        self.count(Severity::Warning);
         let findings = self.findings.into_iter().map(|(_, finding)| finding);
         let (errors, warnings): (Vec<_>, Vec<_>) =
             findings.partition(|finding| finding.severity == Severity::Error);
         if errors.is_empty() { Ok(warnings) } else { Err(PolicyErrors { findings: errors }) }
     }
 
+    /// Says how many there are where not all are shown.
+    fn count(&mut self, severity: Severity) {
+        let count = self.counts[severity as usize];
+        if count > SHOWN {
+            let Some(file) = self.findings.last().map(|(file, _)| *file) else { return };
+            self.counts[severity as usize] = 0;
+            let what = format!("there are {count} {}s, of which {SHOWN} are shown", severity.label());
+            self.push(severity, Span::whole(file), what);
+        }
+    }
+
     /// Whether there is an error yet.
     pub(super) fn has_errors(&self) -> bool {
-        self.findings.iter().any(|(_, finding)| finding.severity == Severity::Error)
+        self.counts[Severity::Error as usize] > 0
     }
 }

@@ -173,7 +173,7 @@ fn prefix(node: &Node, report: &mut Report) -> Option<IpNet> {
     match prefix::parse(text) {
         Ok(prefix) => Some(prefix),
         Err(invalid) => {
-            report.error(node.span, invalid.message).hint = invalid.hint;
+            report.error(node.span, invalid.message).hint_if_any(invalid.hint);
             None
         }
     }
