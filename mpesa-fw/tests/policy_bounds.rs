@@ -131,10 +131,10 @@ fn a_set_file_of_one_line_and_one_of_a_million_errors() {
     assert!(found.iter().any(|error| error.message.contains("1000000 lines")), "{}", found[0]);
 }
 
-/// libyaml-like parsers put the end of a text on the line behind it.
+/// The YAML parser puts the end of a text on the line behind it.
 #[test]
 fn what_is_missing_at_the_end_is_missed_where_the_text_ends() {
     let found = findings(&format!("{HEAD}sets: {{ a: [10.0.0.1"), b"");
-    assert_eq!((found[0].line, found[0].column), (3, 20), "{}", found[0]);
+    assert_eq!((found[0].line, found[0].column), (3, 21), "{}", found[0]);
     assert!(found[0].text.is_some());
 }
