@@ -98,6 +98,9 @@ async fn serve(options: Options, metrics: SocketAddr, caller: Option<SshConnecti
                 return Ok(());
             }
             _ = hang_up.recv() => {
+                tracing::info!(
+                    "reload by signal: whose SSH connection is to be kept is not known (`mpesa-fw reload` knows)"
+                );
                 let agent = Arc::clone(&agent);
                 // Its result is in the log and in the metrics.
                 tasks.spawn(async move { drop(agent.reload(ReloadRequest::default()).await) });
