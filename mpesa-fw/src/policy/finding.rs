@@ -54,6 +54,21 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// About a file as a whole.
+    pub(super) const fn whole(severity: Severity, file: PathBuf, message: String, hint: String) -> Self {
+        Self {
+            severity,
+            message,
+            file,
+            line: 0,
+            column: 0,
+            width: 0,
+            text: None,
+            hint: Some(hint),
+            text_column: 0,
+        }
+    }
+
     /// Says what to do.
     pub(super) fn hint(&mut self, hint: impl Into<String>) {
         self.hint = Some(shortened(hint.into()));
@@ -146,11 +161,13 @@ impl Display for Printable<'_> {
     }
 }
 
-/// Why a policy was not loaded: every error of every file of it, in the order of the files. `Display` renders them all.
+/// Why a policy was not loaded: the errors of every file of it, in the order of the files. `Display` renders them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
 pub struct PolicyErrors {
-    /// At least one; all of them errors.
+    /// At least one; all of them errors. Where there are too many to show, the last one says how many more there are.
     pub findings: Vec<Finding>,
+    /// Errors that there are, shown or not.
+    pub total: usize,
 }
 
 impl Display for PolicyErrors {
@@ -158,7 +175,7 @@ impl Display for PolicyErrors {
         for finding in &self.findings {
             write!(f, "{finding}\n\n")?;
         }
-        match self.findings.len() {
+        match self.total {
             1 => write!(f, "1 error; nothing was loaded"),
             n => write!(f, "{n} errors; nothing was loaded"),
         }

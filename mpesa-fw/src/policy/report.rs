@@ -137,29 +137,33 @@ impl Report {
         format!("{}:{}", Printable(&self.texts[at.file].path.to_string_lossy()), at.line)
     }
 
-    /// The warnings.
+    /// The warnings, and how many there are, shown or not.
     ///
     /// # Errors
     /// All errors, if there is one; then the warnings are left out, for mending may change them.
-    pub(super) fn finish(mut self) -> Result<Vec<Finding>, PolicyErrors> {
+    pub(super) fn finish(mut self) -> Result<(Vec<Finding>, usize), PolicyErrors> {
         self.findings.sort_by_key(|(file, finding)| (*file, finding.line, finding.column));
-        self.count(Severity::Error);
-        self.count(Severity::Warning);
-        let findings = self.findings.into_iter().map(|(_, finding)| finding);
-        let (errors, warnings): (Vec<_>, Vec<_>) =
-            findings.partition(|finding| finding.severity == Severity::Error);
-        if errors.is_empty() { Ok(warnings) } else { Err(PolicyErrors { findings: errors }) }
+        let (errors, warnings) = (self.take(Severity::Error), self.take(Severity::Warning));
+        let total = |severity| self.counts[severity as usize];
+        match total(Severity::Error) {
+            0 => Ok((warnings, total(Severity::Warning))),
+            total => Err(PolicyErrors { findings: errors, total }),
+        }
     }
 
-    /// Says how many there are where not all are shown.
-    fn count(&mut self, severity: Severity) {
-        let count = self.counts[severity as usize];
-        if count > SHOWN {
-            let Some(file) = self.findings.last().map(|(file, _)| *file) else { return };
-            self.counts[severity as usize] = 0;
-            let what = format!("there are {count} {}s, of which {SHOWN} are shown", severity.label());
-            self.push(severity, Span::whole(file), what);
+    /// The findings of one severity; where there are more of them than are shown the last one says how many.
+    fn take(&mut self, severity: Severity) -> Vec<Finding> {
+        let of = |(_, finding): &mut (usize, Finding)| finding.severity == severity;
+        let mut findings: Vec<Finding> =
+            self.findings.extract_if(.., of).map(|(_, finding)| finding).collect();
+        let more = self.counts[severity as usize] - findings.len();
+        if let (Some(last), 1..) = (findings.last(), more) {
+            let plural = if more == 1 { "" } else { "s" };
+            let message = format!("and {more} more {}{plural}, not shown", severity.label());
+            let hint = format!("the first {SHOWN} that were found are shown: mend them and look again");
+            findings.push(Finding::whole(severity, last.file.clone(), message, hint));
         }
+        findings
     }
 
     /// Whether there is an error yet.

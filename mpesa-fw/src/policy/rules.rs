@@ -31,7 +31,7 @@ pub(super) fn services(node: &Node, sets: &mut Sets, report: &mut Report) -> Vec
     too_many(nodes, "services", report);
     let mut names = BTreeMap::new();
     let mut services = Vec::with_capacity(nodes.len());
-    for node in nodes.iter().take(RULES) {
+    for node in nodes {
         let Some(rule) = Fields::open(node, "a service", &SERVICE, report) else {
             continue;
         };
@@ -59,7 +59,7 @@ pub(super) fn destinations(node: &Node, sets: &mut Sets, report: &mut Report) ->
     let mut names = BTreeMap::new();
     let mut hosts = BTreeSet::new();
     let mut destinations = Vec::with_capacity(nodes.len());
-    for node in nodes.iter().take(RULES) {
+    for node in nodes {
         let Some(rule) = Fields::open(node, "a destination", &DESTINATION, report) else {
             continue;
         };
