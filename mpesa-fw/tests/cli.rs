@@ -126,6 +126,37 @@ fn an_invalid_policy_is_exit_1_and_shows_every_mistake() {
 }
 
 #[test]
+fn of_mistakes_that_are_not_shown_the_number_is() {
+    let directory = Directory::new();
+    for (entries, more, total) in [
+        ("x,".repeat(200), None, 200),
+        ("x,".repeat(201), Some("and 1 more error, not shown"), 201),
+        ("x,".repeat(700), Some("and 500 more errors, not shown"), 700),
+    ] {
+        let rules = directory.rules(&CALLBACKS.replace("[safaricom]", &format!("[{entries}]")));
+        let (code, stdout, stderr) = run(&["check", &rules.display().to_string()]);
+        assert_eq!((code, stdout.as_str()), (1, ""));
+        assert_eq!(stderr.contains(&format!("\n\nerror: {}\n", more.unwrap_or("and "))), more.is_some());
+        assert!(stderr.ends_with(&format!("\n\n{total} errors; nothing was loaded\n")), "{stderr}");
+        let (code, json, _) = run(&["check", &rules.display().to_string(), "--format", "json"]);
+        let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        assert_eq!((code, &json["total"]), (1, &total.into()));
+        let said = json["errors"].get(200).map(|last| last["message"].as_str().expect("a sentence"));
+        assert_eq!(said, more);
+    }
+}
+
+#[test]
+fn warnings_that_are_not_shown_change_no_exit_code() {
+    let directory = Directory::new();
+    let unused: String = (0..300).map(|n| format!("  unused-{n}: [192.0.2.1]\n")).collect();
+    let rules = directory.rules(&CALLBACKS.replace("sets:\n", &format!("sets:\n{unused}")));
+    let (code, stdout, stderr) = run(&["check", &rules.display().to_string()]);
+    assert!(stdout.contains(", 300 warnings"), "{stdout}");
+    assert!(code == 0 && stderr.contains("warning: and 100 more warnings, not shown"), "{code} {stderr}");
+}
+
+#[test]
 fn a_file_that_others_can_write_is_refused_unless_told() {
     let directory = Directory::new();
     let rules = directory.rules(CALLBACKS);

@@ -19,6 +19,8 @@ struct Report {
     valid: bool,
     errors: Vec<Finding>,
     warnings: Vec<Finding>,
+    /// Errors, or where there are none warnings, that there are: the lists show 200 and then say how many more.
+    total: usize,
     /// Why a valid policy can't be loaded all the same.
     does_not_fit: Option<String>,
     policy: Option<Summary>,
@@ -45,6 +47,7 @@ pub(super) fn check(arguments: &CheckArguments) -> Result<(), Failure> {
             }
             Report {
                 valid: false,
+                total: errors.total,
                 errors: errors.findings,
                 warnings: Vec::new(),
                 does_not_fit: None,
@@ -58,6 +61,7 @@ pub(super) fn check(arguments: &CheckArguments) -> Result<(), Failure> {
                     valid: true,
                     errors: Vec::new(),
                     warnings: loaded.warnings,
+                    total: loaded.total,
                     does_not_fit: None,
                     policy,
                 }
@@ -68,6 +72,7 @@ pub(super) fn check(arguments: &CheckArguments) -> Result<(), Failure> {
                     valid: false,
                     errors: Vec::new(),
                     warnings: loaded.warnings,
+                    total: loaded.total,
                     does_not_fit,
                     policy: None,
                 }
@@ -84,7 +89,7 @@ pub(super) fn check(arguments: &CheckArguments) -> Result<(), Failure> {
                 eprint_lossy(&format!("error: {why}\n"));
             }
             if let Some(summary) = &report.policy {
-                print(&summary.line(&arguments.file.display().to_string(), report.warnings.len()))?;
+                print(&summary.line(&arguments.file.display().to_string(), report.total))?;
             }
         }
     }

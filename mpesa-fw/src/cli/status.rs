@@ -78,7 +78,7 @@ fn head(text: &mut String, status: &Status, now: OffsetDateTime) {
         text,
         "generation {}{serial}, digest {}, loaded {}, from {}",
         generation.number,
-        &generation.digest[..generation.digest.len().min(12)],
+        generation.digest.chars().take(12).collect::<String>(),
         ago(generation.loaded, now),
         generation.rules.display()
     );

@@ -58,7 +58,8 @@ impl Client {
     /// There is none, or it is no.
     pub fn ask(&self, request: Request) -> Result<Answer, ClientError> {
         let stream = UnixStream::connect(&self.path).map_err(|error| self.not_connected(error))?;
-        let reply = exchange(stream, request).map_err(|error| self.broken(error))?;
+        let reply = patient(&stream).and_then(|()| exchange(&stream, request));
+        let reply = reply.map_err(|error| self.broken(error))?;
         if reply.version != VERSION {
             let why =
                 format!("it speaks version {} of the control socket, this client {VERSION}", reply.version);
@@ -83,9 +84,16 @@ impl Client {
     }
 }
 
-fn exchange(mut stream: UnixStream, request: Request) -> io::Result<Reply> {
+fn patient(stream: &UnixStream) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))
+}
+
+/// Asks over the socket, or what stands in its place: one line is written and one is read.
+///
+/// # Errors
+/// The other side hangs, is gone, or talks nonsense.
+pub fn exchange(mut stream: impl Read + Write, request: Request) -> io::Result<Reply> {
     let mut line = serde_json::to_vec(&Call { version: VERSION, request })?;
     line.push(b'\n');
     stream.write_all(&line)?;

@@ -5,7 +5,7 @@ mod listener;
 mod protocol;
 mod server;
 
-pub use client::{Client, ClientError};
+pub use client::{Client, ClientError, exchange};
 pub use listener::{Listener, ListenerError};
 pub use protocol::{Answer, LINE_LIMIT, Refusal, Reply, Request, VERSION};
-pub use server::serve;
+pub use server::{Answers, attend, serve};

@@ -7,7 +7,7 @@ use nix::{
     unistd::geteuid,
 };
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
     sync::{Semaphore, mpsc},
     task::JoinSet,
@@ -89,15 +89,18 @@ fn may_ask(stream: &UnixStream) -> Result<(), String> {
     Err(format!("user {} (process {}) may not talk to the agent", peer.uid(), peer.pid()))
 }
 
-async fn attend<A: Answers>(
-    mut stream: UnixStream,
+/// Attends to one client, over the socket or what stands in its place: one line is read and one is written.
+///
+/// # Errors
+/// The client hangs, or is gone.
+pub async fn attend<A: Answers>(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
     agent: Arc<A>,
     detached: mpsc::Sender<()>,
 ) -> std::io::Result<()> {
-    let (read, mut write) = stream.split();
     let mut line = Vec::new();
     let limit = LINE_LIMIT as u64 + 1;
-    let mut reader = BufReader::new(read.take(limit));
+    let mut reader = BufReader::new((&mut stream).take(limit));
     timeout(PATIENCE, reader.read_until(b'\n', &mut line)).await??;
     if line.is_empty() {
         return Ok(()); // somebody looked whether an agent answers
@@ -110,8 +113,8 @@ async fn attend<A: Answers>(
     let mut reply = serde_json::to_vec(&Reply { version: VERSION, outcome })?;
     reply.push(b'\n');
     let sent = timeout(PATIENCE, async {
-        write.write_all(&reply).await?;
-        write.shutdown().await
+        stream.write_all(&reply).await?;
+        stream.shutdown().await
     })
     .await;
     if ends {

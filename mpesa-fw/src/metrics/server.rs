@@ -1,7 +1,9 @@
-//! `/metrics`, `/healthz`, `/readyz`. Any local user may ask: a client costs one of a few places for a few seconds, and
-//! the kernel is asked a few times a second at most, so that nobody keeps the agent from its work.
+//! `/metrics`, `/healthz`, `/readyz`. Any local user may ask: a client costs one of a few places for a few seconds, who
+//! says nothing loses it to the next, and the kernel is asked a few times a second at most, so that nobody keeps the agent
+//! from its work or Prometheus from its counts.
 
 use std::{
+    collections::VecDeque,
     future::{Future, pending},
     io,
     net::{SocketAddr, TcpListener},
@@ -63,10 +65,28 @@ impl Shared {
     }
 }
 
-/// Takes a few clients at a time; the others wait in the kernel's queue.
+/// Takes a few clients at a time. Where all places are taken the oldest client loses its own, so that idle connections
+/// don't keep a scrape waiting, however many there are.
 struct Bounded {
     listener: tokio::net::TcpListener,
     places: Arc<Semaphore>,
+    /// To send a client away; the oldest first. Some are gone already.
+    clients: VecDeque<oneshot::Sender<()>>,
+}
+
+impl Bounded {
+    fn new(listener: tokio::net::TcpListener) -> Self {
+        Self { listener, places: Arc::new(Semaphore::new(CLIENTS)), clients: VecDeque::new() }
+    }
+
+    fn make_room(&mut self) {
+        self.clients.retain(|client| !client.is_closed());
+        if self.places.available_permits() == 0
+            && let Some(oldest) = self.clients.pop_front()
+        {
+            let _ = oldest.send(()); // or it has gone meanwhile
+        }
+    }
 }
 
 impl axum::serve::Listener for Bounded {
@@ -74,11 +94,14 @@ impl axum::serve::Listener for Bounded {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Client, SocketAddr) {
+        let (stream, address) = axum::serve::Listener::accept(&mut self.listener).await;
+        self.make_room();
         let Ok(place) = Arc::clone(&self.places).acquire_owned().await else {
             return pending().await; // never closed
         };
-        let (stream, address) = axum::serve::Listener::accept(&mut self.listener).await;
-        (Client { stream, end: Box::pin(sleep(PATIENCE)), _place: place }, address)
+        let (send_away, sent_away) = oneshot::channel();
+        self.clients.push_back(send_away);
+        (Client { stream, end: Box::pin(sleep(PATIENCE)), sent_away, is_over: false, _place: place }, address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -86,19 +109,25 @@ impl axum::serve::Listener for Bounded {
     }
 }
 
-/// A connection that ends after a while, whatever the client does.
+/// A connection that ends after a while, or to make room, whatever the client does.
 struct Client {
     stream: TcpStream,
     end: Pin<Box<Sleep>>,
+    sent_away: oneshot::Receiver<()>,
+    is_over: bool,
     _place: OwnedSemaphorePermit,
 }
 
 impl Client {
     fn stream(&mut self, waker: &mut Waker<'_>) -> io::Result<Pin<&mut TcpStream>> {
-        match self.end.as_mut().poll(waker) {
-            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
-            Poll::Pending => Ok(Pin::new(&mut self.stream)),
+        if !self.is_over {
+            let is_late = self.end.as_mut().poll(waker).is_ready();
+            self.is_over = is_late || Pin::new(&mut self.sent_away).poll(waker).is_ready();
         }
+        if self.is_over {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        Ok(Pin::new(&mut self.stream))
     }
 }
 
@@ -143,8 +172,7 @@ pub async fn serve(listener: TcpListener, agent: Arc<Agent>) -> anyhow::Result<(
     listener.set_nonblocking(true).context("cannot use the socket for metrics")?;
     let listener =
         tokio::net::TcpListener::from_std(listener).context("cannot use the socket for metrics")?;
-    let listener = Bounded { listener, places: Arc::new(Semaphore::new(CLIENTS)) };
-    axum::serve(listener, routes).await.context("the server for metrics ended")
+    axum::serve(Bounded::new(listener), routes).await.context("the server for metrics ended")
 }
 
 async fn metrics(State(shared): State<Shared>) -> Response {
@@ -169,4 +197,53 @@ async fn ready(State(shared): State<Shared>) -> Response {
         "not every interface of the policy is protected: see `mpesa-fw status`\n",
     )
         .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpStream as StdStream,
+        time::Instant,
+    };
+
+    use super::*;
+
+    /// Many more than there are places; half of them begin to ask and don't go on.
+    const IDLE: usize = 200;
+
+    #[test]
+    fn idle_clients_keep_nobody_waiting() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address = listener.local_addr().expect("it is bound");
+            let routes = Router::new().route("/healthz", get(|| async { "ok\n" }));
+            let client = tokio::task::spawn_blocking(move || {
+                let idle: Vec<StdStream> = (0..IDLE).map(|n| connect(address, n % 2 == 0)).collect();
+                let start = Instant::now();
+                let mut asking = connect(address, false);
+                asking
+                    .write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                    .expect("sent");
+                let mut answer = String::new();
+                asking.read_to_string(&mut answer).expect("an answer");
+                assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+                drop(idle);
+                start.elapsed()
+            });
+            tokio::select! {
+                served = async { axum::serve(Bounded::new(listener), routes).await } => panic!("{served:?}"),
+                waited = client => assert!(waited.expect("it ends") < PATIENCE / 2),
+            }
+        });
+    }
+
+    fn connect(address: SocketAddr, begins: bool) -> StdStream {
+        let mut stream = StdStream::connect(address).expect("connected");
+        if begins {
+            stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: ").expect("sent");
+        }
+        stream
+    }
 }

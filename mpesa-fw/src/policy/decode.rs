@@ -1,5 +1,7 @@
 //! The rules file as a whole, and the files that it includes.
 
+use std::collections::HashSet;
+
 use mpesa_fw_common::settings::{Mode, Verdict};
 
 use super::{
@@ -88,12 +90,13 @@ fn version(node: &Node, report: &mut Report) {
 
 fn interfaces(node: &Node, report: &mut Report) -> Vec<InterfacePattern> {
     let mut interfaces = Vec::new();
+    let mut seen = HashSet::new();
     for node in fields::list(node, "`interfaces`", "interfaces: [eth0]", report) {
         let Some(text) = fields::text(node, "an interface", report) else {
             continue;
         };
         match names::interface(text) {
-            Ok(interface) if interfaces.contains(&interface) => {
+            Ok(_) if !seen.insert(text) => {
                 report.error(node.span, format!("`{text}` is in this list twice")).hint("remove one of them");
             }
             Ok(interface) => interfaces.push(interface),
@@ -107,7 +110,7 @@ fn interfaces(node: &Node, report: &mut Report) -> Vec<InterfacePattern> {
 
 /// `include`: files that hold sets only.
 fn include(node: &Node, rules: &Named, sets: &mut Sets, sources: &mut Sources, report: &mut Report) {
-    let mut seen = Vec::new();
+    let mut seen = HashSet::new();
     for node in fields::list(node, "`include`", "include: [safaricom.yaml]", report) {
         let Some(name) = fields::text(node, "a file to include", report) else {
             continue;
@@ -123,11 +126,10 @@ fn include(node: &Node, rules: &Named, sets: &mut Sets, sources: &mut Sources, r
             report.error(node.span, "a file can't include itself").hint("remove this entry");
             continue;
         }
-        if seen.contains(&named.path()) {
+        if !seen.insert(named.path()) {
             report.error(node.span, format!("`{name}` is included already")).hint("remove this entry");
             continue;
         }
-        seen.push(named.path());
         let Some(document) = read(&named, Some(node.span), sources, report) else {
             continue;
         };

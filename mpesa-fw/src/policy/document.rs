@@ -3,6 +3,8 @@
 //! Of YAML it takes what a policy needs: one document of mappings, lists and scalars. Anchors, aliases, merge
 //! keys, tags and further documents are refused: each makes a file mean other than what it seems to say.
 
+use std::collections::HashMap;
+
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, StrInput};
 use serde_yaml::Number;
 
@@ -58,7 +60,8 @@ pub(super) fn parse(bytes: &[u8], file: usize, report: &mut Report) -> Option<No
 
 enum Frame {
     List(Span, Vec<Node>),
-    Map(Span, Vec<Entry>, Option<Key>),
+    /// With the key that waits for its value, and the lines of all keys.
+    Map(Span, Vec<Entry>, Option<Key>, HashMap<String, usize>),
 }
 
 enum Key {
@@ -113,12 +116,12 @@ impl Builder<'_> {
                 }
                 Event::MappingStart(anchor, tag) => {
                     self.is_plain(span, anchor, tag.is_some());
-                    self.open(Frame::Map(span, Vec::new(), None), span)?;
+                    self.open(Frame::Map(span, Vec::new(), None, HashMap::new()), span)?;
                 }
                 Event::SequenceEnd | Event::MappingEnd => {
                     let node = match self.stack.pop()? {
                         Frame::List(span, nodes) => Node { span, value: Value::List(nodes) },
-                        Frame::Map(span, entries, _) => Node { span, value: Value::Map(entries) },
+                        Frame::Map(span, entries, ..) => Node { span, value: Value::Map(entries) },
                     };
                     self.push(node);
                 }
@@ -142,8 +145,10 @@ impl Builder<'_> {
     fn syntax(&mut self, error: &ScanError) {
         let at = error.marker();
         let span = Span { file: self.file, line: at.line(), column: at.col() + 1, width: 1 };
+        // What is missing at the end of the text is missed on the line behind it.
+        let span = self.report.within(span);
         let open = self.stack.iter().rev().find_map(|frame| {
-            let (Frame::List(span, _) | Frame::Map(span, _, _)) = frame;
+            let (Frame::List(span, _) | Frame::Map(span, ..)) = frame;
             let bracket = self.report.first_char(*span).filter(|c| ['[', '{'].contains(c))?;
             Some((bracket, span.line))
         });
@@ -190,8 +195,8 @@ impl Builder<'_> {
         match self.stack.last_mut() {
             None => self.root = Some(node),
             Some(Frame::List(_, nodes)) => nodes.push(node),
-            Some(Frame::Map(_, entries, pending)) => match pending.take() {
-                None => *pending = Some(key(node, entries, self.report)),
+            Some(Frame::Map(_, entries, pending, lines)) => match pending.take() {
+                None => *pending = Some(key(node, lines, self.report)),
                 Some(Key::Bad) => {}
                 Some(Key::Good(key, key_span)) => {
                     let mut value = node;
@@ -205,7 +210,7 @@ impl Builder<'_> {
     }
 }
 
-fn key(node: Node, entries: &[Entry], report: &mut Report) -> Key {
+fn key(node: Node, lines: &mut HashMap<String, usize>, report: &mut Report) -> Key {
     let key = match node.value {
         Value::Text(text) => text,
         Value::Number { written, .. } => written,
@@ -226,13 +231,13 @@ fn key(node: Node, entries: &[Entry], report: &mut Report) -> Key {
         report.error(node.span, "merge keys (`<<`) are not supported").hint("write the keys out");
         return Key::Bad;
     }
-    if let Some(first) = entries.iter().find(|entry| entry.key == key) {
-        let line = first.key_span.line;
+    if let Some(line) = lines.get(&key) {
         report
             .error(node.span, format!("`{key}` is written twice here, first on line {line}"))
             .hint("keep one of them; many programs would silently take the last");
         return Key::Bad;
     }
+    lines.insert(key.clone(), node.span.line);
     Key::Good(key, node.span)
 }
 

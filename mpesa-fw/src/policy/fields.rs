@@ -142,8 +142,7 @@ pub(super) fn text<'n>(node: &'n Node, what: &str, report: &mut Report) -> Optio
         }),
         Value::Null | Value::Bool(_) | Value::List(_) => None,
     };
-    let finding = report.error(node.span, format!("{what} must be text, {}", describe(&node.value)));
-    finding.hint = hint;
+    report.error(node.span, format!("{what} must be text, {}", describe(&node.value))).hint_if_any(hint);
     None
 }
 

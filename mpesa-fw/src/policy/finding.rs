@@ -43,21 +43,47 @@ pub struct Finding {
     pub column: usize,
     /// Characters that the finding is about, from `column` on.
     pub width: usize,
-    /// The offending line, without its line end. Control characters are replaced, for it goes to a terminal.
+    /// The offending line, without its line end; of a long one the part around the column. Control characters are
+    /// replaced, for it goes to a terminal.
     pub text: Option<String>,
     /// What to do.
     pub hint: Option<String>,
+    /// Where the column is in `text`.
+    #[serde(skip)]
+    pub(super) text_column: usize,
 }
 
 impl Finding {
+    /// About a file as a whole.
+    pub(super) const fn whole(severity: Severity, file: PathBuf, message: String, hint: String) -> Self {
+        Self {
+            severity,
+            message,
+            file,
+            line: 0,
+            column: 0,
+            width: 0,
+            text: None,
+            hint: Some(hint),
+            text_column: 0,
+        }
+    }
+
     /// Says what to do.
     pub(super) fn hint(&mut self, hint: impl Into<String>) {
         self.hint = Some(shortened(hint.into()));
     }
 
+    /// Says what to do, where that is known.
+    pub(super) fn hint_if_any(&mut self, hint: Option<String>) {
+        self.hint = hint.map(shortened);
+    }
+
     /// Gives the offending line.
     pub(super) fn show(&mut self, line: &str) {
-        self.text = Some(Printable(line.trim_end_matches('\r')).to_string());
+        let (text, column) = piece(line.trim_end_matches('\r'), self.column);
+        self.text = Some(Printable(&text).to_string());
+        self.text_column = column;
     }
 }
 
@@ -78,10 +104,10 @@ impl Display for Finding {
             write!(f, ":{}", self.column)?;
         }
         if let Some(text) = &self.text {
-            let (piece, column) = piece(text, self.column);
-            write!(f, "\n{margin} |\n{} | {piece}\n{margin} |", self.line)?;
+            let column = self.text_column;
+            write!(f, "\n{margin} |\n{} | {text}\n{margin} |", self.line)?;
             if column > 0 {
-                let rest = piece.chars().count().saturating_sub(column - 1);
+                let rest = text.chars().count().saturating_sub(column - 1);
                 let carets = "^".repeat(self.width.min(rest).max(1));
                 write!(f, " {}{carets}", " ".repeat(column - 1))?;
             }
@@ -103,12 +129,12 @@ pub(super) fn shortened(sentence: String) -> String {
 
 /// The part of a long line to show, and the column within it.
 fn piece(text: &str, column: usize) -> (String, usize) {
-    if text.chars().count() <= SHOWN {
+    if text.char_indices().nth(SHOWN).is_none() {
         return (text.to_owned(), column);
     }
     let skip = column.saturating_sub(SHOWN / 2);
     let mut piece: String = text.chars().skip(skip).take(SHOWN).collect();
-    if text.chars().count() > skip + SHOWN {
+    if text.char_indices().nth(skip + SHOWN).is_some() {
         piece.push('…');
     }
     if skip == 0 {
@@ -135,11 +161,13 @@ impl Display for Printable<'_> {
     }
 }
 
-/// Why a policy was not loaded: every error of every file of it, in the order of the files. `Display` renders them all.
+/// Why a policy was not loaded: the errors of every file of it, in the order of the files. `Display` renders them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
 pub struct PolicyErrors {
-    /// At least one; all of them errors.
+    /// At least one; all of them errors. Where there are too many to show, the last one says how many more there are.
     pub findings: Vec<Finding>,
+    /// Errors that there are, shown or not.
+    pub total: usize,
 }
 
 impl Display for PolicyErrors {
@@ -147,7 +175,7 @@ impl Display for PolicyErrors {
         for finding in &self.findings {
             write!(f, "{finding}\n\n")?;
         }
-        match self.findings.len() {
+        match self.total {
             1 => write!(f, "1 error; nothing was loaded"),
             n => write!(f, "{n} errors; nothing was loaded"),
         }
@@ -159,17 +187,19 @@ mod tests {
     use super::*;
 
     fn finding(text: &str, column: usize, width: usize) -> String {
-        Finding {
+        let mut finding = Finding {
             severity: Severity::Error,
             message: "m".into(),
             file: "f".into(),
             line: 10,
             column,
             width,
-            text: Some(text.into()),
+            text: None,
             hint: None,
-        }
-        .to_string()
+            text_column: 0,
+        };
+        finding.show(text);
+        finding.to_string()
     }
 
     #[test]

@@ -37,8 +37,11 @@ pub use source::Permissions;
 pub struct Loaded {
     /// What it says.
     pub policy: model::Policy,
-    /// What somebody should look at, in the order of the files.
+    /// What somebody should look at, in the order of the files. Where there is too much to show, the last one says how
+    /// much more there is.
     pub warnings: Vec<Finding>,
+    /// Warnings that there are, shown or not.
+    pub total: usize,
 }
 
 /// Reads the rules file at `path` and every file that it names.
@@ -65,5 +68,5 @@ pub fn load_on(path: &Path, permissions: Permissions, today: Date) -> Result<Loa
     policy.sets = sets.sets;
     (policy.files, policy.source_digest) = sources.finish();
     lint::lint(&policy, today, &mut report);
-    report.finish().map(|warnings| Loaded { policy, warnings })
+    report.finish().map(|(warnings, total)| Loaded { policy, warnings, total })
 }

@@ -32,11 +32,19 @@ struct Text {
     lines: Vec<String>,
 }
 
+/// Findings of each severity that are shown; the others are counted. Nobody reads more, and a file of a megabyte can
+/// have half a million.
+const SHOWN: usize = 200;
+
 /// Findings so far.
 #[derive(Default)]
 pub(super) struct Report {
     texts: Vec<Text>,
     findings: Vec<(usize, Finding)>,
+    /// By severity.
+    counts: [usize; 2],
+    /// One that is not shown.
+    spare: Option<Finding>,
 }
 
 impl Report {
@@ -63,18 +71,32 @@ impl Report {
 
     fn push(&mut self, severity: Severity, at: Span, message: String) -> &mut Finding {
         let text = &self.texts[at.file];
-        let finding = Finding {
+        let mut finding = Finding {
             severity,
             message: shortened(message),
             file: text.path.clone(),
             line: at.line,
             column: at.column,
             width: at.width,
-            text: at.line.checked_sub(1).and_then(|index| text.lines.get(index)).cloned(),
+            text: None,
             hint: None,
+            text_column: 0,
         };
+        let is_shown = self.has_room(severity);
+        self.counts[severity as usize] += 1;
+        if !is_shown {
+            return self.spare.insert(finding);
+        }
+        if let Some(line) = at.line.checked_sub(1).and_then(|index| text.lines.get(index)) {
+            finding.show(line);
+        }
         self.findings.push((at.file, finding));
         &mut self.findings.last_mut().expect("it was pushed a line above").1
+    }
+
+    /// Whether another finding would be shown: a hint that takes long to find is not looked for in vain.
+    pub(super) fn has_room(&self, severity: Severity) -> bool {
+        self.counts[severity as usize] < SHOWN
     }
 
     /// Where a rule or set of the model stands.
@@ -93,6 +115,17 @@ impl Report {
         Span { file, line: at.line, column: at.column, width: text.chars().count() }
     }
 
+    /// A span, or where its line is behind the last one the end of that.
+    pub(super) fn within(&self, at: Span) -> Span {
+        let lines = &self.texts[at.file].lines;
+        match lines.last() {
+            Some(last) if at.line > lines.len() => {
+                Span { line: lines.len(), column: last.chars().count() + 1, ..at }
+            }
+            Some(_) | None => at,
+        }
+    }
+
     /// What stands at the beginning of a span.
     pub(super) fn first_char(&self, at: Span) -> Option<char> {
         let line = self.texts[at.file].lines.get(at.line.checked_sub(1)?)?;
@@ -104,20 +137,37 @@ impl Report {
         format!("{}:{}", Printable(&self.texts[at.file].path.to_string_lossy()), at.line)
     }
 
-    /// The warnings.
+    /// The warnings, and how many there are, shown or not.
     ///
     /// # Errors
     /// All errors, if there is one; then the warnings are left out, for mending may change them.
-    pub(super) fn finish(mut self) -> Result<Vec<Finding>, PolicyErrors> {
+    pub(super) fn finish(mut self) -> Result<(Vec<Finding>, usize), PolicyErrors> {
         self.findings.sort_by_key(|(file, finding)| (*file, finding.line, finding.column));
-        let findings = self.findings.into_iter().map(|(_, finding)| finding);
-        let (errors, warnings): (Vec<_>, Vec<_>) =
-            findings.partition(|finding| finding.severity == Severity::Error);
-        if errors.is_empty() { Ok(warnings) } else { Err(PolicyErrors { findings: errors }) }
+        let (errors, warnings) = (self.take(Severity::Error), self.take(Severity::Warning));
+        let total = |severity| self.counts[severity as usize];
+        match total(Severity::Error) {
+            0 => Ok((warnings, total(Severity::Warning))),
+            total => Err(PolicyErrors { findings: errors, total }),
+        }
+    }
+
+    /// The findings of one severity; where there are more of them than are shown the last one says how many.
+    fn take(&mut self, severity: Severity) -> Vec<Finding> {
+        let of = |(_, finding): &mut (usize, Finding)| finding.severity == severity;
+        let mut findings: Vec<Finding> =
+            self.findings.extract_if(.., of).map(|(_, finding)| finding).collect();
+        let more = self.counts[severity as usize] - findings.len();
+        if let (Some(last), 1..) = (findings.last(), more) {
+            let plural = if more == 1 { "" } else { "s" };
+            let message = format!("and {more} more {}{plural}, not shown", severity.label());
+            let hint = format!("the first {SHOWN} that were found are shown: mend them and look again");
+            findings.push(Finding::whole(severity, last.file.clone(), message, hint));
+        }
+        findings
     }
 
     /// Whether there is an error yet.
     pub(super) fn has_errors(&self) -> bool {
-        self.findings.iter().any(|(_, finding)| finding.severity == Severity::Error)
+        self.counts[Severity::Error as usize] > 0
     }
 }

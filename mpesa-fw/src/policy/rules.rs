@@ -1,6 +1,6 @@
 //! Services and destinations.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use ipnet::IpNet;
 use mpesa_fw_common::tables::{NAMES, RULES};
@@ -9,6 +9,7 @@ use super::{
     claims,
     document::Node,
     fields::{self, Fields},
+    finding::Severity,
     limits,
     model::{Addresses, Destination, Service},
     names, prefix,
@@ -149,6 +150,8 @@ impl Side {
 struct Targets {
     addresses: Addresses,
     names: Vec<String>,
+    /// All of them: a list may be long.
+    seen: HashSet<String>,
 }
 
 impl Default for Targets {
@@ -156,6 +159,7 @@ impl Default for Targets {
         Self {
             addresses: Addresses { any: false, prefixes: Vec::new(), sets: Vec::new() },
             names: Vec::new(),
+            seen: HashSet::new(),
         }
     }
 }
@@ -166,8 +170,8 @@ fn targets(node: &Node, side: Side, sets: &mut Sets, report: &mut Report) -> Tar
         let Some(text) = fields::text(node, &format!("an entry of {}", side.key()), report) else {
             continue;
         };
-        if let Err((message, hint)) = target(text, side, &mut targets, sets) {
-            report.error(node.span, message).hint = hint;
+        if let Err((message, hint)) = target(text, side, &mut targets, sets, report) {
+            report.error(node.span, message).hint_if_any(hint);
         }
     }
     targets
@@ -178,6 +182,7 @@ fn target(
     side: Side,
     targets: &mut Targets,
     sets: &mut Sets,
+    report: &Report,
 ) -> Result<(), (String, Option<String>)> {
     let refuse = |message: String, hint: &str| Err((message, Some(hint.to_owned())));
     let twice = || (format!("`{text}` is in this list twice"), Some("remove one of them".to_owned()));
@@ -193,25 +198,25 @@ fn target(
             return Err(twice());
         }
     } else if let Some(set) = sets.find(text) {
-        if addresses.sets.contains(&set) {
+        if !targets.seen.insert(text.to_owned()) {
             return Err(twice());
         }
         addresses.sets.push(set);
     } else if prefix::is_meant(text) {
         let prefix = prefix::parse(text).map_err(|invalid| (invalid.message, invalid.hint))?;
-        if addresses.prefixes.contains(&prefix) {
+        if !targets.seen.insert(prefix.to_string()) {
             return Err(twice());
         }
         addresses.prefixes.push(prefix);
     } else if !text.contains('.') {
-        let mut hint = sets.suggest(text);
+        let mut hint = if report.has_room(Severity::Error) { sets.suggest(text) } else { String::new() };
         if side == Side::Destination {
             hint.push_str("; a DNS name has a dot");
         }
         return Err((format!("the set `{text}` does not exist"), Some(hint)));
     } else if side == Side::Destination {
         let name = names::host(text).map_err(|(message, hint)| (message, Some(hint)))?;
-        if targets.names.contains(&name) {
+        if !targets.seen.insert(name.clone()) {
             return Err(twice());
         }
         targets.names.push(name);

@@ -119,7 +119,7 @@ fn describe(
     let width = String::from_utf8_lossy(entry).chars().count();
     let finding = report.error(Span { file, line: number, column: before + 1, width }, invalid.message);
     finding.show(&String::from_utf8_lossy(line));
-    finding.hint = invalid.hint;
+    finding.hint_if_any(invalid.hint);
 }
 
 #[cfg(test)]

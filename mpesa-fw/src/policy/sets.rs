@@ -19,6 +19,9 @@ use super::{
 
 const KEYS: [&str; 6] = ["addresses", "file", "source", "checked", "expires", "watch"];
 
+/// Among more sets than this nobody's spelling is guessed at: it takes seconds for each wrong name of a long list.
+const COMPARED: usize = 1000;
+
 /// Sets by name.
 #[derive(Default)]
 pub(super) struct Sets {
@@ -75,7 +78,9 @@ impl Sets {
     /// What to say of a set that does not exist.
     pub(super) fn suggest(&self, name: &str) -> String {
         let names: Vec<&str> = self.index.keys().map(String::as_str).collect();
-        match nearest(name, names.iter().copied().chain(["any"])) {
+        let near =
+            if names.len() <= COMPARED { nearest(name, names.iter().copied().chain(["any"])) } else { None };
+        match near {
             Some(name) => format!("did you mean `{name}`?"),
             None if names.is_empty() => format!("define it: `sets: {{ {name}: [203.0.113.7] }}`"),
             None if names.len() <= 8 => {
@@ -173,7 +178,7 @@ fn prefix(node: &Node, report: &mut Report) -> Option<IpNet> {
     match prefix::parse(text) {
         Ok(prefix) => Some(prefix),
         Err(invalid) => {
-            report.error(node.span, invalid.message).hint = invalid.hint;
+            report.error(node.span, invalid.message).hint_if_any(invalid.hint);
             None
         }
     }
