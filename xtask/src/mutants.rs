@@ -3,7 +3,6 @@
 //! The copy and what is built of it lie below `target/mutants` and are kept, so that a defect costs no more than what
 //! depends on its file.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -86,6 +85,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         return Ok(true);
     }
     let tree = Tree::update()?;
+    tree.must_be_sound(&wanted)?;
     let (mut survivors, mut table) = (0, Vec::new());
     for (n, mutant) in wanted.iter().enumerate() {
         if mutant.suites.contains(&Suite::Kernel) && !is_root() {
@@ -171,22 +171,31 @@ impl Tree {
         Ok(Self(to))
     }
 
+    /// Without a defect nothing may fail, or what fails with one would show nothing.
+    fn must_be_sound(&self, wanted: &[&Mutant]) -> Result<()> {
+        for suite in [Suite::Decision, Suite::Compile, Suite::Policy, Suite::Common, Suite::Kernel] {
+            if wanted.iter().any(|mutant| mutant.suites.contains(&suite)) {
+                let failed = self.test(suite)?;
+                if !failed.is_empty() {
+                    bail!("without any defect these fail: {}", failed.join(", "));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The tests that fail with a defect in the tree; without it the tree is left.
     fn try_one(&self, mutant: &Mutant) -> Result<Vec<String>> {
         let file = self.0.join(&mutant.file);
         let good = fs::read(&file)?;
         fs::write(&file, mutant.applied(&self.0)?)?;
-        let mut caught = BTreeMap::new();
-        let mut tried = Ok(());
-        for suite in &mutant.suites {
-            tried = tried.and_then(|()| self.test(*suite, mutant, &mut caught));
-        }
+        let caught: Result<Vec<Vec<String>>> = mutant.suites.iter().map(|suite| self.test(*suite)).collect();
         fs::write(&file, good)?;
-        tried?;
-        Ok(caught.into_keys().collect())
+        Ok(caught.with_context(|| mutant.label())?.concat())
     }
 
-    fn test(&self, suite: Suite, mutant: &Mutant, caught: &mut BTreeMap<String, ()>) -> Result<()> {
+    /// The tests of a suite that fail.
+    fn test(&self, suite: Suite) -> Result<Vec<String>> {
         let (options, filter) = match suite.arguments().iter().position(|argument| *argument == "--") {
             Some(at) => suite.arguments().split_at(at),
             None => (suite.arguments(), &[][..]),
@@ -207,14 +216,13 @@ impl Tree {
             }
             cargo
         };
-        capture(&mut cargo(true)).with_context(|| format!("{} can't be built", mutant.label()))?;
+        capture(&mut cargo(true)).context("the tests can't be built")?;
         let output = cargo(false).output().context("cannot run cargo")?;
         let mut tally = Tally::default();
         String::from_utf8_lossy(&output.stdout).lines().for_each(|line| tally.read(line));
-        caught.extend(tally.failures().iter().map(|name| (name.clone(), ())));
         if !output.status.success() && tally.failed() == 0 {
-            caught.insert(format!("{suite:?}: the tests died"), ());
+            tally.fail(format!("{suite:?}: the tests died"));
         }
-        Ok(())
+        Ok(tally.failures().to_vec())
     }
 }

@@ -257,6 +257,8 @@ pub(crate) struct Pair {
     pub(crate) twins: Twins,
     kernel: Kernel,
     traced: bool,
+    /// Until when the host's clock, which stands still by itself, has gone with the kernel's.
+    clock: Instant,
     /// Of generations before.
     strays: Vec<String>,
 }
@@ -266,7 +268,13 @@ impl Pair {
         let twins = Twins::new(case);
         let mut kernel = Kernel::load(&twins.rules, traced);
         maps::put_state(&mut kernel.ebpf, &twins.state);
-        Self { twins, kernel, traced, strays: Vec::new() }
+        Self { twins, kernel, traced, clock: Instant::now(), strays: Vec::new() }
+    }
+
+    /// From now on oracle and host are asked about another policy than the kernel has.
+    pub(crate) fn mislead(&mut self, case: &Case) {
+        self.twins = Twins::new(case);
+        self.kernel.ledger = Ledger::read(&self.kernel.maps, &self.twins.rules);
     }
 
     /// Whatever happens between packets.
@@ -294,6 +302,9 @@ impl Pair {
 
     /// Judges a packet all ways; what differs, and None where a test run can't have the frame.
     pub(crate) fn judge(&mut self, packet: &Packet, hook: Hook) -> Option<(Decision, Vec<String>)> {
+        let passed = self.clock.elapsed();
+        self.clock += passed;
+        self.twins.wait(passed.as_nanos() as u64);
         let verdict = self.kernel.run(packet.direction, hook, &packet.frame)?;
         let Judged { decision, said, mut wrong } = self.twins.judge(packet, &TEST_RUN);
         wrong.extend(self.kernel.differences(&self.twins.rules, packet, verdict, &decision, &said));

@@ -58,7 +58,9 @@ fn the_oracle_says_what_is_decided() {
     let told = wrong.iter().take(TOLD).map(|case| story(&shrink(case, |case| differs(case, None))));
     let told: Vec<_> = told.collect();
     assert!(wrong.is_empty(), "seed {seed}: {} cases differ:\n{}", wrong.len(), told.join("\n"));
-    tally.assert_complete(true);
+    if pairs >= PAIRS {
+        tally.assert_complete(true);
+    }
 }
 
 /// Whether there is a packet on which decision and oracle differ.

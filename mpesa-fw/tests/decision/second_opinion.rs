@@ -4,8 +4,9 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use etherparse::{
-    Ipv4Slice, Ipv6ExtensionSlice, Ipv6Slice, LinkExtSlice, NetSlice, SlicedPacket, TransportSlice,
-    err::{ipv6_exts::HeaderError, packet::SliceError},
+    EtherType, Ipv4Slice, Ipv6ExtensionSlice, Ipv6Slice, LinkExtSlice, LinkSlice, NetSlice, SlicedPacket,
+    TransportSlice,
+    err::{Layer, LenError, ipv6_exts::HeaderError, packet::SliceError},
 };
 use mpesa_fw::reference::{Facts, Fragment, Packet, Upper};
 
@@ -40,6 +41,8 @@ enum Outcome {
 enum Strict {
     /// A host is given two at most.
     ThirdTag,
+    /// Tags of 802.1Q and 802.1ad are walked; the type of QinQ before there was a standard, and MACsec, are unknown.
+    OtherTag,
     /// RFC 8200 has six kinds of them, once each but for one.
     TooManyHeaders,
     /// A fragment of a fragment: nobody sends it.
@@ -69,8 +72,8 @@ enum Lax {
     Timestamp,
     /// To us ICMP in IPv6 and ICMPv6 in IPv4 are neither.
     IcmpOfTheOtherFamily,
-    /// RFC 4302 has no such, but it can be walked, and what is behind it is judged.
-    AuthenticationOfLengthZero,
+    /// RFC 4302 2 has none that says 0; Linux walks over it as we do (`ipv6_authlen`), and what is behind it is judged.
+    AuthenticationTooShort,
     /// It goes on behind the header of a later fragment, where data are.
     BehindLaterFragment,
     /// We say of a first fragment that it can't be judged, which is a drop, not that it is malformed.
@@ -102,6 +105,7 @@ fn etherparse_comes_to_the_same() {
     use {Lax::*, Strict::*};
     let strict = [
         ThirdTag,
+        OtherTag,
         TooManyHeaders,
         SecondFragmentHeader,
         UnassignedHeader,
@@ -116,7 +120,7 @@ fn etherparse_comes_to_the_same() {
         AuthenticationOfIpv4,
         Timestamp,
         IcmpOfTheOtherFamily,
-        AuthenticationOfLengthZero,
+        AuthenticationTooShort,
         BehindLaterFragment,
         CutFirstFragment,
     ];
@@ -274,11 +278,24 @@ fn compare(ours: &Packet, packet: &SlicedPacket<'_>) -> Result<Outcome, String> 
     same("transport header", ours.header.upper == upper).map(|()| Outcome::Agree)
 }
 
+fn has_other_tag(packet: &SlicedPacket<'_>) -> bool {
+    const OLD: EtherType = EtherType(0x9100);
+    let outer = matches!(&packet.link, Some(LinkSlice::Ethernet2(ethernet)) if ethernet.ether_type() == OLD);
+    outer
+        || packet.link_exts.iter().any(|ext| match ext {
+            LinkExtSlice::Vlan(tag) => tag.ether_type() == OLD,
+            LinkExtSlice::Macsec(_) => true,
+        })
+}
+
 /// Why we refuse what etherparse takes, by what it says of it.
 fn strict(packet: &SlicedPacket<'_>) -> Option<Strict> {
     let tags = packet.link_exts.iter().filter(|ext| matches!(ext, LinkExtSlice::Vlan(_))).count();
     if tags > 2 {
         return Some(Strict::ThirdTag);
+    }
+    if has_other_tag(packet) {
+        return Some(Strict::OtherTag);
     }
     let facts = theirs(packet)?;
     let (payload, length) = match packet.net.as_ref()? {
@@ -334,7 +351,10 @@ fn lax(ours: &Packet, error: &SliceError) -> Option<Lax> {
         (_, Upper::Icmp { kind: 13 | 14, .. }) => Some(Lax::Timestamp),
         (_, Upper::Other(1 | 58)) => Some(Lax::IcmpOfTheOtherFamily),
         _ if matches!(error, SliceError::Ipv6Exts(HeaderError::IpAuth(_))) => {
-            Some(Lax::AuthenticationOfLengthZero)
+            Some(Lax::AuthenticationTooShort)
+        }
+        _ if matches!(error, SliceError::Len(LenError { layer: Layer::IpAuthHeader, .. })) => {
+            Some(Lax::AuthenticationTooShort)
         }
         _ => None,
     }

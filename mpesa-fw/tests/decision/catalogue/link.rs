@@ -57,6 +57,7 @@ fn tags() -> Case {
         for kinds in [[VLAN; 3], [SERVICE_VLAN, VLAN, VLAN]] {
             steps.push(to(net.label("three tags"), tagged(&kinds, &open), drop(UnknownEthertype, "")));
         }
+        steps.push(to(net.label("QinQ of old"), tagged(&[0x9100], &open), drop(UnknownEthertype, "")));
         let mut priority = tagged(&[VLAN], &closed);
         (priority[14], priority[15]) = (0xe0, 0);
         steps.push(to(net.label("a priority tag"), priority, drop(NoService, "")));

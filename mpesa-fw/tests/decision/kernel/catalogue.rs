@@ -7,7 +7,6 @@ use crate::{
     case::{self, Case, Step},
     catalogue, frames,
     host::SECOND,
-    twins::Twins,
 };
 
 /// The catalogue again, in the kernel: at XDP, and at TC with each line of the trace.
@@ -45,7 +44,7 @@ pub(super) fn uptime() -> u64 {
 #[ignore = "needs root and a kernel"]
 fn a_difference_is_seen() {
     let mut pair = Pair::new(&Case::new("deny", catalogue::DENY_ALL, Vec::new()), true);
-    pair.twins = Twins::new(&Case::new("base", catalogue::BASE, Vec::new()));
+    pair.mislead(&Case::new("base", catalogue::BASE, Vec::new()));
     let frame = frames::tcp("203.0.113.9:4000", "10.0.0.5:80", frames::SYN);
     let Step::Packet(packet) = case::to("a visitor", frame, case::pass(PassReason::Service, "site")) else {
         unreachable!("it is a packet")

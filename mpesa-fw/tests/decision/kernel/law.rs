@@ -1,7 +1,5 @@
 //! The law in the kernel: random policies and packets, on which oracle, decision and programs agree.
 
-use std::time::{Duration, Instant};
-
 use super::{Hook, Pair, catalogue::uptime};
 use crate::{
     case::{Case, Step},
@@ -10,9 +8,9 @@ use crate::{
 };
 
 /// Pairs in a run of all tests.
-const PAIRS: usize = 4_000;
-/// The kernel's clock goes on meanwhile, the host's stands still: a case that took longer proves nothing of time.
-const LONGEST: Duration = Duration::from_millis(1500);
+const PAIRS: usize = 6_000;
+/// Both clocks go alike but for what passes between two looks at them. A difference by that does not come up so often.
+const TRIALS: usize = 3;
 
 #[test]
 #[ignore = "needs root and a kernel"]
@@ -40,7 +38,9 @@ fn the_oracle_says_what_the_kernel_does() {
     });
     let told: Vec<_> = told.collect();
     assert!(wrong.is_empty(), "seed {seed}: {} cases differ:\n{}", wrong.len(), told.join("\n"));
-    tally.assert_complete(false);
+    if pairs >= PAIRS {
+        tally.assert_complete(false);
+    }
 }
 
 /// Entries are made older instead of the clock being moved: no more time can pass than the machine is up.
@@ -56,18 +56,18 @@ fn bound(case: &mut Case) {
     });
 }
 
-/// Pairs judged, and how the first packet that differs does. A case with waits that was held up is run again.
+/// Pairs judged, and how the first packet that differs does; where time passes, only what differs each time.
 fn patiently(case: &Case, number: usize, tally: &mut Tally) -> (usize, Vec<String>) {
     let waits = case.steps.iter().any(|step| matches!(step, Step::Wait(_)));
-    for _ in 0..5 {
-        let (start, mut of_case) = (Instant::now(), Tally::default());
+    for trial in 1.. {
+        let mut of_case = Tally::default();
         let (judged, differences) = run(case, number, &mut of_case);
-        if differences.is_empty() || !waits || start.elapsed() < LONGEST {
+        if differences.is_empty() || !waits || trial == TRIALS {
             tally.add(of_case);
             return (judged, differences);
         }
     }
-    panic!("a case with waits took longer than {LONGEST:?} five times: the machine is too busy to tell");
+    unreachable!("it ends at the last trial")
 }
 
 fn run(case: &Case, number: usize, tally: &mut Tally) -> (usize, Vec<String>) {
