@@ -16,7 +16,7 @@ use mpesa_fw_common::{
 
 /// Verifier: an offset into a packet must have an upper bound before it is added (MAX_PACKET_OFF is 0xffff). No header
 /// that counts lies further in than this.
-const MAX_OFFSET: u32 = 0x3fff;
+const MAX_OFFSET: usize = 0x3fff;
 /// Bytes of headers that are made linear at TC: Ethernet, two tags, IPv6 and six extension headers of usual size.
 const LINEAR_HEADERS: u32 = 256;
 
@@ -221,10 +221,16 @@ fn read<const N: usize>(start: usize, end: usize, offset: u32) -> Option<[u8; N]
 /// Where `length` bytes at `offset` are, if they lie within the packet.
 #[inline(always)]
 fn within(start: usize, end: usize, offset: u32, length: usize) -> Option<usize> {
+    // Verifier: the number that is compared must be the one that is added, in one register of 64 bits. Where the compiler knows
+    // a bound from elsewhere it leaves the comparison out, or compares another copy, or signed 32 bits: up to Linux 6.12 the
+    // verifier then takes the pointer for one without a bound.
+    let mut offset = offset as usize;
+    // SAFETY: the statement has no effect.
+    unsafe { asm!("{0} = {0}", inout(reg) offset) };
     if offset > MAX_OFFSET {
         return None;
     }
-    let mut from = start + offset as usize;
+    let mut from = start + offset;
     // Verifier: the pointer that is checked must be the one that is read; without this the compiler checks
     // `offset` against a length and then adds it anew ("offset is outside of the packet").
     // SAFETY: the statement has no effect.

@@ -244,7 +244,9 @@ fn places_in_the_counters_run_out_and_are_used_again() {
 fn a_bad_start_says_what_to_do() {
     Lab::run(|lab| {
         let dotted = Options { bpffs: "/tmp/a.b/c".into(), ..lab.options() };
-        assert!(Datapath::open(dotted).err().unwrap().to_string().contains("dot"));
+        let refused = Datapath::open(dotted).err().unwrap();
+        assert!(refused.to_string().contains("dot"));
+        assert_eq!(refused.kind(), ErrorKind::Kernel, "not a defect of this program");
         let mut datapath = lab.open();
         let error = datapath.protect(&interface("va"), &mut |_| {}).unwrap_err();
         assert!(error.to_string().contains("no generation is loaded"), "{error}");

@@ -191,6 +191,53 @@ fn the_far_side_may_speak_first_on_a_seeded_flow() -> Result<()> {
 
 #[test]
 #[ignore = "needs root and a kernel"]
+fn mapped_and_datagram_sockets_are_seeded_too() -> Result<()> {
+    let field = Field::new()?;
+    let api = field.network.add(place::API)?;
+    let listener = api.namespace.inside(|| std::net::TcpListener::bind((api.place.v4, 443)))?;
+    let mapped = SocketAddr::from((api.place.v4.to_ipv6_mapped(), 443));
+    let mut ours = field.host.namespace.inside(|| TcpStream::connect(mapped))?;
+    let (mut theirs, _) = listener.accept()?;
+    let clock = api.namespace.inside(|| UdpSocket::bind((api.place.v4, 123)))?;
+    let datagrams = field.host.namespace.inside(|| UdpSocket::bind("0.0.0.0:0"))?;
+    datagrams.connect((api.place.v4, 123))?;
+    datagrams.send(b"time?")?;
+    let (_, asker) = clock.recv_from(&mut [0; 16])?;
+
+    let ntp = "{ name: ntp, to: [192.0.2.80], protocol: udp, ports: [123] }";
+    let (_firewall, _agent) = field.protected(&policy(&[], &[DARAJA, ntp]))?;
+    // The far side speaks first: nothing but the list of sockets can have made these flows.
+    let mut heard = [0; 4];
+    theirs.write_all(b"news")?;
+    ours.set_read_timeout(Some(SOON))?;
+    ours.read_exact(&mut heard)?;
+    assert_eq!(&heard, b"news");
+    clock.send_to(b"noon", asker)?;
+    datagrams.set_read_timeout(Some(SOON))?;
+    assert_eq!(datagrams.recv(&mut heard)?, 4);
+    assert_eq!(&heard, b"noon");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_visitor_from_before_the_start_gets_no_flow_however_free_egress_is() -> Result<()> {
+    let field = Field::new()?;
+    // Of both families: the visitor's socket has a mapped address.
+    let listener = field.host.namespace.inside(|| std::net::TcpListener::bind("[::]:80"))?;
+    let mut visitor = field.attacker.namespace.inside(|| TcpStream::connect((field.host.place.v4, 80)))?;
+    let (mut ours, peer) = listener.accept()?;
+    assert!(peer.is_ipv6(), "{peer}");
+    let rules = policy(&[WEB], &[]).replace("egress:\n  default: drop", "egress:\n  default: pass");
+    let (_firewall, _agent) = field.protected(&rules)?;
+    visitor.write_all(b"order")?;
+    ours.set_read_timeout(Some(NEVER))?;
+    assert!(ours.read(&mut [0; 16]).is_err(), "the port serves, and he may not use it");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
 fn a_permission_that_is_taken_away_ends_what_it_allowed() -> Result<()> {
     let field = Field::new()?;
     let api = field.network.add(place::API)?;

@@ -235,3 +235,23 @@ fn several_interfaces_have_counts_of_their_own() -> Result<()> {
     assert!(passed("eth0")? > 0.0);
     Ok(())
 }
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn more_addresses_than_fit_do_not_keep_an_interface_from_protection() -> Result<()> {
+    let field = Field::new()?;
+    let (firewall, mut agent) =
+        field.protected(&policy(&[WEB], &[]).replace("[eth0]", "[eth0, \"ext*\"]"))?;
+    // One more than the table of own addresses holds.
+    field.host.namespace.sh(
+        "for a in $(seq 0 16); do for b in $(seq 0 255); do echo address add 10.99.$a.$b/32 dev lo; done; done | ip -batch -",
+    )?;
+    agent.process.wait_for_log("the table holds 4096", SOON)?;
+    field.host.namespace.sh("ip tuntap add mode tap name ext0; ip link set ext0 up")?;
+    holds("the new interface to be protected", SOON, || {
+        firewall
+            .metrics()
+            .is_ok_and(|metrics| metrics.sum("mpesa_fw_enforcing", &[("interface", "ext0")]) == 2.0)
+    })?;
+    Ok(())
+}

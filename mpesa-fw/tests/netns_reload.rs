@@ -118,6 +118,30 @@ fn counts_follow_the_name_of_a_rule() -> Result<()> {
 
 #[test]
 #[ignore = "needs root and a kernel"]
+fn reloads_at_the_same_time_wait_for_each_other() -> Result<()> {
+    let field = Field::new()?;
+    let (firewall, _agent) = field.protected(&policy(&[WEB], &[]))?;
+    let before = firewall.status()?["generation"]["number"].as_u64().context("a number")?;
+    let answers = thread::scope(|scope| {
+        let reloads: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| firewall.ask(["reload", "--format", "json"]))).collect();
+        reloads.into_iter().map(|one| one.join().expect("no panic")).collect::<Result<Vec<_>>>()
+    })?;
+    let mut generations = Vec::new();
+    for ran in &answers {
+        assert_eq!(ran.code, Some(0), "{}", ran.text());
+        let done: serde_json::Value = serde_json::from_str(&ran.stdout).context("JSON")?;
+        generations.push(done["generation"].as_u64().context("a generation")?);
+    }
+    generations.sort_unstable();
+    assert_eq!(generations, (before + 1..=before + 4).collect::<Vec<_>>(), "each is a generation of its own");
+    assert_eq!(firewall.status()?["generation"]["number"].as_u64(), Some(before + 4));
+    assert_eq!(firewall.metrics()?.sum("mpesa_fw_reloads_total", &[("result", "ok")]), 4.0);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
 fn another_file_can_be_loaded() -> Result<()> {
     let field = Field::new()?;
     let _web = field.web(&[80])?;

@@ -5,8 +5,8 @@ mod support;
 use std::{thread::sleep, time::Duration};
 
 use anyhow::Result;
-use support::{Field, SOON, WEB, policy};
-use testbed::{Answer, Curl, Firewall, Process, ok};
+use support::{Field, NEVER, SOON, WEB, policy};
+use testbed::{Answer, Curl, Firewall, Process, attach_foreign_tc_ahead, ok, place};
 
 /// Detaches the link of a hook, as root can.
 fn remove_hook(field: &Field, firewall: &Firewall<'_>, direction: &str) -> Result<()> {
@@ -38,6 +38,42 @@ fn a_hook_that_is_gone_is_said_at_once_and_mended() -> Result<()> {
     assert_eq!((enforcing("ingress")?, enforcing("egress")?), (1.0, 1.0));
     let web = Curl::http(field.host.place.v4, 80).from(&field.attacker.namespace);
     assert_eq!(web, Answer::Silence);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_program_that_accepts_before_ours_is_said_everywhere() -> Result<()> {
+    let field = Field::new()?;
+    let outside = field.network.add(place::DROP_BOX)?;
+    let there = std::net::SocketAddr::from((outside.place.v4, 443));
+    let drop_box = outside.namespace.inside(|| std::net::UdpSocket::bind(there))?;
+    drop_box.set_read_timeout(Some(NEVER))?;
+    let sender = field.host.namespace.inside(|| std::net::UdpSocket::bind("0.0.0.0:0"))?;
+    let reached = || sender.send_to(b"copy", there).is_ok() && drop_box.recv(&mut [0; 16]).is_ok();
+    assert!(reached());
+    let firewall = field.firewall()?;
+    firewall.policy(&policy(&[WEB], &[]))?;
+    let mut agent = firewall.start(&["--tc", "clsact"])?;
+    assert!(!reached());
+    attach_foreign_tc_ahead(&field.host, firewall.bpffs.parent().expect("it has one"))?;
+    assert!(reached(), "the foreign filter lets everything out: that is what is to be said");
+    let enforcing = |direction| -> Result<f64> {
+        Ok(firewall.metrics()?.sum("mpesa_fw_enforcing", &[("interface", "eth0"), ("direction", direction)]))
+    };
+    assert_eq!((enforcing("ingress")?, enforcing("egress")?), (1.0, 0.0));
+    let status = firewall.ask(["status"])?.stdout;
+    let head = status.lines().next().unwrap_or_default();
+    assert!(head.starts_with("enforcing, BUT other programs"), "{status}");
+    let json = firewall.status()?;
+    assert_eq!(json["interfaces"][0]["ahead_of_egress"].as_array().map(Vec::len), Some(1), "{json}");
+    agent.process.wait_for_log("other programs see egress packets first", SOON)?;
+
+    field.host.namespace.sh("tc filter delete dev eth0 egress prio 1 handle 1 bpf")?;
+    assert_eq!((enforcing("ingress")?, enforcing("egress")?), (1.0, 1.0));
+    assert!(!reached(), "ours is alone again");
+    let status = firewall.ask(["status"])?.stdout;
+    assert!(status.starts_with("enforcing, since"), "{status}");
     Ok(())
 }
 

@@ -1,10 +1,10 @@
-# Loads a program that passes everything, as another product would, and pins it. Arguments: xdp or tc, the pin.
+# Loads a program that passes everything, as another product would, and pins it. Arguments: xdp, tc or tc-accept, the pin.
 import ctypes, platform, sys
 
 SYS_BPF = {"x86_64": 321, "aarch64": 280}[platform.machine()]
 PROG_LOAD, OBJ_PIN = 5, 6
-# Program type, and the answer by which it has no objection: XDP_PASS, TC_ACT_UNSPEC.
-TYPE, ANSWER = {"xdp": (6, 2), "tc": (3, -1)}[sys.argv[1]]
+# Program type, and the answer by which it has no objection: XDP_PASS, TC_ACT_UNSPEC; or TC_ACT_OK, after which no other is asked.
+TYPE, ANSWER = {"xdp": (6, 2), "tc": (3, -1), "tc-accept": (3, 0)}[sys.argv[1]]
 libc = ctypes.CDLL(None, use_errno=True)
 
 

@@ -1,4 +1,4 @@
-//! Somebody else's programs at the hooks. They pass everything.
+//! Somebody else's programs at the hooks. They pass everything, or leave it to the next.
 
 use std::{
     path::{Path, PathBuf},
@@ -31,6 +31,20 @@ pub fn attach_foreign_tc(host: &Host, bpffs: &Path) -> Result<()> {
     host.namespace.sh(&format!(
         "tc qdisc add dev {interface} clsact
          tc filter add dev {interface} egress prio 40 bpf direct-action object-pinned {pin}"
+    ))?;
+    Ok(())
+}
+
+/// Attaches a TC egress filter that accepts every packet, at the clsact qdisc that is there and before what is in it:
+/// of one priority the latest is asked first.
+///
+/// # Errors
+/// python3 or tc is missing, or the kernel refuses.
+pub fn attach_foreign_tc_ahead(host: &Host, bpffs: &Path) -> Result<()> {
+    let pin = load("tc-accept", bpffs)?;
+    let (interface, pin) = (Host::INTERFACE, pin.display());
+    host.namespace.sh(&format!(
+        "tc filter add dev {interface} egress prio 1 handle 1 bpf direct-action object-pinned {pin}"
     ))?;
     Ok(())
 }

@@ -26,7 +26,7 @@ mod wire;
 pub use command::{Ran, ok, run};
 pub use curl::{Answer, Curl};
 pub use firewall::{Firewall, Started};
-pub use foreign::{attach_foreign_tc, attach_foreign_xdp};
+pub use foreign::{attach_foreign_tc, attach_foreign_tc_ahead, attach_foreign_xdp};
 pub use interrupt::{not_interrupted, watch_interrupts};
 pub use metrics::{Drops, Metrics, Sample};
 pub use namespace::Namespace;

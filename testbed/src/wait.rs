@@ -9,11 +9,21 @@ use anyhow::{Result, bail};
 
 const STEP: Duration = Duration::from_millis(20);
 
+/// How many times longer than usual to wait: for machines that are slow, such as emulated ones.
+const FACTOR: &str = "MPESA_FW_TEST_PATIENCE";
+
+/// As long as that is on this machine.
+fn here(within: Duration) -> Duration {
+    let factor = std::env::var(FACTOR).ok().and_then(|factor| factor.parse().ok()).unwrap_or(1);
+    within.saturating_mul(factor)
+}
+
 /// Asks again and again until there is an answer.
 ///
 /// # Errors
 /// There is none within that time; the message says `what` was waited for.
 pub fn eventually<T>(what: &str, within: Duration, mut ask: impl FnMut() -> Option<T>) -> Result<T> {
+    let within = here(within);
     let deadline = Instant::now() + within;
     loop {
         if let Some(answer) = ask() {

@@ -11,6 +11,8 @@ use crate::setup;
 
 mod root;
 
+pub(crate) use root::mirror;
+
 /// What the binary writes about itself: its arguments and where the package's list of assets expects the answer.
 const WRITTEN: [(&[&str], &str); 4] = [
     (&["man"], "mpesa-fw.8"),

@@ -8,6 +8,8 @@ mod bench;
 mod ci;
 mod deb;
 mod demo;
+mod evade;
+mod kernels;
 mod law;
 mod lint;
 mod mutants;
@@ -31,6 +33,8 @@ enum Verb {
     Setup,
     /// Show the firewall at work between network namespaces
     Demo,
+    /// Try to get past the firewall in every known way, between network namespaces
+    Evade(evade::Arguments),
     /// Run every test that can run here, and say which could not
     Test(test::Arguments),
     /// Rate the programs and the agent, and keep the figures
@@ -39,6 +43,8 @@ enum Verb {
     Law(law::Arguments),
     /// Put defects into a copy of the tree, one by one, and expect tests to fail
     Mutants(mutants::Arguments),
+    /// Boot the kernels of Debian's releases with the firewall inside, and keep the table of what each can do
+    Kernels(kernels::Arguments),
     /// Check formatting, clippy and docs, warnings being errors
     Lint,
     /// Make the Debian package
@@ -51,10 +57,12 @@ fn main() -> ExitCode {
     let ended = match Arguments::parse().verb {
         Verb::Setup => setup::run().map(|()| true),
         Verb::Demo => setup::run().and_then(|()| demo::run()).map(|()| true),
+        Verb::Evade(arguments) => evade::run(&arguments),
         Verb::Test(arguments) => test::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments).map(|()| true),
         Verb::Law(arguments) => law::run(&arguments).map(|()| true),
         Verb::Mutants(arguments) => mutants::run(&arguments),
+        Verb::Kernels(arguments) => kernels::run(&arguments),
         Verb::Lint => lint::run().map(|()| true),
         Verb::Deb(arguments) => deb::run(&arguments).map(|()| true),
         Verb::Ci => ci::run(),

@@ -42,6 +42,16 @@ const TO_TEST: [&str; 17] = [
     "tcpdump",        // what was on the wire
 ];
 
+/// Debian packages that boot other kernels.
+const TO_EMULATE: [&str; 6] = [
+    "binutils",               // strip and readelf
+    "cpio",                   // what a kernel boots from
+    "debian-archive-keyring", // what the kernels are signed with
+    "debootstrap",            // the root of the guests
+    "kmod",                   // dependencies of modules
+    "qemu-system-x86",        // the machine
+];
+
 /// A compiler with the source of `core` (rustup's stable comes without).
 const COMPILER: [&str; 3] = ["cargo-web", "rust-web-src", "rustc-web"];
 
@@ -57,6 +67,14 @@ pub(crate) fn run() -> Result<()> {
     debian::install("tests and demo", &TO_TEST)?;
     compiler()?;
     linker()
+}
+
+/// Installs what boots other kernels.
+///
+/// # Errors
+/// When it can't be installed.
+pub(crate) fn emulation() -> Result<()> {
+    debian::install("other kernels", &TO_EMULATE)
 }
 
 /// Installs the tool that makes the Debian package.

@@ -17,11 +17,12 @@ pub(crate) use tally::Tally;
 const PATIENCE: &str = "1200";
 
 /// Programs that the tests in network namespaces are clients, servers or witnesses with.
-const PROGRAMS: [&str; 17] = [
+const PROGRAMS: [&str; 18] = [
     "bpftool",
     "curl",
     "dnsmasq",
     "ip",
+    "nft",
     "nginx",
     "nsenter",
     "openssl",

@@ -1,6 +1,6 @@
 //! IPv4 (RFC 791).
 
-use super::{FragmentKind, PacketBytes, PacketMeta, protocol};
+use super::{FragmentKind, PacketBytes, PacketMeta, is_aggregate, protocol};
 use crate::address::{Address, Family};
 
 const HEADER: u32 = 20;
@@ -23,11 +23,9 @@ pub(super) fn walk<B: PacketBytes>(bytes: &B, start: u32, meta: &mut PacketMeta)
     if h[0] >> 4 != 4 || header < HEADER {
         return None;
     }
-    let total = if bytes.is_segmented() {
-        bytes.length().checked_sub(start)?
-    } else {
-        u32::from(u16::from_be_bytes([h[2], h[3]]))
-    };
+    let claimed = u32::from(u16::from_be_bytes([h[2], h[3]]));
+    let is_aggregate = is_aggregate(bytes, start, claimed);
+    let total = if is_aggregate { bytes.length().checked_sub(start)? } else { claimed };
     if total < header || !bytes.holds(start + total) {
         return None;
     }
@@ -38,7 +36,7 @@ pub(super) fn walk<B: PacketBytes>(bytes: &B, start: u32, meta: &mut PacketMeta)
     let offset = u32::from(flags & OFFSET_MASK);
     meta.fragment = FragmentKind::of(offset, flags & MORE_FRAGMENTS != 0, h[9]);
     // More than 65,535 bytes when put together: the "ping of death".
-    (offset * 8 + total - header <= 0xffff || bytes.is_segmented()).then_some(())
+    (offset * 8 + total - header <= 0xffff || is_aggregate).then_some(())
 }
 
 impl FragmentKind {

@@ -1,6 +1,6 @@
 //! IPv6 and its extension headers (RFC 8200).
 
-use super::{FragmentKind, PacketBytes, PacketMeta};
+use super::{FragmentKind, PacketBytes, PacketMeta, is_aggregate};
 use crate::address::{Address, Family};
 
 const HEADER: u32 = 40;
@@ -42,10 +42,11 @@ pub(super) fn walk<B: PacketBytes>(bytes: &B, start: u32, meta: &mut PacketMeta)
     if h[0] >> 4 != 6 || meta.target.is_v4() {
         return None;
     }
-    let payload = if bytes.is_segmented() {
+    let claimed = u32::from(u16::from_be_bytes([h[4], h[5]]));
+    let payload = if is_aggregate(bytes, start + HEADER, claimed) {
         bytes.length().checked_sub(start + HEADER)?
     } else {
-        u32::from(u16::from_be_bytes([h[4], h[5]]))
+        claimed
     };
     meta.end = start + HEADER + payload;
     // Length 0 is right only where nothing follows; jumbograms (RFC 2675) don't exist on an Ethernet.

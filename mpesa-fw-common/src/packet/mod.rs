@@ -119,6 +119,14 @@ fn forget<T>(value: T) -> T {
     core::hint::black_box(value)
 }
 
+/// Whether the frame's own length counts, and not what the field of an IP header claims for the bytes from `start` on:
+/// where the hook says that it is many segments, and where generic XDP, which can't tell, is given one of BIG TCP. That
+/// says 0 and is longer than the field could say; no frame is on an Ethernet.
+#[inline(always)]
+fn is_aggregate<B: PacketBytes>(bytes: &B, start: u32, claimed: u32) -> bool {
+    bytes.is_segmented() || claimed == 0 && bytes.holds(start + 0x1_0000)
+}
+
 /// What is behind the network header, if that could be walked.
 #[inline(always)]
 fn internet<B: PacketBytes>(bytes: &B, network: Option<()>, meta: &mut PacketMeta) -> Parsed {

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use mpesa_fw_common::{Direction, settings::Verdict};
 use serde::{Deserialize, Serialize};
 
-use crate::policy::model::{Addresses, InterfacePattern, Policy};
+use crate::policy::model::{AddressSet, Addresses, InterfacePattern, Policy};
 
 /// The difference between two policies.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,6 +141,11 @@ fn other(old: &Policy, new: &Policy) -> Vec<String> {
         };
         differs(&format!("{}.default", direction.label()), default(old), default(new));
     }
+    for (name, before, after) in kept_sets(old, new) {
+        let day = |set: &AddressSet| set.expires.map_or_else(|| "never".to_owned(), |day| day.to_string());
+        differs(&format!("set {name} expires"), day(before), day(after));
+        differs(&format!("set {name} watches"), listed(&before.watch), listed(&after.watch));
+    }
     // Where several rules allow a packet the first is charged: counts move, verdicts don't.
     let services = |p: &Policy| p.ingress.services.iter().map(|s| s.name.clone()).collect();
     let destinations = |p: &Policy| p.egress.allow.iter().map(|d| d.name.clone()).collect();
@@ -153,12 +158,29 @@ fn other(old: &Policy, new: &Policy) -> Vec<String> {
     lines
 }
 
+/// Sets that are in both, by name.
+fn kept_sets<'p>(
+    old: &'p Policy,
+    new: &'p Policy,
+) -> impl Iterator<Item = (&'p str, &'p AddressSet, &'p AddressSet)> {
+    old.sets.iter().filter_map(|before| {
+        let after = new.sets.iter().find(|after| after.name == before.name)?;
+        Some((before.name.as_str(), before, after))
+    })
+}
+
 /// Whether names that are in both lists stand in another order.
 fn reordered(mut old: Vec<String>, mut new: Vec<String>) -> bool {
     let before = old.clone();
     old.retain(|name| new.contains(name));
     new.retain(|name| before.contains(name));
     old != new
+}
+
+fn listed(prefixes: &[IpNet]) -> String {
+    let sorted: BTreeSet<&IpNet> = prefixes.iter().collect();
+    let words: Vec<String> = sorted.iter().map(ToString::to_string).collect();
+    format!("[{}]", words.join(", "))
 }
 
 fn patterns(patterns: &[InterfacePattern]) -> String {
@@ -181,20 +203,18 @@ fn word(verdict: Verdict) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
     use crate::policy::{Permissions, load};
 
     fn policy(mode: &str, sets: &str, services: &str, destinations: &str) -> Policy {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o600)).unwrap();
+        // Closed: a file that is open for writing is not read.
+        let file = tempfile::NamedTempFile::new().unwrap().into_temp_path();
         let text = format!(
             "version: 1\nmode: {mode}\ninterfaces: [eth0]\nsets: {sets}\ningress: {{ default: drop, services: [{services}] }}\n\
              egress: {{ default: drop, allow: [{destinations}] }}\n"
         );
-        std::fs::write(file.path(), text).unwrap();
-        load(file.path(), Permissions::Check).unwrap().policy
+        std::fs::write(&file, text).unwrap();
+        load(&file, Permissions::Check).unwrap().policy
     }
 
     const SSH: &str = "{ name: ssh, ports: [22], from: [admins] }";
@@ -222,6 +242,20 @@ mod tests {
                 "~ destination dns",
                 "~ set admins",
                 "prefixes: 2 added, 1 removed",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_watched_and_when_a_set_expires_are_changes() {
+        let sets = |more: &str| format!("{{ admins: {{ addresses: [10.0.0.1], {more} }} }}");
+        let old = policy("enforce", &sets("watch: [10.0.0.0/8], expires: 2027-02-08"), SSH, DNS);
+        let new = policy("enforce", &sets("watch: [10.0.0.0/16, 10.1.0.0/16]"), SSH, DNS);
+        assert_eq!(
+            Change::between(&old, &new).lines(),
+            [
+                "set admins expires: 2027-02-08 -> never",
+                "set admins watches: [10.0.0.0/8] -> [10.0.0.0/16, 10.1.0.0/16]",
             ]
         );
     }

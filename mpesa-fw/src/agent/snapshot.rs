@@ -84,11 +84,12 @@ impl Agent {
         drop(datapath);
         let state = self.state();
         let current = &state.current;
-        // As the kernel says now: somebody may have removed a hook since the last look.
+        // As the kernel says now: somebody may have removed a hook since the last look, or put another before it.
+        let has_changed = attachments != current.network.attachments;
         let network =
             Network { attachments: with_bare(attachments, &current.network), ..current.network.clone() };
         let protection = network.protection(current.running.mode());
-        if protection != state.protection {
+        if has_changed || protection != state.protection {
             self.wake_network.notify_one();
         }
         Ok(Snapshot {

@@ -12,7 +12,7 @@ use super::{
     network::{Protection, egress_label, ingress_label},
     seed::Denied,
 };
-use crate::datapath::{Attachment, IngressHook, RuleCounts};
+use crate::datapath::{Attachment, EgressHook, IngressHook, RuleCounts};
 
 /// The agent and its datapath at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -95,6 +95,12 @@ pub struct InterfaceStatus {
     pub ingress: Option<String>,
     /// `tcx`, `clsact`; none: egress is not judged.
     pub egress: Option<String>,
+    /// Ids of foreign programs that see ingress packets before ours, and may accept them on their own.
+    #[serde(default)]
+    pub ahead_of_ingress: Vec<u32>,
+    /// The same for egress.
+    #[serde(default)]
+    pub ahead_of_egress: Vec<u32>,
     /// What is second best about it.
     pub notes: Vec<String>,
 }
@@ -277,7 +283,10 @@ impl InterfaceStatus {
             None => notes.push("ingress is NOT judged: the hook is gone".to_owned()),
             Some(IngressHook::XdpNative) => {}
             Some(IngressHook::XdpGeneric) => {
-                notes.push("the driver has no XDP: generic mode, slower under a flood".to_owned());
+                notes.push(
+                    "native XDP was refused (no driver for it, or not at this MTU): generic mode, slower under a flood"
+                        .to_owned(),
+                );
             }
             Some(IngressHook::TcIngress { foreign_xdp_program: 0 }) => {
                 notes.push("ingress is judged at TC, behind XDP".to_owned());
@@ -286,24 +295,35 @@ impl InterfaceStatus {
                 "another XDP program (id {foreign_xdp_program}) owns the interface: ingress is judged at TC, behind it"
             )),
         }
-        if attachment.egress.is_none() {
-            notes.push("egress is NOT judged: the hook is gone".to_owned());
+        match attachment.egress {
+            None => notes.push("egress is NOT judged: the hook is gone".to_owned()),
+            Some(EgressHook::Clsact) => notes.push(
+                "egress is judged by a filter of the clsact qdisc (links are of Linux 6.6): `tc qdisc del` removes it"
+                    .to_owned(),
+            ),
+            Some(EgressHook::Tcx) => {}
         }
-        for (direction, ahead) in
-            [("ingress", &attachment.ahead_of_ingress), ("egress", &attachment.ahead_of_egress)]
-        {
-            if !ahead.is_empty() {
-                notes.push(format!(
-                    "other programs see {direction} packets first and may accept them on their own: {ahead:?}"
-                ));
-            }
-        }
+        notes.extend(ahead_notes(attachment));
         Self {
             name: attachment.interface.name.clone(),
             index: attachment.interface.index,
             ingress: attachment.ingress.map(|hook| ingress_label(hook).to_owned()),
             egress: attachment.egress.map(|hook| egress_label(hook).to_owned()),
+            ahead_of_ingress: attachment.ahead_of_ingress.clone(),
+            ahead_of_egress: attachment.ahead_of_egress.clone(),
             notes,
         }
     }
+}
+
+/// What to say of foreign programs that stand before ours.
+pub(super) fn ahead_notes(attachment: &Attachment) -> impl Iterator<Item = String> {
+    [("ingress", &attachment.ahead_of_ingress), ("egress", &attachment.ahead_of_egress)]
+        .into_iter()
+        .filter(|(_, ahead)| !ahead.is_empty())
+        .map(|(direction, ahead)| {
+            format!(
+                "other programs see {direction} packets first and may accept them on their own: {ahead:?}"
+            )
+        })
 }

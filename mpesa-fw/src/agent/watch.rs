@@ -15,6 +15,7 @@ use super::{
     network::Network,
     prepare::Prepared,
     seed::seed,
+    status::ahead_notes,
 };
 use crate::datapath::{Attachment, Interface};
 
@@ -116,7 +117,10 @@ impl Agent {
         self.kernel
             .with(move |datapath| {
                 let own = view.addresses.iter().map(|(_, a)| *a);
-                datapath.set_own_addresses(&own.clone().collect())?;
+                // Not a reason to leave a hook that is gone as it is.
+                if let Err(error) = datapath.set_own_addresses(&own.clone().collect()) {
+                    tracing::error!("{error}");
+                }
                 for interface in datapath.release_gone(|index| view.links.contains_key(&index)) {
                     tracing::warn!(%interface, "a protected interface is gone");
                 }
@@ -190,6 +194,11 @@ impl Agent {
         }
         for refused in &network.choice.refused {
             self.say_once(format!("interface {} can't be protected: {}", refused.name, refused.reason));
+        }
+        for attachment in &network.attachments {
+            for note in ahead_notes(attachment) {
+                self.say_once(format!("interface {}: {note}", attachment.interface.name));
+            }
         }
         // Said at the second look: an interface that has just come is about to be protected, or about to be chosen.
         let before = self.state().current.network.unprotected();

@@ -93,6 +93,9 @@ async fn serve(options: Options, metrics: SocketAddr, caller: Option<SshConnecti
     // Signals that come while one is being followed are one signal: a storm of them makes no queue.
     tasks.spawn(async move {
         while hang_up.recv().await.is_some() {
+            tracing::info!(
+                "reload by signal: whose SSH connection is to be kept is not known (`mpesa-fw reload` knows)"
+            );
             // Its result is in the log and in the metrics.
             drop(for_hang_ups.reload(ReloadRequest::default()).await);
         }

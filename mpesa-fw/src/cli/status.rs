@@ -14,7 +14,7 @@ use crate::{
     agent::{
         Options, Status,
         network::Protection,
-        status::{DropStatus, RuleStatus},
+        status::{DropStatus, InterfaceStatus, RuleStatus},
     },
     control::{Answer, Client, Request},
 };
@@ -62,7 +62,11 @@ pub fn counts(
 }
 
 fn head(text: &mut String, status: &Status, now: OffsetDateTime) {
+    let is_first = |i: &InterfaceStatus| i.ahead_of_ingress.is_empty() && i.ahead_of_egress.is_empty();
     let word = match status.protection {
+        Protection::Enforcing if !status.interfaces.iter().all(is_first) => {
+            "enforcing, BUT other programs see packets first and may accept them on their own"
+        }
         Protection::Enforcing => "enforcing",
         Protection::Observing => "observing: everything is judged and counted, NOTHING IS DROPPED",
         Protection::Incomplete => "INCOMPLETE: not every interface of the policy is protected",

@@ -23,7 +23,7 @@ const USUAL: &str = "/sys/fs/bpf";
 pub(super) fn prepare(path: &Path) -> Result<Option<PathBuf>> {
     if path.components().any(|part| part.as_os_str().to_string_lossy().contains('.')) {
         return Err(DatapathError::new(
-            ErrorKind::Internal,
+            ErrorKind::Kernel,
             format!("use {} for pins", path.display()),
             "a bpffs takes no names with a dot",
             "give --bpffs an absolute path without dots",

@@ -18,6 +18,7 @@ mod netlink;
 mod object;
 mod pins;
 mod registry;
+mod requirements;
 mod shape;
 mod slots;
 mod state;
@@ -83,6 +84,7 @@ impl Datapath {
     /// # Errors
     /// No permission, a kernel that lacks a feature, or pinned maps of another shape.
     pub fn open(options: Options) -> Result<Self> {
+        requirements::check()?;
         let mounted = bpffs::prepare(&options.bpffs)?;
         fault::point(Point::BpffsReady)?;
         let pins = Pins::below(&options.bpffs);

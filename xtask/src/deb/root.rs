@@ -119,7 +119,10 @@ fn pristine() -> Result<PathBuf> {
 }
 
 /// Where this machine gets its own Debian packages from.
-fn mirror() -> Result<String> {
+///
+/// # Errors
+/// When its apt sources name no Debian archive.
+pub(crate) fn mirror() -> Result<String> {
     let targets = capture(Command::new("apt-get").args([
         "indextargets",
         "--format",

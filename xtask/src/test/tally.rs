@@ -65,6 +65,11 @@ impl Tally {
         }
     }
 
+    /// How many passed.
+    pub(crate) fn passed(&self) -> usize {
+        self.passed
+    }
+
     /// What failed, by name.
     pub(crate) fn failures(&self) -> &[String] {
         &self.failures

@@ -1,0 +1,107 @@
+//! `cargo xtask kernels`: boots the kernels of Debian's releases in QEMU, with the firewall and its kernel tests inside,
+//! and keeps a table of what each of them can do.
+//!
+//! A guest is one initramfs: a Debian root with the programs that the tests use, the kernel's modules, and what was
+//! built here. It has two NICs that QEMU connects with each other, and its serial console is the only way out: lines
+//! that begin with `@@ ` are answers ([`answers`]), the rest is for people. Everything fetched is kept below `target/`.
+
+mod answers;
+mod archive;
+mod build;
+mod guest;
+mod image;
+mod release;
+mod table;
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::process::{self, is_root, target};
+use crate::setup;
+
+use answers::Answers;
+use release::Release;
+
+/// Where the table is kept, below the workspace.
+const RESULTS: &str = "docs/KERNELS.md";
+
+/// Which kernels, and what to keep.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Only this version (5.10, 6.1, 6.12, 7.2); the table is printed and not kept
+    #[arg(long, value_name = "VERSION")]
+    only: Option<Release>,
+    /// Only the scenario on veth and virtio-net, without the test programs; the table is printed and not kept
+    #[arg(long)]
+    smoke: bool,
+    /// Keep the initramfs of each guest (a gigabyte), to boot it by hand
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Boots each kernel, prints the table, and keeps it if it was a whole run; whether all that is promised passed.
+///
+/// # Errors
+/// When something can't be fetched, built or started.
+pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
+    if std::env::consts::ARCH != "x86_64" {
+        bail!("the guests are x86_64, and this machine is {}", std::env::consts::ARCH);
+    }
+    if !is_root() {
+        bail!("the guests' root is made by debootstrap: run `cargo xtask kernels` as root");
+    }
+    setup::emulation()?;
+    let built = build::programs(!arguments.smoke)?;
+    let root = image::root()?;
+
+    let mut runs = Vec::new();
+    for release in Release::ALL {
+        if arguments.only.is_some_and(|only| only != release) {
+            continue;
+        }
+        let directory = directory(release)?;
+        let kernel = archive::kernel(release, &directory)?;
+        let initramfs = image::initramfs(&directory, &[&root, &kernel.modules], &built)?;
+        println!("\n== Linux {release}: {}", kernel.name);
+        let console = directory.join("console.log");
+        let ended = guest::boot(&kernel.image, &initramfs, &console);
+        if !arguments.keep {
+            fs::remove_file(&initramfs).with_context(|| format!("cannot remove {}", initramfs.display()))?;
+        }
+        let text = fs::read(&console).with_context(|| format!("cannot read {}", console.display()))?;
+        let mut answers = Answers::read(&String::from_utf8_lossy(&text));
+        if let Err(error) = ended {
+            answers.broke(&format!("{error:#}"));
+        }
+        answers.report(release);
+        runs.push((release, answers));
+    }
+
+    let table = table::markdown(&runs);
+    println!("\n{table}");
+    if arguments.only.is_none() && !arguments.smoke {
+        let path = process::workspace().join(RESULTS);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+        }
+        fs::write(&path, table).with_context(|| format!("cannot write {RESULTS}"))?;
+        println!("kept in {RESULTS}");
+    } else {
+        println!("(not kept: not a whole run)");
+    }
+    Ok(runs.iter().all(|(release, answers)| answers.keeps_promise(*release)))
+}
+
+/// Everything of one kernel.
+fn directory(release: Release) -> Result<PathBuf> {
+    let directory = base().join(release.to_string());
+    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    Ok(directory)
+}
+
+/// Everything of this verb.
+fn base() -> PathBuf {
+    target().join("kernels")
+}
