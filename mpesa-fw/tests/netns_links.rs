@@ -223,7 +223,8 @@ fn more_changes_than_the_socket_holds_are_read_again() -> Result<()> {
     });
     let last = field.host.namespace.sh("ip address add 10.78.0.9/32 dev eth0");
     agent.process.signal(nix::sys::signal::Signal::SIGCONT)?;
-    (filled?, last?);
+    filled?;
+    last?;
     agent.process.wait_for_log("too many changes", SOON)?;
     // What comes from an own address is spoofed: the agent knows of it.
     let before = firewall.metrics()?;
