@@ -57,7 +57,7 @@ fn main() -> ExitCode {
     let ended = match Arguments::parse().verb {
         Verb::Setup => setup::run().map(|()| true),
         Verb::Demo => setup::run().and_then(|()| demo::run()).map(|()| true),
-        Verb::Evade(arguments) => evade::run(&arguments),
+        Verb::Evade(arguments) => setup::run().and_then(|()| evade::run(&arguments)),
         Verb::Test(arguments) => test::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments).map(|()| true),
         Verb::Law(arguments) => law::run(&arguments).map(|()| true),

@@ -22,6 +22,7 @@ pub(super) fn cases() -> Vec<Case> {
         transport(),
         ports(),
         segmented(),
+        aggregates(),
         long_frames(),
     ]
 }
@@ -342,6 +343,29 @@ fn segmented() -> Case {
     steps.push(from("jumbo option, segmented", segmented, pass(PassReason::ServiceReply, "")));
     steps.push(from("jumbo option, not segmented", jumbo, malformed()));
     Case::new("segmented frames", BASE, steps)
+}
+
+/// What generic XDP is given of BIG TCP: length 0, more than the field could say, and nothing that tells of segments.
+fn aggregates() -> Case {
+    const TCP_HEADER: usize = 20;
+    let steps = NETS.iter().flat_map(|net| {
+        let header = if net.is_v4 { 20 } else { 40 };
+        let field = if net.is_v4 { NETWORK + 2 } else { NETWORK + 4 };
+        // IPv4 counts its own header, IPv6 does not.
+        let counted = if net.is_v4 { header + TCP_HEADER } else { TCP_HEADER };
+        let of = |length: usize, port| {
+            let data = vec![0; length - counted];
+            let mut frame = tcp_with(&at(net.outsider, 4000), &at(net.us, port), ACK, &data);
+            frame[field..field + 2].copy_from_slice(&[0, 0]);
+            frame
+        };
+        [
+            to(net.label("64 KiB, served"), of(0x1_0000, 80), site()),
+            to(net.label("64 KiB, not served"), of(0x1_0000, 22), drop(NoService, "")),
+            to(net.label("one octet less, which the field could say"), of(0xffff, 80), malformed()),
+        ]
+    });
+    Case::new("aggregates at generic XDP", BASE, steps.collect())
 }
 
 /// Longer than a page: at XDP in several buffers.

@@ -8,7 +8,7 @@ mod case;
 mod checksum;
 mod egress;
 mod field;
-#[path = "../../mpesa-fw/tests/decision/frames.rs"]
+#[path = "../../tests/decision/frames.rs"]
 #[expect(dead_code, reason = "the catalogue of packets in mpesa-fw uses more of it")]
 mod frames;
 mod genuine;
