@@ -10,6 +10,8 @@ pub mod cli;
 pub mod compile;
 pub mod control;
 pub mod datapath;
+#[doc(hidden)]
+pub mod fault;
 pub mod metrics;
 pub mod policy;
 pub mod reference;

@@ -21,7 +21,9 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 mod info;
 
-pub use info::{LinkInfo, LinkKind, MapInfo, ProgramInfo, link_info, map_info, program_info};
+pub use info::{
+    LinkInfo, LinkKind, MapInfo, ObjectKind, ProgramInfo, link_info, map_info, object_kind, program_info,
+};
 
 /// Attach type of an XDP link (enum `bpf_attach_type`).
 pub const BPF_XDP: u32 = 37;
@@ -245,6 +247,30 @@ impl Drop for Mapping {
         // SAFETY: it is ours, and no reference into it outlives it. It can't fail for a mapping that is there.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
     }
+}
+
+/// Whether some process has a regular file open for writing. File systems that can't tell say no, and so does the kernel
+/// where the file belongs to another user (without CAP_LEASE).
+pub fn is_open_for_writing(file: BorrowedFd<'_>) -> bool {
+    /// Not in the crate libc for this platform.
+    const F_SETSIG: libc::c_int = 10;
+    let fcntl = |command, argument: libc::c_int| {
+        // SAFETY: these commands take a number and touch no memory of ours.
+        if unsafe { libc::fcntl(file.as_raw_fd(), command, argument) } < 0 {
+            return io::Error::last_os_error().raw_os_error();
+        }
+        None
+    };
+    // Whoever opens the file for writing while we hold the lease makes the kernel send a signal, which by default (SIGIO)
+    // would end this process; SIGURG is ignored unless somebody asks for it.
+    if fcntl(F_SETSIG, libc::SIGURG).is_some() {
+        return false;
+    }
+    let refused = fcntl(libc::F_SETLEASE, libc::F_RDLCK);
+    if refused.is_none() {
+        fcntl(libc::F_SETLEASE, libc::F_UNLCK);
+    }
+    refused == Some(libc::EAGAIN)
 }
 
 /// The words of an array map of `u64`, shared with the kernel's programs while they run.

@@ -232,7 +232,7 @@ fn an_interface_goes_and_comes_back() {
             assert!(!lab.ping(STRANGER));
             run("ip link delete va");
             assert!(datapath.attachments().unwrap().is_empty());
-            datapath.release(old.index);
+            assert_eq!(datapath.release_gone(|index| index != old.index), ["va"]);
             assert!(lab.pins("links").is_empty());
             assert_eq!(datapath.counters().unwrap()[0].interface, "va", "its counts are kept");
 

@@ -231,7 +231,7 @@ fn places_in_the_counters_run_out_and_are_used_again() {
 
         let gone = list.remove(3);
         run(&format!("ip link delete {}", gone.name));
-        datapath.release(gone.index);
+        assert_eq!(datapath.release_gone(|index| index != gone.index), [gone.name.as_str()]);
         assert!(datapath.protect(&ninth, &mut |_| {}).unwrap().live());
         let names: BTreeSet<String> =
             datapath.counters().unwrap().into_iter().map(|counts| counts.interface).collect();

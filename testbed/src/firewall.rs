@@ -1,7 +1,7 @@
 //! The agent under test: its directories in a testbed, its rules file, and questions to it.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs,
     net::{Ipv4Addr, SocketAddr},
     os::unix::fs::PermissionsExt as _,
@@ -38,6 +38,8 @@ pub struct Firewall<'a> {
     pub metrics: SocketAddr,
     /// Its directory for pins.
     pub bpffs: PathBuf,
+    /// Added to the environment of the agent and of commands.
+    pub environment: Vec<(&'static str, OsString)>,
 }
 
 /// A running agent.
@@ -68,6 +70,7 @@ impl<'a> Firewall<'a> {
             resolv_conf: None,
             metrics: Self::METRICS,
             bpffs,
+            environment: Vec::new(),
         })
     }
 
@@ -104,6 +107,7 @@ impl<'a> Firewall<'a> {
         command.arg("--bpffs").arg(&self.bpffs).args(more);
         // The guard would otherwise look at the connection of whoever runs the tests.
         command.env_remove("SSH_CONNECTION").env_remove("SSH_CLIENT").env_remove("NOTIFY_SOCKET");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -153,6 +157,7 @@ impl<'a> Firewall<'a> {
         let mut command = self.namespace.command(&self.binary);
         command.arg("--runtime-dir").arg(self.runtime()).args(arguments);
         command.env_remove("SSH_CONNECTION").env_remove("SSH_CLIENT");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 

@@ -1,7 +1,7 @@
 //! `cargo xtask deb`: the Debian package of the agent, with the eBPF object inside.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
@@ -48,11 +48,23 @@ pub(crate) fn build_and_try() -> Result<()> {
     run(&Arguments { tried: true })
 }
 
+/// Tests can make an agent die or fail at any step; whoever installs this package must not be able to.
+fn without_fault_points(program: &Path) -> Result<()> {
+    /// As in `mpesa_fw::fault`.
+    const VARIABLE: &[u8] = b"MPESA_FW_FAULT_ORDERS";
+    let bytes = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
+    if bytes.windows(VARIABLE.len()).any(|window| window == VARIABLE) {
+        bail!("{} has fault points: it was built with debug assertions", program.display());
+    }
+    Ok(())
+}
+
 fn build() -> Result<PathBuf> {
     setup::packaging()?;
     run_command(process::cargo().args(["build", "--release", "--locked", "--package", "mpesa-fw"]))?;
 
     let release = process::target().join("release");
+    without_fault_points(&release.join("mpesa-fw"))?;
     let written = release.join("package");
     fs::create_dir_all(&written).with_context(|| format!("cannot make {}", written.display()))?;
     for (arguments, name) in WRITTEN {

@@ -203,20 +203,18 @@ fn word(verdict: Verdict) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
     use crate::policy::{Permissions, load};
 
     fn policy(mode: &str, sets: &str, services: &str, destinations: &str) -> Policy {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o600)).unwrap();
+        // Closed: a file that is open for writing is not read.
+        let file = tempfile::NamedTempFile::new().unwrap().into_temp_path();
         let text = format!(
             "version: 1\nmode: {mode}\ninterfaces: [eth0]\nsets: {sets}\ningress: {{ default: drop, services: [{services}] }}\n\
              egress: {{ default: drop, allow: [{destinations}] }}\n"
         );
-        std::fs::write(file.path(), text).unwrap();
-        load(file.path(), Permissions::Check).unwrap().policy
+        std::fs::write(&file, text).unwrap();
+        load(&file, Permissions::Check).unwrap().policy
     }
 
     const SSH: &str = "{ name: ssh, ports: [22], from: [admins] }";

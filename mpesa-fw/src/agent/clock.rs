@@ -14,7 +14,8 @@ pub fn monotonic() -> u64 {
 /// Seconds since 1970.
 #[must_use]
 pub fn unix() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs())
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    now.saturating_add_signed(crate::fault::clock_offset())
 }
 
 /// The wall-clock time of a stamp of the monotonic clock.

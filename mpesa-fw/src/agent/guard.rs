@@ -152,7 +152,8 @@ mod tests {
              - {{ name: ssh, ports: [22], from: [203.0.113.7, \"2001:db8::/64\"] }}\negress:\n  default: {egress}\n  allow: []\n",
         )
         .unwrap();
-        Prepared::read(file.path(), &RegistryRows::default()).unwrap()
+        // Closed: a file that is open for writing is not read.
+        Prepared::read(&file.into_temp_path(), &RegistryRows::default()).unwrap()
     }
 
     fn view() -> View {

@@ -30,6 +30,7 @@ use super::{
 };
 use crate::{
     datapath::{Attachment, Interface},
+    fault::{self, Point},
     policy::model::{InterfacePattern, Policy},
 };
 
@@ -163,6 +164,7 @@ pub(super) async fn install(
             let contested = prepared.contested_name_slots(datapath.registry_rows());
             datapath.set_own_addresses(&own)?;
             datapath.set_resolved(&union(&before, &new_names.table(&contested), &contested))?;
+            fault::point(Point::StatePrepared).map_err(crate::datapath::DatapathError::from)?;
             let staged = datapath.stage(&prepared.compiled, prepared.policy.serial)?;
             let stamp = staged.stamp();
             let rows = prepared.assignment.registry.to_rows();
@@ -202,6 +204,7 @@ pub(super) async fn install(
                 notes.push(format!("flows were not all judged again: {error}"));
                 0
             });
+            fault::passed(Point::FlowsJudged);
             drop(judge);
             let running = Running::new(prepared, report.stamp, rules);
             let (attachments, detached) = (report.attachments, report.detached);
@@ -265,13 +268,13 @@ impl Installed {
     pub(super) fn settle(self, surroundings: Surroundings, names: Names, notes: Vec<String>) -> Current {
         let Self { running, attachments, detached, seeded, flows_removed: _, notes: said, published } = self;
         seeded.log(running.mode());
-        for interface in detached {
-            tracing::warn!(%interface, "no longer protected: the policy does not name it");
-        }
         for warning in &running.warnings {
             tracing::warn!("{warning}");
         }
-        let notes: Vec<String> = said.into_iter().chain(notes).collect();
+        let let_go = detached
+            .into_iter()
+            .map(|interface| format!("{interface} is no longer protected: the policy does not name it"));
+        let notes: Vec<String> = let_go.chain(said).chain(notes).collect();
         for note in &notes {
             tracing::warn!("{note}");
         }

@@ -143,13 +143,13 @@ impl Names {
     /// Names to ask for.
     #[must_use]
     pub(super) fn due(&self, now: u64) -> Vec<String> {
-        self.entries.iter().filter(|(_, e)| e.due <= now).map(|(name, _)| name.clone()).collect()
+        self.entries.iter().filter(|(_, e)| e.is_due(now)).map(|(name, _)| name.clone()).collect()
     }
 
     /// When the next question is due.
     #[must_use]
-    pub(super) fn next_due(&self) -> Option<u64> {
-        self.entries.values().map(|e| e.due).min()
+    pub(super) fn next_due(&self, now: u64) -> Option<u64> {
+        self.entries.values().map(|e| if e.is_due(now) { now } else { e.due }).min()
     }
 
     /// Names that have no address.
@@ -185,6 +185,13 @@ impl Names {
     }
 }
 
+impl Entry {
+    /// A question that is due later than any answer is kept was put off before the clock went back.
+    const fn is_due(&self, now: u64) -> bool {
+        self.due <= now || self.due > now + TTL_BOUNDS.1
+    }
+}
+
 /// An answer that is no host (a blocking resolver says 0.0.0.0 or 127.0.0.1) allows nothing.
 fn is_host(address: &IpAddr) -> bool {
     !(address.is_unspecified() || address.is_loopback() || address.is_multicast())
@@ -210,10 +217,24 @@ mod tests {
         assert_eq!(names.due(100), ["a.example", "b.example"]);
         names.answered("a.example", [ip(1)], 0, 100);
         names.answered("b.example", [ip(1), ip(2)], 1_000_000, 100);
-        assert_eq!(names.next_due(), Some(105));
+        assert_eq!(names.next_due(100), Some(105));
         assert_eq!(names.due(3699), ["a.example"]);
         assert_eq!(names.table(&[])[&ip(1)], [3, 5]);
         assert_eq!(names.table(&[5]).get(&ip(2)), None);
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_puts_no_question_off() {
+        let mut names = names();
+        names.answered("a.example", [ip(1)], 60, 2_000_000);
+        names.answered("b.example", [ip(2)], 60, 2_000_000);
+        assert_eq!(names.due(1_000_000), ["a.example", "b.example"]);
+        assert_eq!(names.next_due(1_000_000), Some(1_000_000));
+        names.answered("a.example", [ip(3)], 60, 1_000_000);
+        names.answered("b.example", [ip(3)], 60, 1_000_000);
+        assert!(names.due(1_000_000).is_empty());
+        assert_eq!(names.next_due(1_000_000), Some(1_000_060));
+        assert_eq!(names.table(&[]).len(), 3, "what was known is kept");
     }
 
     #[test]

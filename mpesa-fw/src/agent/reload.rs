@@ -15,6 +15,7 @@ use super::{
     running::hex,
     start::{ATTEMPTS, is_interface_gone},
 };
+use crate::fault::{self, Point};
 
 /// What is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,6 +80,7 @@ impl Agent {
         if let Err(error) = self.reloads_store.write(&reloads) {
             tracing::warn!(%error, "the count of reloads was not saved");
         }
+        fault::passed(Point::ReloadDone);
         drop(one);
         // Not before the answer: it takes a while after a large policy.
         tokio::task::spawn_blocking(crate::sys::trim_memory);

@@ -9,6 +9,8 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
+use crate::fault::{self, Point};
+
 /// A file of JSON in the state directory. What can't be read is as good as not there: nothing in it is needed to enforce.
 #[derive(Clone, Debug)]
 pub(super) struct Store {
@@ -41,11 +43,21 @@ impl Store {
     /// The directory can't be written.
     pub(super) fn write<T: Serialize>(&self, value: &T) -> io::Result<()> {
         let beside = self.path.with_extension("new");
-        let mut file =
-            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        file.write_all(&serde_json::to_vec(value)?)?;
-        fs::rename(&beside, &self.path)
+        let written =
+            write_new(&beside, &serde_json::to_vec(value)?).and_then(|()| fs::rename(&beside, &self.path));
+        if written.is_err() {
+            // Half a file on a full disk helps nobody.
+            let _ = fs::remove_file(&beside);
+        }
+        written
     }
+}
+
+fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text)?;
+    fault::point(Point::StoreWritten)?;
+    Ok(())
 }
 
 #[cfg(test)]

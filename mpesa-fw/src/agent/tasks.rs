@@ -28,8 +28,8 @@ impl Agent {
     async fn resolve_names(self: Arc<Self>) {
         self.publish_names().await;
         loop {
-            let wait =
-                self.state().current.names.next_due().map(|due| due.saturating_sub(clock::unix()).max(1));
+            let now = clock::unix();
+            let wait = self.state().current.names.next_due(now).map(|due| due.saturating_sub(now).max(1));
             tokio::select! {
                 () = sleep(Duration::from_secs(wait.unwrap_or(3600))) => {}
                 () = self.wake_names.notified() => {}

@@ -121,10 +121,15 @@ impl Agent {
                 if let Err(error) = datapath.set_own_addresses(&own.clone().collect()) {
                     tracing::error!("{error}");
                 }
+                for interface in datapath.release_gone(|index| view.links.contains_key(&index)) {
+                    tracing::warn!(%interface, "a protected interface is gone");
+                }
                 let attached = datapath.attachments()?;
-                for gone in attached.iter().filter(|a| !view.links.contains_key(&a.interface.index)) {
-                    tracing::warn!(interface = %gone.interface.name, "a protected interface is gone");
-                    datapath.release(gone.interface.index);
+                // Renamed, or back from another network namespace: counted under the name that it has now.
+                for attachment in &attached {
+                    if let Err(error) = datapath.keep_place(&attachment.interface) {
+                        tracing::warn!("{error}");
+                    }
                 }
                 let mut failed = BTreeMap::new();
                 let judge = Judge::new(&running.compiled, own.clone(), &published);

@@ -89,6 +89,18 @@ async fn serve(options: Options, metrics: SocketAddr, caller: Option<SshConnecti
         }
     });
 
+    let for_hang_ups = Arc::clone(&agent);
+    // Signals that come while one is being followed are one signal: a storm of them makes no queue.
+    tasks.spawn(async move {
+        while hang_up.recv().await.is_some() {
+            tracing::info!(
+                "reload by signal: whose SSH connection is to be kept is not known (`mpesa-fw reload` knows)"
+            );
+            // Its result is in the log and in the metrics.
+            drop(for_hang_ups.reload(ReloadRequest::default()).await);
+        }
+    });
+
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
@@ -96,14 +108,6 @@ async fn serve(options: Options, metrics: SocketAddr, caller: Option<SshConnecti
             _ = is_detached.recv() => {
                 agent::stopping();
                 return Ok(());
-            }
-            _ = hang_up.recv() => {
-                tracing::info!(
-                    "reload by signal: whose SSH connection is to be kept is not known (`mpesa-fw reload` knows)"
-                );
-                let agent = Arc::clone(&agent);
-                // Its result is in the log and in the metrics.
-                tasks.spawn(async move { drop(agent.reload(ReloadRequest::default()).await) });
             }
             Some(ended) = tasks.join_next() => {
                 if let Err(error) = ended && let Ok(panic) = error.try_into_panic() {

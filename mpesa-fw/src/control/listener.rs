@@ -10,6 +10,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::fault::{self, Point};
+
 /// A bound socket. Its file goes when this is dropped.
 #[derive(Debug)]
 pub struct Listener {
@@ -57,6 +59,7 @@ impl Listener {
             fs::set_permissions(&born, Permissions::from_mode(0o600))
                 .map_err(failed("set the mode of", &born))?;
             socket.set_nonblocking(true).map_err(failed("use", &born))?;
+            fault::passed(Point::SocketBorn);
             fs::rename(&born, path).map_err(failed("create", path))?;
             Ok(socket)
         });

@@ -1,6 +1,10 @@
 //! Attaching to an interface that has no hook of ours yet. A foreign program is never replaced.
 
-use std::{collections::HashSet, io, os::fd::AsFd};
+use std::{
+    collections::HashSet,
+    io,
+    os::fd::{AsFd, BorrowedFd},
+};
 
 use mpesa_fw_common::settings::Direction;
 
@@ -8,11 +12,14 @@ use super::{
     DatapathError, ErrorKind, Interface, Options, Result, TcChoice, XdpChoice,
     error::Context,
     generation::Programs,
-    hooks::{Hook, PLACE, Way, pin_link, tc_program},
+    hooks::{Hook, PLACE, Way, pin_link},
     netlink::Netlink,
     pins::Pins,
 };
-use crate::sys;
+use crate::{
+    fault::{self, Point},
+    sys,
+};
 
 /// What attaching needs to know.
 pub(super) struct Attacher<'a> {
@@ -50,11 +57,12 @@ impl Attacher<'_> {
             let error =
                 match sys::link_create(self.programs.xdp(), interface.index, sys::BPF_XDP, mode.flags()) {
                     Ok(link) => {
+                        let program = program_id(self.programs.xdp())?;
                         let pin = pin_link(self.pins, interface, Direction::Ingress, &link)?;
                         if let Some(refusal) = refusals.pop() {
                             self.notes.push(format!("{}: {} XDP; {refusal}", interface.name, mode.label()));
                         }
-                        return self.hook(interface, Direction::Ingress, Way::Xdp(pin));
+                        return Ok(hook(interface, Direction::Ingress, Way::Xdp(pin), program));
                     }
                     Err(error) => error,
                 };
@@ -115,13 +123,11 @@ impl Attacher<'_> {
         match self.options.tc {
             TcChoice::Clsact => self.clsact(interface, direction),
             TcChoice::Tcx => {
-                let way = self.tcx(interface, direction)?;
-                let way =
-                    way.context(|| format!("attach to {} {} at TCX", interface.name, direction.label()))?;
-                self.hook(interface, direction, way)
+                let hook = self.tcx(interface, direction)?;
+                hook.context(|| format!("attach to {} {} at TCX", interface.name, direction.label()))
             }
             TcChoice::Auto => match self.tcx(interface, direction)? {
-                Ok(way) => self.hook(interface, direction, way),
+                Ok(hook) => Ok(hook),
                 Err(error) if is_refusal(&error) => self.clsact(interface, direction),
                 Err(error) => {
                     let what = format!("attach to {} {} at TCX", interface.name, direction.label());
@@ -131,14 +137,18 @@ impl Attacher<'_> {
         }
     }
 
-    fn tcx(&self, interface: &Interface, direction: Direction) -> Result<io::Result<Way>> {
+    fn tcx(&self, interface: &Interface, direction: Direction) -> Result<io::Result<Hook>> {
+        let program = program_id(self.programs.tc(direction))?;
         let attach_type = match direction {
             Direction::Ingress => sys::BPF_TCX_INGRESS,
             Direction::Egress => sys::BPF_TCX_EGRESS,
         };
         // First of all: one that stands before ours could accept or redirect a packet on its own.
         match sys::link_create(self.programs.tc(direction), interface.index, attach_type, sys::BPF_F_BEFORE) {
-            Ok(link) => Ok(Ok(Way::Tcx(pin_link(self.pins, interface, direction, &link)?))),
+            Ok(link) => {
+                let pin = pin_link(self.pins, interface, direction, &link)?;
+                Ok(Ok(hook(interface, direction, Way::Tcx(pin), program)))
+            }
             Err(error) => Ok(Err(error)),
         }
     }
@@ -147,6 +157,7 @@ impl Attacher<'_> {
         let what = || format!("attach to {} {} at the clsact qdisc", interface.name, direction.label());
         self.netlink.add_clsact(interface.index).context(what)?;
         let program = self.programs.tc(direction);
+        let hook = hook(interface, direction, Way::Clsact, program_id(program)?);
         match self.netlink.set_filter(interface.index, direction, PLACE, program, false) {
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
                 let (priority, handle) = PLACE;
@@ -163,21 +174,20 @@ impl Attacher<'_> {
             }
             other => {
                 other.context(what)?;
-                self.hook(interface, direction, Way::Clsact)
+                // From here on nothing may fail: whoever undoes the swap knows only of hooks that were answered.
+                fault::passed(Point::FilterAdded);
+                Ok(hook)
             }
         }
     }
+}
 
-    fn hook(&self, interface: &Interface, direction: Direction, way: Way) -> Result<Hook> {
-        let program = match way {
-            Way::Xdp(_) => self.programs.xdp(),
-            Way::Tcx(_) | Way::Clsact => self.programs.tc(direction),
-        };
-        let program = sys::program_info(program)
-            .context(|| format!("look at the program {}", tc_program(direction)))?
-            .id;
-        Ok(Hook { interface: interface.clone(), direction, way, program })
-    }
+fn program_id(program: BorrowedFd<'_>) -> Result<u32> {
+    Ok(sys::program_info(program).context(|| "look at a program that was just loaded")?.id)
+}
+
+fn hook(interface: &Interface, direction: Direction, way: Way, program: u32) -> Hook {
+    Hook { interface: interface.clone(), direction, way, program, of_another_version: false }
 }
 
 #[derive(Clone, Copy)]

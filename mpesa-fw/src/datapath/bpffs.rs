@@ -7,7 +7,10 @@ use std::{
 
 use nix::{
     mount::{MsFlags, mount},
-    sys::statfs::{BPF_FS_MAGIC, statfs},
+    sys::{
+        statfs::{BPF_FS_MAGIC, statfs},
+        statvfs::{FsFlags, statvfs},
+    },
 };
 
 use super::{DatapathError, ErrorKind, Result, error::Context};
@@ -27,6 +30,7 @@ pub(super) fn prepare(path: &Path) -> Result<Option<PathBuf>> {
         ));
     }
     if is_bpffs(nearest(path))? {
+        expect_writable(path, "use the pins")?;
         make(path)?;
         return Ok(None);
     }
@@ -49,6 +53,22 @@ pub(super) fn is_bpffs(path: &Path) -> Result<bool> {
         .map_err(std::io::Error::from)
         .context(|| format!("ask for the file system of {}", path.display()))?;
     Ok(answer.filesystem_type() == BPF_FS_MAGIC)
+}
+
+/// Fails where nothing can be pinned. Not even a pinned link or map can be opened there.
+pub(super) fn expect_writable(path: &Path, doing: &str) -> Result<()> {
+    let answer = statvfs(nearest(path))
+        .map_err(std::io::Error::from)
+        .context(|| format!("ask for the mount of {}", path.display()))?;
+    if !answer.flags().contains(FsFlags::ST_RDONLY) {
+        return Ok(());
+    }
+    Err(DatapathError::new(
+        ErrorKind::Kernel,
+        doing,
+        format!("the bpffs of {} is mounted read-only; nothing has changed", path.display()),
+        "make it writable: `mount -o remount,rw` on its mount point",
+    ))
 }
 
 /// The path or its nearest ancestor that is there.

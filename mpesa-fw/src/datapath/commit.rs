@@ -6,9 +6,13 @@ use mpesa_fw_common::settings::Direction;
 
 use super::{
     Attachment, Datapath, DatapathError, ErrorKind, Fault, Interface, Report, Result, Staged,
-    attach::Attacher, error::Context, generation::Programs, hooks::Found, registry, slots, swap::Swap,
+    attach::Attacher, error::Context, generation::Programs, hooks::Found, pins::remove_tree, registry, slots,
+    swap::Swap,
 };
-use crate::compile::{Fresh, RegistryRows};
+use crate::{
+    compile::{Fresh, RegistryRows},
+    fault::{self, Point},
+};
 
 impl Datapath {
     /// Makes a staged generation judge `interfaces`: clears what is kept under `fresh` positions, writes the registry, swaps
@@ -30,10 +34,13 @@ impl Datapath {
         found.tidy(&self.pins);
         for interface in interfaces {
             slots::assign(&self.state, interface)?;
+            fault::point(Point::PlaceAssigned)?;
         }
         let before = self.registry.clone();
         registry::clear(&self.state, fresh)?;
+        fault::point(Point::CountsCleared)?;
         registry::write(&self.state, &before, rows)?;
+        fault::point(Point::RegistryWritten)?;
         let notes = match self.swap(&found, &programs, interfaces, between) {
             Ok(notes) => notes,
             Err(error) => {
@@ -42,12 +49,14 @@ impl Datapath {
                     return Err(error);
                 }
                 registry::write(&self.state, rows, &before)?;
+                fault::passed(Point::RegistryRestored);
                 for interface in interfaces.iter().filter(|interface| !found.knows(interface)) {
                     slots::release(&self.state, interface.index)?;
                 }
                 return Err(error);
             }
         };
+        fault::passed(Point::HooksSwapped);
         staged.keep();
         self.registry = rows.clone();
         self.running = Some((staged.stamp(), staged.pins.clone()));
@@ -55,7 +64,13 @@ impl Datapath {
             Report { stamp: staged.stamp(), attachments: Vec::new(), detached: Vec::new(), notes };
         self.let_go(&found, interfaces, &mut report);
         self.remove_old_generations(&mut report);
-        report.attachments = self.attachments()?;
+        self.bury_other_versions(&mut report);
+        // The new generation judges: that its hooks can't be listed must not be told as a failure to load it.
+        let listed = fault::point(Point::CommitReported).map_err(DatapathError::from);
+        match listed.and_then(|()| self.attachments()) {
+            Ok(attachments) => report.attachments = attachments,
+            Err(error) => report.notes.push(error.to_string()),
+        }
         Ok(report)
     }
 
@@ -101,13 +116,35 @@ impl Datapath {
         )
     }
 
-    /// The interface with this index is gone: frees its place and removes its dead pins. Its counts are kept.
-    pub fn release(&mut self, index: u32) {
-        let freed = slots::release(&self.state, index);
-        let buried = self.find().map(|mut found| found.tidy(&self.pins));
-        for error in [freed.err(), buried.err()].into_iter().flatten() {
-            tracing::warn!(index, %error, "an interface that is gone was not released");
-        }
+    /// Gives an interface that is protected its place in the counters, if it has lost it: one that was in another network
+    /// namespace comes back with its hooks.
+    ///
+    /// # Errors
+    /// No place is left.
+    pub fn keep_place(&self, interface: &Interface) -> Result<()> {
+        slots::assign(&self.state, interface)
+    }
+
+    /// Lets go of interfaces that are gone: frees their places, whose counts are kept, and removes their dead pins.
+    /// `there` says whether an index is one of an interface. Answers the names of those that were there before.
+    pub fn release_gone(&mut self, there: impl Fn(u32) -> bool) -> Vec<String> {
+        let release = || {
+            let gone: Vec<_> = slots::taken(&self.state)?
+                .into_iter()
+                .map(|place| place.interface)
+                .filter(|interface| interface.index != 0 && !there(interface.index))
+                .collect();
+            for interface in &gone {
+                slots::release(&self.state, interface.index)?;
+            }
+            let mut found = self.find()?;
+            found.tidy(&self.pins);
+            Ok::<_, DatapathError>(gone.into_iter().map(|interface| interface.name).collect())
+        };
+        release().unwrap_or_else(|error| {
+            tracing::warn!(%error, "interfaces that are gone were not released");
+            Vec::new()
+        })
     }
 
     /// Every side of every interface, egress first.
@@ -130,7 +167,9 @@ impl Datapath {
         let mut swap = Swap::new(attacher, self.fault);
         for direction in [Direction::Egress, Direction::Ingress] {
             if direction == Direction::Ingress && interfaces.iter().any(|new| !found.covers(new)) {
+                fault::passed(Point::EgressDone);
                 between(self);
+                fault::passed(Point::FlowsSeeded);
             }
             for interface in interfaces {
                 if let Err(error) = swap.put(found, interface, direction) {
@@ -154,6 +193,27 @@ impl Datapath {
                 Ok(()) if !report.detached.contains(name) => report.detached.push(name.clone()),
                 Ok(()) => {}
                 Err(error) => report.notes.push(error.to_string()),
+            }
+        }
+        for away in &found.away {
+            if let Err(error) = away.detach() {
+                report.notes.push(format!("an interface in another network namespace is judged on: {error}"));
+            }
+        }
+    }
+
+    /// No hook runs what other versions loaded any more.
+    fn bury_other_versions(&self, report: &mut Report) {
+        for other in self.pins.others().unwrap_or_default() {
+            match remove_tree(other.root()) {
+                Ok(()) => {
+                    fault::passed(Point::VersionBuried);
+                    report.notes.push(format!(
+                        "took over from another version of mpesa-fw: its counts and pins in {} are gone",
+                        other.root().display()
+                    ));
+                }
+                Err(error) => report.notes.push(format!("the pins {} stay: {error}", other.root().display())),
             }
         }
     }

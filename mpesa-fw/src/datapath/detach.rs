@@ -3,15 +3,15 @@
 use std::{collections::HashSet, path::Path};
 
 use mpesa_fw_common::settings::Direction;
-use nix::net::if_::if_nameindex;
 
 use super::{
-    DatapathError, Interface, Result, bpffs,
+    DatapathError, Result, bpffs,
     error::Context,
     hooks::{self, Way},
     pins::{Pins, remove_tree},
     swap::open_netlink,
 };
+use crate::fault::{self, Point};
 
 /// Removes every hook, table and pin of all ABI versions below `bpffs`. Says what it detached.
 ///
@@ -21,6 +21,8 @@ pub fn detach(bpffs: &Path) -> Result<Vec<String>> {
     if !bpffs.exists() || !bpffs::is_bpffs(bpffs)? {
         return Ok(Vec::new());
     }
+    // A hook whose pin stays would be taken for one that is gone, and half of them would be left.
+    bpffs::expect_writable(bpffs, "detach")?;
     let mut detached = Vec::new();
     let mut failure = None;
     for pins in Pins::all_below(bpffs)? {
@@ -35,18 +37,11 @@ pub fn detach(bpffs: &Path) -> Result<Vec<String>> {
 fn detach_version(pins: &Pins) -> Result<Vec<String>> {
     let netlink = open_netlink()?;
     // Another version may have kept its places in another form: every interface is asked.
-    let interfaces: Vec<_> = if_nameindex()
-        .map_err(std::io::Error::from)
-        .context(|| "list the interfaces")?
-        .iter()
-        .map(|interface| Interface {
-            name: interface.name().to_string_lossy().into_owned(),
-            index: interface.index(),
-        })
-        .collect();
+    let interfaces = hooks::all_interfaces()?;
     let ours = programs_of(pins)?;
     let mut found = hooks::find(pins, &netlink, &interfaces, &ours)?;
     found.tidy(pins);
+    fault::point(Point::DetachBegun)?;
     let mut detached = Vec::new();
     let mut failure = None;
     // Ingress first: without egress nothing opens flows, and replies would be dropped.
@@ -63,10 +58,20 @@ fn detach_version(pins: &Pins) -> Result<Vec<String>> {
             Err(error) => failure = Some(DatapathError::system(format!("detach from {place}"), &error)),
         }
     }
+    for away in &found.away {
+        match away.detach() {
+            Ok(()) => detached.push(String::from("an interface in another network namespace")),
+            Err(error) => {
+                failure = Some(DatapathError::system("detach from an interface that is away", &error))
+            }
+        }
+    }
     if let Some(failure) = failure {
         return Err(failure);
     }
+    fault::point(Point::HooksDetached)?;
     remove_tree(pins.root()).context(|| format!("remove the pins {}", pins.root().display()))?;
+    fault::point(Point::PinsRemoved)?;
     Ok(detached)
 }
 

@@ -5,6 +5,7 @@ use std::{error::Error, io};
 use aya::{EbpfError, maps::MapError, programs::ProgramError};
 
 use super::Result;
+use crate::fault::Injected;
 
 /// A failure of the datapath. It says what was tried, on what, why it failed and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +93,9 @@ fn classify(error: &io::Error) -> (ErrorKind, &'static str) {
             ErrorKind::Kernel,
             "not enough memory or room; see MemoryMax of the service and the size of the policy's sets",
         ),
+        Some(libc::EROFS) => {
+            (ErrorKind::Kernel, "the bpffs is mounted read-only: `mount -o remount,rw` on its mount point")
+        }
         Some(libc::EMFILE | libc::ENFILE) => (ErrorKind::Kernel, "raise LimitNOFILE of the service"),
         Some(libc::ENOSYS | libc::EOPNOTSUPP) => (
             ErrorKind::Kernel,
@@ -99,6 +103,12 @@ fn classify(error: &io::Error) -> (ErrorKind, &'static str) {
         ),
         Some(libc::EINVAL) => (ErrorKind::Kernel, "the kernel may be too old for this; `dmesg` may say more"),
         _ => (ErrorKind::Kernel, "`dmesg` may say more"),
+    }
+}
+
+impl From<Injected> for DatapathError {
+    fn from(injected: Injected) -> Self {
+        Self::new(ErrorKind::Kernel, "take a step", injected.to_string(), "none")
     }
 }
 

@@ -20,7 +20,11 @@ use super::{
     pins::{GenerationPins, PROGRAMS, Pins, STAMP},
     shape, tables,
 };
-use crate::{compile::Compiled, sys};
+use crate::{
+    compile::Compiled,
+    fault::{self, Point},
+    sys,
+};
 
 /// A generation that is loaded, verified and pinned, but judges nothing yet. Dropped without a commit it is removed.
 #[derive(Debug)]
@@ -90,19 +94,25 @@ pub(super) fn stage(
     }
     let mut ebpf = object.load(&settings)?;
     shape::check_reused(&ebpf, is_state)?;
+    fault::point(Point::TablesMade)?;
     for table in &tables {
         tables::fill(&ebpf, table)?;
+        fault::point(Point::TableFilled)?;
     }
     load_programs(&mut ebpf)?;
+    fault::point(Point::ProgramsLoaded)?;
 
     let staged = Staged { stamp, pins: pins.generation(&stamp), keep: false };
     staged.pins.create()?;
+    fault::point(Point::GenerationMade)?;
     for name in PROGRAMS {
         let pin = staged.pins.path(name);
         sys::pin(program(&ebpf, name)?, &pin).context(|| format!("pin the program {}", pin.display()))?;
+        fault::point(Point::ProgramPinned)?;
     }
     let pin = staged.pins.path(STAMP);
     sys::pin(tables::array(&ebpf, STAMP)?, &pin).context(|| format!("pin the map {}", pin.display()))?;
+    fault::point(Point::StampPinned)?;
     Ok(staged)
 }
 

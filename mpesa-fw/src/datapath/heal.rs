@@ -12,6 +12,7 @@ use super::{
     netlink::Netlink,
     pins::{GenerationPins, Pins},
 };
+use crate::fault::{self, Point};
 
 /// What was found running, and what was done.
 #[derive(Default)]
@@ -40,13 +41,16 @@ pub(super) fn heal(pins: &Pins, netlink: &Netlink, found: &Found) -> Result<Heal
         .filter_map(|generation| Some((generation.stamp()?, generation)))
         .max_by_key(|(_, generation)| generation.number);
     if let Some((stamp, target)) = newest {
-        let stray: Vec<_> = found.hooks.iter().filter(|hook| runs(hook) != Some(target)).collect();
+        // What another version left is taken over by the next commit, which records open connections before.
+        let other = |hook: &&Hook| runs(hook) != Some(target) && !hook.of_another_version;
+        let stray: Vec<_> = found.hooks.iter().filter(other).collect();
         if !stray.is_empty() {
             let programs = Programs::open(target)?;
             for hook in stray {
                 let place = format!("{} {}", hook.interface.name, hook.direction.label());
                 hook.replace(netlink, &programs)
                     .context(|| format!("bring {place} to generation {}", stamp.number))?;
+                fault::point(Point::HookHealed)?;
                 let from =
                     runs(hook).map_or(String::from("one that is not pinned"), |from| from.number.to_string());
                 healed.notes.push(format!("{place} ran generation {from}, now {}", stamp.number));

@@ -1,23 +1,26 @@
 //! Hooks: where our programs are attached, attaching and replacing them. No state is kept here: the kernel is asked.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     fs, io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use mpesa_fw_common::settings::Direction;
-use nix::net::if_::{if_indextoname, if_nametoindex};
+use nix::net::if_::{if_indextoname, if_nameindex, if_nametoindex};
 
 use super::{
-    Interface, Result,
+    DatapathError, ErrorKind, Interface, Result,
     error::Context,
     generation::Programs,
-    netlink::Netlink,
-    pins::{PROGRAMS, Pins},
+    netlink::{Netlink, XdpPrograms},
+    pins::{GenerationPins, PROGRAMS, Pins},
 };
-use crate::sys::{self, LinkKind};
+use crate::{
+    fault::{self, Point},
+    sys::{self, LinkInfo, LinkKind, ObjectKind},
+};
 
 /// Priority and handle of our filter in the clsact qdisc: first, and where nobody else's is likely to be.
 pub(super) const PLACE: (u16, u32) = (1, 0x6d70);
@@ -49,6 +52,8 @@ pub(super) struct Hook {
     pub(super) way: Way,
     /// Id of the program.
     pub(super) program: u32,
+    /// A version with another ABI left it.
+    pub(super) of_another_version: bool,
 }
 
 impl Hook {
@@ -76,13 +81,11 @@ impl Hook {
     /// Detaches.
     pub(super) fn detach(&self, netlink: &Netlink) -> io::Result<()> {
         match &self.way {
-            Way::Xdp(pin) | Way::Tcx(pin) => {
-                // Before the pin goes, so that it is detached even if somebody holds the link.
-                sys::link_detach(sys::open_pin(pin)?.as_fd())?;
-                fs::remove_file(pin)
-            }
-            Way::Clsact => netlink.remove_filter(self.interface.index, self.direction, PLACE),
+            Way::Xdp(pin) | Way::Tcx(pin) => detach_link(pin)?,
+            Way::Clsact => netlink.remove_filter(self.interface.index, self.direction, PLACE)?,
         }
+        fault::point(Point::HookRemoved)?;
+        Ok(())
     }
 }
 
@@ -92,6 +95,32 @@ pub(super) struct Found {
     pub(super) hooks: Vec<Hook>,
     /// Pins of links whose interface is gone.
     pub(super) dead: Vec<PathBuf>,
+    /// Pins of links whose interface is in another network namespace now. It may come back, judged as before.
+    pub(super) away: Vec<Away>,
+    /// What lies among the links and is none of ours.
+    pub(super) junk: Vec<PathBuf>,
+}
+
+/// A link whose interface is not in this network namespace.
+#[derive(Debug)]
+pub(super) struct Away {
+    pin: PathBuf,
+    direction: Direction,
+    link: u32,
+}
+
+impl Away {
+    /// Detaches, wherever the interface is.
+    pub(super) fn detach(&self) -> io::Result<()> {
+        detach_link(&self.pin)
+    }
+}
+
+fn detach_link(pin: &Path) -> io::Result<()> {
+    // Before the pin goes, so that it is detached even if somebody holds the link.
+    sys::link_detach(sys::open_pin(pin)?.as_fd())?;
+    fault::point(Point::LinkDetached)?;
+    fs::remove_file(pin)
 }
 
 impl Found {
@@ -104,15 +133,29 @@ impl Found {
         self.hooks.iter().any(|hook| hook.interface.index == interface.index)
     }
 
-    /// Whether both sides of the interface have a hook.
+    /// Whether both sides of the interface have a hook with this version's state: its flows are recorded.
     pub(super) fn covers(&self, interface: &Interface) -> bool {
-        Direction::ALL.into_iter().all(|direction| self.hook(interface.index, direction).is_some())
+        let covered = |hook: &Hook| !hook.of_another_version;
+        Direction::ALL.into_iter().all(|direction| self.hook(interface.index, direction).is_some_and(covered))
     }
 
-    /// Removes the pins of dead links, and gives the links of renamed interfaces their new names. Detaches nothing.
+    /// Removes the pins of dead links, gives the links of renamed interfaces and of other versions their places and names,
+    /// and moves those whose interface is away out of the way of another of that name. Detaches nothing.
     pub(super) fn tidy(&mut self, pins: &Pins) {
         for pin in self.dead.drain(..) {
             warn_if_it_stays(&pin, fs::remove_file(&pin));
+            fault::passed(Point::LinkTidied);
+        }
+        for Away { pin, direction, link } in &mut self.away {
+            let aside = pins.link_aside(*link, *direction);
+            if *pin != aside {
+                tracing::warn!(
+                    pin = %pin.display(),
+                    "a protected interface is in another network namespace: it is judged there until the next reload"
+                );
+                warn_if_it_stays(pin, fs::rename(&pin, &aside));
+                *pin = aside;
+            }
         }
         // Through names that no interface has, because two may have changed names with each other, and a rename onto
         // a pin would detach what is pinned there.
@@ -123,12 +166,21 @@ impl Found {
             let passing = pins.link(&format!("/{}", hook.interface.index), hook.direction);
             if *pin != wanted {
                 warn_if_it_stays(pin, fs::rename(&pin, &passing));
+                fault::passed(Point::LinkTidied);
                 moved.push((passing, wanted.clone()));
                 *pin = wanted;
             }
         }
         for (passing, wanted) in moved {
+            // A rename replaces what lies there: the pin of somebody else, or of a hook that nobody could move.
+            if wanted.exists() {
+                tracing::warn!(pin = %passing.display(), wanted = %wanted.display(), "the pin of a link stays: its place is taken");
+                continue;
+            }
             warn_if_it_stays(&passing, fs::rename(&passing, &wanted));
+        }
+        for junk in self.junk.drain(..) {
+            tracing::warn!(path = %junk.display(), "this is no link of mpesa-fw: it is left alone");
         }
     }
 }
@@ -139,8 +191,8 @@ fn warn_if_it_stays(pin: &Path, answer: io::Result<()>) {
     }
 }
 
-/// Finds every hook: pinned links, and our filters on the `interfaces` that are known to have been protected.
-/// `ours` are the programs of our pinned generations.
+/// Finds every hook: pinned links, those of other versions too, and our filters on the `interfaces` that are known to have
+/// been protected. `ours` are the programs of our pinned generations.
 pub(super) fn find(
     pins: &Pins,
     netlink: &Netlink,
@@ -148,33 +200,129 @@ pub(super) fn find(
     ours: &HashSet<u32>,
 ) -> Result<Found> {
     let mut found = Found::default();
-    for (name, direction, pin) in pins.links()? {
-        let what = || format!("look at the pinned link {}", pin.display());
-        let link = sys::open_pin(&pin).context(what)?;
-        let info = sys::link_info(link.as_fd()).context(what)?;
-        let way = match info.kind {
-            LinkKind::Xdp => Way::Xdp(pin.clone()),
-            LinkKind::TcxIngress | LinkKind::TcxEgress => Way::Tcx(pin.clone()),
-            LinkKind::Other => continue,
-        };
-        if info.interface == 0 {
-            found.dead.push(pin);
-            continue;
+    let others = pins.others()?;
+    let theirs: HashSet<u32> =
+        others.iter().map(programs_of).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+    for place in std::iter::once(pins).chain(&others) {
+        for (name, direction, pin) in place.links()? {
+            found.look_at_link(netlink, &theirs, &name, direction, pin)?;
         }
-        // By what it is called now; in another network namespace (a mistake) by what it was called.
-        let name =
-            if_indextoname(info.interface).ok().and_then(|name| name.into_string().ok()).unwrap_or(name);
-        let interface = Interface { name, index: info.interface };
-        found.hooks.push(Hook { interface, direction, way, program: info.program });
     }
-    for interface in interfaces {
+    // Where filters of another version are can't be known from our own places.
+    let everywhere = if others.is_empty() { Vec::new() } else { all_interfaces()? };
+    let interfaces: BTreeMap<u32, &Interface> =
+        interfaces.iter().chain(&everywhere).map(|interface| (interface.index, interface)).collect();
+    let known: HashSet<u32> = ours.union(&theirs).copied().collect();
+    for interface in interfaces.into_values() {
         for direction in Direction::ALL {
-            if let Some(program) = filter_of_ours(netlink, interface, direction, ours)? {
-                found.hooks.push(Hook { interface: interface.clone(), direction, way: Way::Clsact, program });
+            if found.hook(interface.index, direction).is_some() {
+                continue;
+            }
+            if let Some(program) = filter_of_ours(netlink, interface, direction, &known)? {
+                let of_another_version = theirs.contains(&program);
+                found.hooks.push(Hook {
+                    interface: named_now(interface.index, &interface.name),
+                    direction,
+                    way: Way::Clsact,
+                    program,
+                    of_another_version,
+                });
             }
         }
     }
     Ok(found)
+}
+
+impl Found {
+    fn look_at_link(
+        &mut self,
+        netlink: &Netlink,
+        theirs: &HashSet<u32>,
+        name: &str,
+        direction: Direction,
+        pin: PathBuf,
+    ) -> Result<()> {
+        let what = || format!("look at the pinned link {}", pin.display());
+        let link = match sys::open_pin(&pin) {
+            Ok(link) => link,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
+            // A directory, or what only its owner may use.
+            Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
+                self.junk.push(pin);
+                return Ok(());
+            }
+            Err(error) => return Err(error).context(what),
+        };
+        if sys::object_kind(link.as_fd()).context(what)? != ObjectKind::Link {
+            self.junk.push(pin);
+            return Ok(());
+        }
+        let info = sys::link_info(link.as_fd()).context(what)?;
+        let way = match info.kind {
+            LinkKind::Xdp => Way::Xdp(pin.clone()),
+            LinkKind::TcxIngress | LinkKind::TcxEgress => Way::Tcx(pin.clone()),
+            LinkKind::Other => {
+                self.junk.push(pin);
+                return Ok(());
+            }
+        };
+        if info.interface == 0 {
+            self.dead.push(pin);
+            return Ok(());
+        }
+        // An index means another interface in another network namespace: the hook itself is asked.
+        if !runs_here(netlink, &info).context(what)? {
+            self.away.push(Away { pin, direction, link: info.id });
+            return Ok(());
+        }
+        let interface = named_now(info.interface, name);
+        let of_another_version = theirs.contains(&info.program);
+        self.hooks.push(Hook { interface, direction, way, program: info.program, of_another_version });
+        Ok(())
+    }
+}
+
+/// An interface by what it is called now; by what it was called where it is gone.
+fn named_now(index: u32, before: &str) -> Interface {
+    let name = if_indextoname(index).ok().and_then(|name| name.into_string().ok());
+    Interface { name: name.unwrap_or_else(|| before.to_owned()), index }
+}
+
+/// Whether the interface of a link is in this network namespace.
+fn runs_here(netlink: &Netlink, link: &LinkInfo) -> io::Result<bool> {
+    let tcx = |attach_type| match sys::tcx_programs(link.interface, attach_type) {
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(false),
+        programs => Ok(programs?.contains(&link.program)),
+    };
+    match link.kind {
+        LinkKind::Xdp => match netlink.xdp(link.interface) {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(false),
+            programs => {
+                let XdpPrograms { native, generic, offloaded } = programs?;
+                Ok([native, generic, offloaded].contains(&link.program))
+            }
+        },
+        LinkKind::TcxIngress => tcx(sys::BPF_TCX_INGRESS),
+        LinkKind::TcxEgress => tcx(sys::BPF_TCX_EGRESS),
+        LinkKind::Other => Ok(false),
+    }
+}
+
+/// Every interface of this network namespace.
+pub(super) fn all_interfaces() -> Result<Vec<Interface>> {
+    let all = if_nameindex().map_err(io::Error::from).context(|| "list the interfaces")?;
+    Ok(all
+        .iter()
+        .map(|interface| Interface {
+            name: interface.name().to_string_lossy().into_owned(),
+            index: interface.index(),
+        })
+        .collect())
+}
+
+/// Ids of the programs of all pinned generations.
+fn programs_of(pins: &Pins) -> Result<Vec<u32>> {
+    Ok(pins.generations()?.iter().flat_map(GenerationPins::program_ids).collect())
 }
 
 /// Id of our program in the clsact qdisc of an interface.
@@ -204,8 +352,21 @@ pub(super) fn pin_link(
     direction: Direction,
     link: &OwnedFd,
 ) -> Result<PathBuf> {
+    fault::point(Point::LinkMade)?;
     let pin = pins.link(&interface.name, direction);
-    sys::pin(link.as_fd(), &pin).context(|| format!("pin the link {}", pin.display()))?;
+    let what = || format!("pin the link {}", pin.display());
+    if let Err(error) = sys::pin(link.as_fd(), &pin) {
+        if error.kind() == io::ErrorKind::AlreadyExists {
+            return Err(DatapathError::new(
+                ErrorKind::Foreign,
+                what(),
+                "something lies there that is no link of mpesa-fw",
+                format!("look at it with `bpftool` or `ls`, and remove it: `rm -r {}`", pin.display()),
+            ));
+        }
+        return Err(DatapathError::system(what(), &error));
+    }
+    fault::passed(Point::LinkPinned);
     Ok(pin)
 }
 

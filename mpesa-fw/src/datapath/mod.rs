@@ -49,7 +49,10 @@ pub use types::{
     Attachment, EgressHook, IngressHook, Interface, Options, Report, Result, TcChoice, XdpChoice,
 };
 
-use crate::compile::{Compiled, RegistryRows};
+use crate::{
+    compile::{Compiled, RegistryRows},
+    fault::{self, Point},
+};
 use error::Context;
 use generation::{Choice, Programs};
 use hooks::Found;
@@ -83,13 +86,16 @@ impl Datapath {
     pub fn open(options: Options) -> Result<Self> {
         requirements::check()?;
         let mounted = bpffs::prepare(&options.bpffs)?;
+        fault::point(Point::BpffsReady)?;
         let pins = Pins::below(&options.bpffs);
         pins.create()?;
+        fault::point(Point::DirectoriesMade)?;
         let netlink = swap::open_netlink()?;
         let mut object = Object::open()?;
-        shape::adopt_state(&mut object, &pins, options.flows_capacity)?;
+        let ids = shape::adopt_state(&mut object, &pins, options.flows_capacity)?;
         let limit_seed = state::limit_seed(&pins)?;
-        let state = State::open(&pins)?;
+        let state = State::open(&pins, ids)?;
+        fault::point(Point::StateOpened)?;
         let registry = registry::read(&state)?;
         let mut datapath = Self {
             options,
@@ -156,9 +162,10 @@ impl Datapath {
     /// # Errors
     /// The kernel refuses a table or a program; nothing has changed then.
     pub fn stage(&mut self, compiled: &Compiled, serial: Option<u64>) -> Result<Staged> {
+        bpffs::expect_writable(&self.options.bpffs, "load a generation")?;
         let used = self.pins.generations()?.iter().map(|generation| generation.number).max().unwrap_or(0);
         let choice = Choice {
-            number: used.max(self.running().map_or(0, |stamp| stamp.number)) + 1,
+            number: used.max(self.running().map_or(0, |stamp| stamp.number)).saturating_add(1),
             serial,
             trace: self.options.trace,
             limit_seed: self.limit_seed,

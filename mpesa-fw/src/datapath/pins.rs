@@ -18,7 +18,10 @@ use std::{
 use mpesa_fw_common::{ABI_VERSION, settings::Direction, tables::GenerationStamp};
 
 use super::{Result, error::Context};
-use crate::sys::{self, KernelMap};
+use crate::{
+    fault::{self, Point},
+    sys::{self, KernelMap, ObjectKind},
+};
 
 /// Programs of a generation, by the names of their pins and in the kernel.
 pub(super) const PROGRAMS: [&str; 3] = ["ingress_xdp", "ingress_tc", "egress_tc"];
@@ -43,11 +46,16 @@ impl Pins {
     /// Of every ABI version that is there.
     pub(super) fn all_below(bpffs: &Path) -> Result<Vec<Self>> {
         let names = names_in(bpffs)?;
-        Ok(names
-            .into_iter()
-            .filter(|name| name.starts_with(ABI_PREFIX))
-            .map(|name| Self { root: bpffs.join(name) })
-            .collect())
+        let is_version = |name: &String| {
+            name.strip_prefix(ABI_PREFIX).is_some_and(|version| version.parse::<u32>().is_ok())
+        };
+        Ok(names.into_iter().filter(is_version).map(|name| Self { root: bpffs.join(name) }).collect())
+    }
+
+    /// Of the other ABI versions that are there: an upgrade or a downgrade takes their hooks over.
+    pub(super) fn others(&self) -> Result<Vec<Self>> {
+        let bpffs = self.root.parent().unwrap_or(Path::new("/"));
+        Ok(Self::all_below(bpffs)?.into_iter().filter(|other| other.root != self.root).collect())
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -75,6 +83,11 @@ impl Pins {
 
     pub(super) fn link(&self, interface: &str, direction: Direction) -> PathBuf {
         self.links_directory().join(format!("{}-{}", escape(interface), direction.label()))
+    }
+
+    /// The same link while its name is in the way of another, or its interface is not here.
+    pub(super) fn link_aside(&self, link: u32, direction: Direction) -> PathBuf {
+        self.link(&format!("/{link}"), direction)
     }
 
     /// Interface, direction and path of every pinned link.
@@ -138,6 +151,7 @@ impl GenerationPins {
         PROGRAMS
             .iter()
             .filter_map(|name| sys::open_pin(&self.path(name)).ok())
+            .filter(|fd| sys::object_kind(fd.as_fd()).is_ok_and(|kind| kind == ObjectKind::Program))
             .filter_map(|fd| sys::program_info(fd.as_fd()).ok())
             .map(|info| info.id)
             .collect()
@@ -150,8 +164,13 @@ impl GenerationPins {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 Ok(()) | Err(_) => {}
             }
+            if name == STAMP {
+                fault::point(Point::StampRemoved)?;
+            }
         }
-        remove_tree(&self.directory)
+        remove_tree(&self.directory)?;
+        fault::point(Point::GenerationRemoved)?;
+        Ok(())
     }
 }
 

@@ -1,6 +1,9 @@
 //! Whether a pinned map is the map that the object means: aya reuses whatever lies at the path.
 
-use std::{os::fd::AsFd, path::Path};
+use std::{
+    os::fd::{AsFd, BorrowedFd},
+    path::Path,
+};
 
 use aya::{
     Ebpf,
@@ -9,7 +12,10 @@ use aya::{
 use mpesa_fw_common::settings::Settings;
 
 use super::{DatapathError, ErrorKind, Result, error::Context, object::Object, pins::Pins, tables};
-use crate::sys::{self, MapInfo};
+use crate::{
+    fault::{self, Point},
+    sys::{self, MapInfo, ObjectKind},
+};
 
 /// Flow table; its capacity is the admin's choice.
 pub(super) const FLOWS: &str = "FLOWS";
@@ -17,21 +23,31 @@ pub(super) const FLOWS: &str = "FLOWS";
 pub(super) const LOGS: &str = "AYA_LOGS";
 
 /// Opens or creates every state map, and tells the object to use them. A pinned map of another shape is refused.
+/// Answers the ids of the maps.
 ///
 /// The object is loaded once without pins, so that the kernel itself says what shape each map ought to have.
-pub(super) fn adopt_state(object: &mut Object, pins: &Pins, flows_capacity: u32) -> Result<()> {
+pub(super) fn adopt_state(object: &mut Object, pins: &Pins, flows_capacity: u32) -> Result<Vec<u32>> {
     object.size(FLOWS, flows_capacity);
     let ebpf = object.load(&Settings::INERT)?;
-    let mut missing = Vec::new();
+    fault::point(Point::StateShaped)?;
+    let (mut missing, mut ids) = (Vec::new(), Vec::new());
     for (name, map) in state_maps(&ebpf) {
         let wanted = info_of(name, map)?;
         let pin = pins.state(name);
         match sys::open_pin(&pin) {
             Ok(fd) => {
+                expect_map(&pin, fd.as_fd())?;
                 let found = sys::map_info(fd.as_fd()).context(|| format!("look at the pinned map {name}"))?;
                 compare(name, &pin, &wanted, &found)?;
+                ids.push(found.id);
             }
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => missing.push((pin, map)),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+                missing.push((pin, map));
+                ids.push(wanted.id);
+            }
+            Err(error) if error.raw_os_error() == Some(libc::EACCES) && pin.is_dir() => {
+                return Err(no_map(&pin, "a directory"));
+            }
             Err(error) => {
                 return Err(DatapathError::system(format!("open the pinned map {}", pin.display()), &error));
             }
@@ -39,12 +55,13 @@ pub(super) fn adopt_state(object: &mut Object, pins: &Pins, flows_capacity: u32)
     }
     for (pin, map) in missing {
         sys::pin(map.fd().as_fd(), &pin).context(|| format!("pin the map {}", pin.display()))?;
+        fault::point(Point::StatePinned)?;
     }
     for (name, _) in state_maps(&ebpf) {
         // The loader keeps names for as long as it lives, and there are two dozen of them once in a process.
         object.reuse(String::from(name).leak(), pins.state(name));
     }
-    Ok(())
+    Ok(ids)
 }
 
 /// Fails where a state map of a load is not the pinned one: somebody removed the pin meanwhile, and aya made a new map.
@@ -86,6 +103,25 @@ fn data_of(map: &Map) -> Option<&MapData> {
 
 fn info_of(name: &str, map: &MapData) -> Result<MapInfo> {
     sys::map_info(map.fd().as_fd()).context(|| format!("look at the map {name}"))
+}
+
+fn expect_map(pin: &Path, fd: BorrowedFd<'_>) -> Result<()> {
+    let kind = sys::object_kind(fd).context(|| format!("look at {}", pin.display()))?;
+    match kind {
+        ObjectKind::Map => Ok(()),
+        ObjectKind::Program => Err(no_map(pin, "a program")),
+        ObjectKind::Link => Err(no_map(pin, "a link")),
+        ObjectKind::Other => Err(no_map(pin, "something else")),
+    }
+}
+
+fn no_map(pin: &Path, what: &str) -> DatapathError {
+    DatapathError::new(
+        ErrorKind::Shape,
+        format!("reuse the pinned map {}", pin.display()),
+        format!("{what} lies there, which mpesa-fw did not make"),
+        format!("remove it: `rm -r {}`", pin.display()),
+    )
 }
 
 fn compare(name: &str, pin: &Path, wanted: &MapInfo, found: &MapInfo) -> Result<()> {

@@ -12,7 +12,10 @@ use mpesa_fw_common::{
 };
 
 use super::{Result, error::Context, pins::Pins, shape::FLOWS};
-use crate::sys::{self, KernelMap, Plain, SharedWords};
+use crate::{
+    fault::{self, Point},
+    sys::{self, KernelMap, Plain, SharedWords},
+};
 
 const LIMIT_SEED: &str = "LIMIT_SEED";
 
@@ -30,22 +33,13 @@ pub(super) struct State {
     pub(super) counter_names: KernelMap<u32, NameSlot>,
     pub(super) set_names: KernelMap<u32, NameSlot>,
     pub(super) dns_names: KernelMap<u32, NameSlot>,
-    /// Ids of all state maps that are pinned.
+    /// Ids of all state maps of the object.
     pub(super) ids: Vec<u32>,
 }
 
 impl State {
     /// Opens what `shape::adopt_state` has left at the pins.
-    pub(super) fn open(pins: &Pins) -> Result<Self> {
-        let mut ids = Vec::new();
-        for entry in std::fs::read_dir(pins.state_directory()).context(|| "list the pinned state")? {
-            let path = entry.context(|| "list the pinned state")?.path();
-            let info = sys::open_pin(&path).and_then(|fd| {
-                use std::os::fd::AsFd;
-                sys::map_info(fd.as_fd())
-            });
-            ids.push(info.context(|| format!("look at the pinned map {}", path.display()))?.id);
-        }
+    pub(super) fn open(pins: &Pins, ids: Vec<u32>) -> Result<Self> {
         Ok(Self {
             flows: open(pins, FLOWS)?,
             flow_ports: FlowPorts::open(pins)?,
@@ -120,6 +114,7 @@ pub(super) fn limit_seed(pins: &Pins) -> Result<u64> {
     if !pin.exists() {
         let mut map = Array::<MapData, u64>::create(1, 0).context(what)?;
         map.set(0, rand::random::<u64>(), 0).context(what)?;
+        fault::point(Point::SecretMade)?;
         map.pin(&pin).map_err(std::io::Error::other).context(what)?;
     }
     let map: KernelMap<u32, u64> = open(pins, LIMIT_SEED)?;

@@ -12,7 +12,10 @@ use super::{
     netlink::Netlink,
     pins::{PROGRAMS, Pins},
 };
-use crate::sys;
+use crate::{
+    fault::{self, Point},
+    sys,
+};
 
 /// For tests: lets a commit fail or stop as if the process had been killed.
 #[doc(hidden)]
@@ -45,6 +48,7 @@ impl<'a> Swap<'a> {
     /// Gives one side of an interface the new program: replaces ours, or attaches.
     pub(super) fn put(&mut self, found: &Found, interface: &Interface, direction: Direction) -> Result<()> {
         self.trip()?;
+        fault::point(Point::HookBegun)?;
         if let Some(hook) = found.hook(interface.index, direction) {
             let what = || format!("replace the program at {} {}", interface.name, direction.label());
             if self.attacher.programs.ids().context(what)?.contains(&hook.program) {
@@ -52,7 +56,10 @@ impl<'a> Swap<'a> {
             }
             let previous = program_by_id(self.attacher.pins, hook.program).context(what)?;
             match hook.replace(self.attacher.netlink, self.attacher.programs) {
-                Ok(()) => self.done.push(Done::Replaced { hook: hook.clone(), previous }),
+                Ok(()) => {
+                    self.done.push(Done::Replaced { hook: hook.clone(), previous });
+                    fault::point(Point::HookReplaced)?;
+                }
                 // Gone while we were at work: the agent hears of it and calls `release`.
                 Err(_) if !exists(interface) => self.vanished(interface),
                 Err(error) => return Err(DatapathError::system(what(), &error)),
@@ -109,6 +116,7 @@ impl<'a> Swap<'a> {
             {
                 failures.push(format!("{} {}: {error}", hook.interface.name, hook.direction.label()));
             }
+            fault::passed(Point::HookUndone);
         }
         if failures.is_empty() {
             return cause.and("nothing has changed");

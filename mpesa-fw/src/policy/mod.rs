@@ -66,7 +66,12 @@ pub fn load_on(path: &Path, permissions: Permissions, today: Date) -> Result<Loa
     };
     lint::unused(&sets, &mut report);
     policy.sets = sets.sets;
-    (policy.files, policy.source_digest) = sources.finish();
+    match sources.finish() {
+        Ok(read) => (policy.files, policy.source_digest) = read,
+        Err((message, hint)) => {
+            report.error(report::Span::whole(0), message).hint(hint);
+        }
+    }
     lint::lint(&policy, today, &mut report);
     report.finish().map(|(warnings, total)| Loaded { policy, warnings, total })
 }

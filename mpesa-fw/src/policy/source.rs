@@ -6,7 +6,10 @@
 use std::{
     fs::{File, Metadata, OpenOptions},
     io::{self, Read},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::{
+        fd::AsFd,
+        unix::fs::{MetadataExt, OpenOptionsExt},
+    },
     path::{Component, Path, PathBuf},
 };
 
@@ -18,6 +21,7 @@ use nix::{
 use sha2::{Digest, Sha256};
 
 use super::{finding::Printable, names::Complaint};
+use crate::sys;
 
 /// Whether files must belong to those who may write rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,19 +42,44 @@ pub(super) const SET_FILE_BYTES: u64 = 64 << 20;
 pub(super) struct Sources {
     permissions: Permissions,
     digest: Sha256,
-    paths: Vec<PathBuf>,
+    files: Vec<Source>,
+}
+
+/// A file as it was when it was read.
+struct Source {
+    named: Named,
+    state: FileState,
+}
+
+/// What is different after any change of a file: another file under its name, other contents, another owner or mode.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct FileState {
+    file: (u64, u64),
+    length: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl FileState {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            file: (metadata.dev(), metadata.ino()),
+            length: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
 }
 
 impl Sources {
     /// None yet.
     pub(super) fn new(permissions: Permissions) -> Self {
-        Self { permissions, digest: Sha256::new(), paths: Vec::new() }
+        Self { permissions, digest: Sha256::new(), files: Vec::new() }
     }
 
     /// The contents of a file of at most `limit` bytes.
     pub(super) fn read(&mut self, named: &Named, limit: u64) -> Result<Vec<u8>, Complaint> {
-        let path = named.path();
-        let shown = Printable(&path.to_string_lossy()).to_string();
+        let shown = named.shown();
         let file = open(named).map_err(|error| refusal(&shown, error))?;
         let metadata = file.metadata().map_err(|error| refusal(&shown, error.into()))?;
         self.check(&metadata, &shown)?;
@@ -66,20 +95,35 @@ impl Sources {
         if metadata.len() > limit {
             return Err(too_large());
         }
+        let state = FileState::of(&metadata);
         let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
-        file.take(limit + 1).read_to_end(&mut bytes).map_err(|error| refusal(&shown, error.into()))?;
-        if bytes.len() as u64 > limit {
-            return Err(too_large()); // it grew while it was read
+        (&file).take(limit + 1).read_to_end(&mut bytes).map_err(|error| refusal(&shown, error.into()))?;
+        let after = file.metadata().map_err(|error| refusal(&shown, error.into()))?;
+        if FileState::of(&after) != state || bytes.len() as u64 != state.length {
+            return Err(being_written(&shown));
+        }
+        // A slow writer (a download) leaves no trace between two of its writes, but it has the file open.
+        if sys::is_open_for_writing(file.as_fd()) {
+            return Err(being_written(&shown));
         }
         self.digest.update((bytes.len() as u64).to_le_bytes());
         self.digest.update(&bytes);
-        self.paths.push(path);
+        self.files.push(Source { named: named.clone(), state });
         Ok(bytes)
     }
 
     /// All paths in the order of reading, and SHA-256 over (length as u64 little-endian, contents) of each.
-    pub(super) fn finish(self) -> (Vec<PathBuf>, [u8; 32]) {
-        (self.paths, self.digest.finalize().into())
+    ///
+    /// # Errors
+    /// One of them is not what was read any more: what was read may be half of the old policy and half of the new one.
+    pub(super) fn finish(self) -> Result<(Vec<PathBuf>, [u8; 32]), Complaint> {
+        for Source { named, state } in &self.files {
+            let now = open(named).and_then(|file| Ok(FileState::of(&file.metadata()?)));
+            if !now.is_ok_and(|now| now == *state) {
+                return Err(being_written(&named.shown()));
+            }
+        }
+        Ok((self.files.iter().map(|source| source.named.path()).collect(), self.digest.finalize().into()))
     }
 
     fn check(&self, metadata: &Metadata, shown: &str) -> Result<(), Complaint> {
@@ -92,6 +136,13 @@ impl Sources {
             Permissions::Check => check_permissions(metadata.uid(), metadata.mode(), shown),
         }
     }
+}
+
+fn being_written(shown: &str) -> Complaint {
+    (
+        format!("`{shown}` is being changed"),
+        "try again when it is complete; writing beside it and renaming (`mv`) changes it at once".to_owned(),
+    )
 }
 
 fn check_permissions(owner: u32, mode: u32, shown: &str) -> Result<(), Complaint> {
@@ -188,7 +239,12 @@ impl Named {
         Self { directory, below: rest.collect() }
     }
 
-    /// Its path, as messages show it.
+    /// As messages show it.
+    fn shown(&self) -> String {
+        Printable(&self.path().to_string_lossy()).to_string()
+    }
+
+    /// Its path.
     pub(super) fn path(&self) -> PathBuf {
         self.directory.join(&self.below)
     }

@@ -1,6 +1,9 @@
 //! What the kernel says of its objects: maps, programs, links.
 
-use std::{io, os::fd::BorrowedFd};
+use std::{
+    io,
+    os::fd::{AsRawFd, BorrowedFd},
+};
 
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
@@ -8,6 +11,32 @@ use super::{BPF_TCX_EGRESS, BPF_TCX_INGRESS, object_info};
 
 const LINK_TYPE_XDP: u32 = 6;
 const LINK_TYPE_TCX: u32 = 11;
+
+/// What a pin may stand for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObjectKind {
+    /// A map.
+    Map,
+    /// A program.
+    Program,
+    /// A link.
+    Link,
+    /// None of them.
+    Other,
+}
+
+/// What is behind a descriptor. To be asked of pins that somebody else may have made: each kind of object has another
+/// structure of information, and the kernel fills in that of the object, whatever the caller expects.
+pub fn object_kind(fd: BorrowedFd<'_>) -> io::Result<ObjectKind> {
+    let target = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
+    Ok(match target.to_string_lossy().as_ref() {
+        "anon_inode:bpf-map" => ObjectKind::Map,
+        "anon_inode:bpf-prog" => ObjectKind::Program,
+        // Both are in use: bpf_link_prime and bpf_link_new_fd.
+        "anon_inode:bpf_link" | "anon_inode:bpf-link" => ObjectKind::Link,
+        _ => ObjectKind::Other,
+    })
+}
 
 /// What the kernel says of a map (the beginning of struct `bpf_map_info`).
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable)]
@@ -110,6 +139,8 @@ struct RawLinkInfo {
 /// What the kernel says of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkInfo {
+    /// Unique until the next boot.
+    pub id: u32,
     /// XDP or TCX.
     pub kind: LinkKind,
     /// Id of its program.
@@ -128,5 +159,5 @@ pub fn link_info(fd: BorrowedFd<'_>) -> io::Result<LinkInfo> {
         (LINK_TYPE_TCX, BPF_TCX_EGRESS) => LinkKind::TcxEgress,
         _ => LinkKind::Other,
     };
-    Ok(LinkInfo { kind, program: answer.program, interface: answer.interface })
+    Ok(LinkInfo { id: answer.id, kind, program: answer.program, interface: answer.interface })
 }

@@ -171,21 +171,22 @@ impl Rules {
 
 /// Policies of tests leave out what is the same in all.
 pub(crate) fn load(yaml: &str) -> Policy {
-    match policy::load(written(yaml).path(), Permissions::Ignore) {
+    match policy::load(&written(yaml), Permissions::Ignore) {
         Ok(loaded) => loaded.policy,
         Err(errors) => panic!("{errors}"),
     }
 }
 
-fn written(yaml: &str) -> tempfile::NamedTempFile {
+fn written(yaml: &str) -> tempfile::TempPath {
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
     write!(file, "version: 1\ninterfaces: [eth0]\n{yaml}").expect("written");
-    file
+    // Closed: a file that is open for writing is not read.
+    file.into_temp_path()
 }
 
 /// Whether such a text is a policy.
 pub(crate) fn is_policy(yaml: &str) -> bool {
-    policy::load(written(yaml).path(), Permissions::Ignore).is_ok()
+    policy::load(&written(yaml), Permissions::Ignore).is_ok()
 }
 
 /// A packet towards this host.

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
 
+pub mod traffic;
+
 use std::{net::IpAddr, time::Duration};
 
 use anyhow::Result;
@@ -123,6 +125,16 @@ pub fn kinds(drops: &Drops) -> Vec<&str> {
 /// Passed packets of a rule since an earlier scrape.
 pub fn passed_since(now: &Metrics, before: &Metrics, direction: &str, rule: &str) -> u64 {
     (now.passed(direction, rule) - before.passed(direction, rule)) as u64
+}
+
+/// How many programs there are at the TCX hooks of eth0; no tool of every system shows them.
+pub fn tcx(namespace: &testbed::Namespace) -> Result<usize> {
+    use mpesa_fw::sys;
+    namespace.inside(|| {
+        let index = nix::net::if_::if_nametoindex("eth0")?;
+        let at = |hook| sys::tcx_programs(index, hook).map(|programs| programs.len());
+        Ok(at(sys::BPF_TCX_INGRESS)? + at(sys::BPF_TCX_EGRESS)?)
+    })
 }
 
 /// A scrape when nothing moves any more: the last packets of a closed connection come after curl has ended.

@@ -1,0 +1,398 @@
+//! One host whose agent is killed and started again and again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use mpesa_fw::fault;
+use mpesa_fw_common::ABI_VERSION;
+use testbed::{Firewall, Metrics, Ran, Started, eventually, ok};
+
+use super::plan::{Action, Case, Scenario};
+use crate::support::{
+    Field, SOON, policy,
+    traffic::{ASKED, CLOSED, KEPT, Traffic},
+};
+
+/// Both interfaces.
+fn both() -> String {
+    policy(&[ASKED, CLOSED], &[KEPT]).replace("[eth0]", "[eth0, eth1]")
+}
+
+/// Another policy for both.
+fn both_otherwise() -> String {
+    let more = "{ name: more, ports: [81], from: [any] }";
+    policy(&[ASKED, CLOSED, more], &[KEPT]).replace("[eth0]", "[eth0, eth1]")
+}
+
+/// Only one of them.
+fn one() -> String {
+    policy(&[ASKED, CLOSED], &[KEPT])
+}
+
+/// What a host with a running agent has, as a clean start left it.
+#[derive(Debug, PartialEq, Eq)]
+struct Traces {
+    /// Every path below the bpffs, without the number of the generation.
+    pins: BTreeSet<String>,
+    /// Files in the directories for state and for running.
+    files: BTreeSet<String>,
+    programs: usize,
+    maps: usize,
+    descriptors: usize,
+}
+
+pub(crate) struct Rig<'a> {
+    firewall: Firewall<'a>,
+    traffic: &'a Traffic,
+    arguments: Vec<&'a str>,
+    orders: PathBuf,
+    agent: Option<Started>,
+    clean: Option<Traces>,
+    last: Option<Metrics>,
+    /// Ids of the map of counters in every life of the state.
+    states: BTreeSet<u64>,
+}
+
+impl<'a> Rig<'a> {
+    pub(crate) fn new(field: &'a Field, traffic: &'a Traffic, arguments: &[&'a str]) -> Result<Self> {
+        field
+            .host
+            .namespace
+            .sh("ip link add eth1 type veth peer name eth1p; ip link set eth1 up; ip link set eth1p up")?;
+        let mut firewall = field.firewall()?;
+        let orders = firewall.directory.join("orders");
+        firewall.environment.push((fault::VARIABLE, orders.clone().into()));
+        let mut rig = Self {
+            firewall,
+            traffic,
+            arguments: arguments.to_vec(),
+            orders,
+            agent: None,
+            clean: None,
+            last: None,
+            states: BTreeSet::new(),
+        };
+        rig.ensure_running()?;
+        rig.reload(&both_otherwise(), Some(true))?;
+        rig.reload(&both(), Some(true))?;
+        rig.clean = Some(rig.traces()?);
+        Ok(rig)
+    }
+
+    pub(crate) fn clsact(&self) -> bool {
+        self.arguments.contains(&"clsact")
+    }
+
+    /// The points that a scenario crosses, one a line.
+    pub(crate) fn trace(&mut self, scenario: Scenario) -> Result<String> {
+        let told = || format!("{scenario:?}, traced");
+        self.prepare(scenario).with_context(told)?;
+        self.order(&format!("{}\n{}", fault::TRACE, base(scenario)))?;
+        let before = self.judged_so_far()?;
+        self.act(scenario).with_context(told)?;
+        self.order("")?;
+        let traced = self.orders.with_file_name(format!("orders{}", fault::TRACED));
+        let text = fs::read_to_string(&traced).with_context(told)?;
+        fs::remove_file(traced)?;
+        self.recover(scenario, before, Action::Fail).with_context(told)?;
+        Ok(text)
+    }
+
+    /// Visits a point, and looks whether everything is as it should be.
+    pub(crate) fn visit(&mut self, case: &Case) -> Result<()> {
+        let begun = Instant::now();
+        self.prepare(case.scenario).context("before")?;
+        let before = self.judged_so_far()?;
+        self.order(&format!("{}{}", base(case.scenario), case.order()))?;
+        self.act(case.scenario)?;
+        let left = fs::read_to_string(&self.orders).unwrap_or_default();
+        ensure!(!left.contains(&case.order()), "the point was not reached");
+        self.order("")?;
+        if case.action == Action::Kill && case.scenario != Scenario::DetachFromPins {
+            eventually("the death of the agent", SOON, || (!self.running()).then_some(()))?;
+        }
+        self.recover(case.scenario, before, case.action)?;
+        if std::env::var_os("MPESA_FW_FAULTS_TIMES").is_some() {
+            println!("{:>5} ms  {case}", begun.elapsed().as_millis());
+        }
+        Ok(())
+    }
+
+    /// Forgets what a failed case left.
+    pub(crate) fn begin_anew(&mut self) -> Result<()> {
+        self.order("")?;
+        self.kill()?;
+        self.detach_all()
+    }
+
+    fn order(&self, text: &str) -> Result<()> {
+        if text.is_empty() {
+            let _ = fs::remove_file(&self.orders);
+            return Ok(());
+        }
+        fs::write(&self.orders, text).context("could not give orders")
+    }
+
+    fn running(&mut self) -> bool {
+        self.agent.as_mut().is_some_and(|agent| agent.process.running())
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        self.agent.take().map_or(Ok(()), |mut agent| agent.process.kill())
+    }
+
+    fn prepare(&mut self, scenario: Scenario) -> Result<()> {
+        self.order("")?;
+        match scenario {
+            Scenario::Reload | Scenario::Undo | Scenario::Detach => self.ensure_running(),
+            Scenario::Restart | Scenario::DetachFromPins => {
+                self.ensure_running()?;
+                self.kill()
+            }
+            Scenario::Mixed => {
+                self.ensure_running()?;
+                self.order("HookReplaced kill 1\n")?;
+                self.firewall.policy(&both_otherwise())?;
+                self.firewall.ask(["reload"])?;
+                eventually("a death between two hooks", SOON, || (!self.running()).then_some(()))?;
+                self.kill()
+            }
+            Scenario::Upgrade => {
+                self.ensure_running()?;
+                self.kill()?;
+                self.last = None;
+                let root = |version: u32| self.firewall.bpffs.join(format!("abi-{version}"));
+                fs::rename(root(ABI_VERSION), root(ABI_VERSION - 1)).context("pins of another version")
+            }
+            Scenario::Start => {
+                self.kill()?;
+                self.detach_all()
+            }
+        }
+    }
+
+    fn ensure_running(&mut self) -> Result<()> {
+        if !self.running() {
+            self.kill()?;
+            self.firewall.policy(&both())?;
+            self.start()?;
+        }
+        Ok(())
+    }
+
+    fn start(&mut self) -> Result<()> {
+        self.agent = Some(self.firewall.start(&self.arguments)?);
+        self.remember_state()
+    }
+
+    fn remember_state(&mut self) -> Result<()> {
+        let pin = self.firewall.bpffs.join(format!("abi-{ABI_VERSION}/state/COUNTERS"));
+        let shown = ok(Command::new("bpftool").args(["-j", "map", "show", "pinned"]).arg(pin))?;
+        let shown: serde_json::Value = serde_json::from_str(&shown)?;
+        self.states.insert(shown["id"].as_u64().context("a map has an id")?);
+        Ok(())
+    }
+
+    /// What the clients have seen until now, where packets are judged.
+    fn judged_so_far(&self) -> Result<(u64, (u64, u64))> {
+        Ok((self.traffic.lost()?, self.traffic.through()))
+    }
+
+    fn act(&mut self, scenario: Scenario) -> Result<()> {
+        match scenario {
+            Scenario::Reload => {
+                self.reload(&one(), None)?;
+                if self.running() {
+                    self.reload(&both(), None)?;
+                }
+                Ok(())
+            }
+            Scenario::Undo => self.reload(&both_otherwise(), Some(false)),
+            Scenario::Mixed | Scenario::Restart | Scenario::Upgrade | Scenario::Start => {
+                self.firewall.policy(&both())?;
+                let mut agent = self.firewall.spawn(&self.arguments)?;
+                eventually("the agent to be ready or gone", Duration::from_secs(20), || {
+                    let ready = self
+                        .firewall
+                        .namespace
+                        .get(Firewall::METRICS, "/readyz")
+                        .is_ok_and(|(status, _)| status == 200);
+                    (ready || !agent.process.running()).then_some(())
+                })
+                .with_context(|| agent.process.log())?;
+                self.agent = Some(agent);
+                Ok(())
+            }
+            Scenario::Detach | Scenario::DetachFromPins => self.detach().map(drop),
+        }
+    }
+
+    /// A reload, and whether what was said of it is true. `good`: whether it must succeed, if that is known; an agent
+    /// that is killed can't say.
+    fn reload(&mut self, yaml: &str, good: Option<bool>) -> Result<()> {
+        let before = self.firewall.status()?["generation"].clone();
+        self.firewall.policy(yaml)?;
+        let ran = self.firewall.ask(["reload"])?;
+        if ran.code == Some(3) {
+            // The client hears of it a moment before its parent does.
+            eventually("the end of an agent that hung up", SOON, || (!self.running()).then_some(()))?;
+        }
+        if !self.running() {
+            ensure!(ran.code == Some(3), "of an agent that died: {}", ran.text());
+            ensure!(ran.stderr.contains("hung up") || ran.stderr.contains("reset"), "{}", ran.text());
+            return Ok(());
+        }
+        ensure!(matches!(ran.code, Some(0 | 4)), "{}", ran.text());
+        let said = ran.code == Some(0);
+        let after = self.firewall.status()?["generation"].clone();
+        ensure!(said == (after["number"] != before["number"]), "{}: {before} then {after}", ran.text());
+        ensure!(said || after["digest"] == before["digest"], "{before} then {after}");
+        ensure!(good.is_none_or(|good| good == said), "{}", ran.text());
+        ensure!(said || ran.stderr.contains("a test asked for"), "says why: {}", ran.text());
+        Ok(())
+    }
+
+    fn detach(&self) -> Result<Ran> {
+        self.firewall.ask(["detach".as_ref(), "--bpffs".as_ref(), self.firewall.bpffs.as_os_str()])
+    }
+
+    /// Detaches whatever is there, and looks whether something is left.
+    fn detach_all(&mut self) -> Result<()> {
+        let ran = self.detach()?;
+        ensure!(ran.code == Some(0), "detach: {}", ran.text());
+        self.kill()?;
+        self.last = None;
+        ensure!(below(&self.firewall.bpffs)?.is_empty(), "pins: {:?}", below(&self.firewall.bpffs)?);
+        eventually("the end of every program", SOON, || {
+            self.owned().is_ok_and(|(programs, _)| programs == 0).then_some(())
+        })?;
+        let hooks = self.firewall.namespace.sh(
+            "for i in eth0 eth1; do tc filter show dev $i ingress; tc filter show dev $i egress; done; ip link | grep xdp || true",
+        )?;
+        ensure!(hooks.trim().is_empty(), "{hooks}");
+        Ok(())
+    }
+
+    /// From whatever state a case left, to an agent in force as after a clean start; or to nothing at all.
+    fn recover(&mut self, scenario: Scenario, before: (u64, (u64, u64)), action: Action) -> Result<()> {
+        if matches!(scenario, Scenario::Detach | Scenario::DetachFromPins) {
+            self.detach_all()?;
+            return self.traffic.connection();
+        }
+        if !self.running() {
+            self.kill()?;
+            self.start().context("after")?;
+        }
+        let upgraded = scenario == Scenario::Upgrade;
+        if upgraded || scenario == Scenario::Start {
+            self.remember_state()?;
+        }
+        // A policy for one interface may be in force, or some step may have left something for the next one.
+        self.reload(&both(), Some(true)).context("after")?;
+        self.traffic.connection()?;
+        if scenario == Scenario::Start {
+            // Enforcement has begun by now; before it, everything passed.
+            let through = self.traffic.through();
+            std::thread::sleep(Duration::from_millis(20));
+            ensure!(
+                self.traffic.through() == through,
+                "enforced: {:?} then {:?}",
+                through,
+                self.traffic.through()
+            );
+        } else {
+            let (lost, through) = self.judged_so_far()?;
+            ensure!(lost == before.0, "an allowed client lost {} packets", lost - before.0);
+            ensure!(through == before.1, "denied packets got through: {:?} then {through:?}", before.1);
+        }
+        let metrics = self.firewall.metrics()?;
+        if let Some(last) = self.last.replace(metrics) {
+            let back = self.last.as_ref().map(|now| now.went_back(&last)).unwrap_or_default();
+            ensure!(back.is_empty(), "counts went back after {action}: {back:?}");
+        }
+        let status = self.firewall.status()?;
+        ensure!(status["protection"] == "enforcing", "{status}");
+        let interfaces = status["interfaces"].as_array().context("a list")?;
+        ensure!(interfaces.len() == 2 && interfaces.iter().all(|i| i["ingress"] == "xdp_native"), "{status}");
+        self.as_after_a_clean_start()
+    }
+
+    fn as_after_a_clean_start(&self) -> Result<()> {
+        let Some(clean) = &self.clean else { return Ok(()) };
+        let mut last = None;
+        let settled = eventually("the traces of a clean start", Duration::from_secs(3), || {
+            last = self.traces().ok();
+            (last.as_ref() == Some(clean)).then_some(())
+        });
+        if settled.is_err() {
+            bail!("left behind or missing: {last:?}\n  a clean start has {clean:?}");
+        }
+        Ok(())
+    }
+
+    fn traces(&self) -> Result<Traces> {
+        let (programs, maps) = self.owned()?;
+        let pid = self.agent.as_ref().context("an agent runs")?.process.pid();
+        let mut files = below(&self.firewall.runtime())?;
+        files.extend(below(&self.firewall.directory.join("state"))?);
+        Ok(Traces {
+            pins: below(&self.firewall.bpffs)?,
+            files,
+            programs,
+            maps,
+            descriptors: fs::read_dir(format!("/proc/{pid}/fd"))?.count(),
+        })
+    }
+
+    /// Programs that share our state, and the maps that they use.
+    fn owned(&self) -> Result<(usize, usize)> {
+        let shown = ok(Command::new("bpftool").args(["-j", "prog", "show"]))?;
+        let shown: Vec<BTreeMap<String, serde_json::Value>> = serde_json::from_str(&shown)?;
+        let maps_of = |program: &BTreeMap<String, serde_json::Value>| -> BTreeSet<u64> {
+            let ids = program.get("map_ids").and_then(serde_json::Value::as_array);
+            ids.into_iter().flatten().filter_map(serde_json::Value::as_u64).collect()
+        };
+        let ours: Vec<_> = shown.iter().map(maps_of).filter(|maps| !maps.is_disjoint(&self.states)).collect();
+        Ok((ours.len(), ours.iter().flatten().collect::<BTreeSet<_>>().len()))
+    }
+}
+
+/// Orders that make a scenario what it is.
+fn base(scenario: Scenario) -> &'static str {
+    match scenario {
+        Scenario::Undo => "HookReplaced fail 3\n",
+        Scenario::Reload
+        | Scenario::Mixed
+        | Scenario::Restart
+        | Scenario::Upgrade
+        | Scenario::Start
+        | Scenario::Detach
+        | Scenario::DetachFromPins => "",
+    }
+}
+
+/// Every path below a directory; of a generation without number and digest.
+fn below(directory: &Path) -> Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![directory.to_owned()];
+    while let Some(next) = open.pop() {
+        let Ok(entries) = fs::read_dir(&next) else { continue };
+        for entry in entries {
+            let path = entry?.path();
+            let name = path.strip_prefix(directory)?.to_string_lossy().into_owned();
+            let parts =
+                name.split('/').map(|part| if part.starts_with("generation-") { "generation" } else { part });
+            found.insert(parts.collect::<Vec<_>>().join("/"));
+            if path.is_dir() {
+                open.push(path);
+            }
+        }
+    }
+    Ok(found)
+}
