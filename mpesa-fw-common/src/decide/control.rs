@@ -134,7 +134,11 @@ fn quotes_permitted<T: Tables, S: State>(
         Direction::Ingress => (&meta.target, &quoted.target, quoted.source_port, quoted.target_port),
         Direction::Egress => (&quoted.target, &meta.target, quoted.target_port, quoted.source_port),
     };
-    let is_icmp = matches!(quoted.protocol, protocol::ICMP | protocol::ICMPV6);
+    // ICMP in IPv6 and ICMPv6 in IPv4 are protocols like others.
+    let is_icmp = matches!(
+        (quoted.protocol, meta.family),
+        (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6)
+    );
     let asked = question(meta.family, quoted.icmp_type);
     let (flow_port, flow_peer, served_type) = match direction {
         _ if !is_icmp => (local_port, remote_port, 0),

@@ -13,7 +13,15 @@ use crate::{
 };
 
 pub(super) fn cases() -> Vec<Case> {
-    vec![of_flows(), of_services(), unreadable(), from_here(), of_requests(), expired()]
+    vec![
+        of_flows(),
+        of_services(),
+        unreadable(),
+        from_here(),
+        of_requests(),
+        of_the_other_family(),
+        expired(),
+    ]
 }
 
 fn control() -> Expected {
@@ -211,6 +219,26 @@ egress:
         steps.push(from(net.label("of a ping"), error(net.echo_request()), drop(NoDestination, "")));
     }
     Case::new("ICMP errors of pings", POLICY, steps)
+}
+
+/// ICMP of the other family is a protocol like others: a flow without ports.
+fn of_the_other_family() -> Case {
+    const POLICY: &str = "
+ingress: { default: drop, services: [] }
+egress: { default: pass, allow: [] }
+";
+    let mut steps = Vec::new();
+    for net in NETS {
+        let other = if net.is_v4 { 58 } else { 1 };
+        let message = |source, target| packet(ip(source), ip(target), other, &icmp_message(0, 0, &[]));
+        let (asked, answered) = (message(net.us, net.outsider), message(net.outsider, net.us));
+        steps.push(from(net.label("sent"), asked.clone(), pass(PassReason::Default, "")));
+        let error = icmp_error(net.us, net.outsider, unreachable(net.is_v4), &answered);
+        steps.push(from(net.label("of its answer"), error, control()));
+        let error = icmp_error(net.outsider, net.us, unreachable(net.is_v4), &asked);
+        steps.push(to(net.label("of it"), error, control()));
+    }
+    Case::new("ICMP errors of the other family", POLICY, steps)
 }
 
 fn expired() -> Case {
