@@ -134,7 +134,11 @@ fn quotes_permitted<T: Tables, S: State>(
         Direction::Ingress => (&meta.target, &quoted.target, quoted.source_port, quoted.target_port),
         Direction::Egress => (&quoted.target, &meta.target, quoted.target_port, quoted.source_port),
     };
-    let is_icmp = matches!(quoted.protocol, protocol::ICMP | protocol::ICMPV6);
+    // As of a packet: ICMP in IPv6 and ICMPv6 in IPv4 are neither.
+    let is_icmp = match meta.family {
+        Family::V4 => quoted.protocol == protocol::ICMP,
+        Family::V6 => quoted.protocol == protocol::ICMPV6,
+    };
     let asked = question(meta.family, quoted.icmp_type);
     let (flow_port, flow_peer, served_type) = match direction {
         _ if !is_icmp => (local_port, remote_port, 0),

@@ -13,7 +13,7 @@ use crate::{
 };
 
 pub(super) fn cases() -> Vec<Case> {
-    vec![of_flows(), of_services(), unreadable(), from_here(), of_requests(), expired()]
+    vec![of_flows(), of_services(), unreadable(), from_here(), of_requests(), of_the_other_icmp(), expired()]
 }
 
 fn control() -> Expected {
@@ -211,6 +211,27 @@ egress:
         steps.push(from(net.label("of a ping"), error(net.echo_request()), drop(NoDestination, "")));
     }
     Case::new("ICMP errors of pings", POLICY, steps)
+}
+
+/// ICMP in IPv6 and ICMPv6 in IPv4 are protocols like any other, also where they are quoted.
+fn of_the_other_icmp() -> Case {
+    const POLICY: &str = "
+ingress: { default: drop, services: [] }
+egress: { default: pass, allow: [] }
+";
+    let mut steps = Vec::new();
+    for net in NETS {
+        let number = if net.is_v4 { 58 } else { 1 };
+        let sent = packet(ip(net.us), ip(net.outsider), number, &[0; 8]);
+        let error = icmp_error(net.outsider, net.us, unreachable(net.is_v4), &sent);
+        steps.push(to(net.label("before it was sent"), error.clone(), closed()));
+        steps.push(from(net.label("sent"), sent, pass(PassReason::Default, "")));
+        steps.push(to(net.label("what becomes of it"), error, control()));
+        let answer = packet(ip(net.outsider), ip(net.us), number, &[0; 8]);
+        let error = icmp_error(net.us, net.outsider, unreachable(net.is_v4), &answer);
+        steps.push(from(net.label("what becomes of its answer"), error, control()));
+    }
+    Case::new("ICMP errors of the other ICMP", POLICY, steps)
 }
 
 fn expired() -> Case {
