@@ -59,7 +59,7 @@ fn judge(pairs: &mut [Pair; rules::COUNT], hook: Hook, data: &[u8]) {
             }
         }
     }
-    let left = if data.len() % 64 == 0 { pairs[current].left_over() } else { Vec::new() };
+    let left = if data.len().is_multiple_of(64) { pairs[current].left_over() } else { Vec::new() };
     assert!(left.is_empty(), "{left:?}");
     pairs[current].forget();
 }

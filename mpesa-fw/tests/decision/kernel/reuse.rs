@@ -1,7 +1,7 @@
 //! One loaded generation for many histories: after each, what it left is taken away again, by the keys that the host has
 //! of the same history.
 
-use std::mem::take;
+use std::mem::{replace, take};
 
 use aya::{
     Ebpf,
@@ -27,7 +27,8 @@ impl Pair {
         state.limits = take(&mut before.limits);
         // The older one is used again later, and what it keeps would be news to its host.
         forget(&mut older.kernel.ebpf, state);
-        self.twins.oracle.state = older.twins.oracle.state.clone();
+        let nothing = Oracle::new(&older.twins.rules, &older.twins.state);
+        self.twins.oracle = replace(&mut older.twins.oracle, nothing);
         self.twins.oracle.reload(&self.twins.rules);
     }
 
