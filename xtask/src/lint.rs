@@ -9,6 +9,8 @@ use crate::toolchain;
 
 /// The crate that is no member of the workspace.
 const EBPF: &str = "mpesa-fw-ebpf/Cargo.toml";
+/// Another; what is in it is compiled by the tests, but for libFuzzer's entry points.
+const FUZZ: &str = "mpesa-fw/fuzz/Cargo.toml";
 
 const CLIPPY: [&str; 3] = ["clippy", "--workspace", "--all-targets"];
 const DENY: [&str; 3] = ["--", "-D", "warnings"];
@@ -21,6 +23,7 @@ pub(crate) fn run() -> Result<()> {
     let mut checks = vec![
         cargo(["fmt", "--all", "--check"]),
         cargo(["fmt", "--check", "--manifest-path", EBPF]),
+        cargo(["fmt", "--check", "--manifest-path", FUZZ]),
         clippy_without_object(),
         docs(),
         clippy_ebpf(),

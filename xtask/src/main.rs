@@ -9,6 +9,7 @@ mod ci;
 mod deb;
 mod demo;
 mod evade;
+mod fuzz;
 mod kernels;
 mod law;
 mod lint;
@@ -41,6 +42,8 @@ enum Verb {
     Bench(bench::Arguments),
     /// Hold oracle, decision and kernel against each other on random policies and packets
     Law(law::Arguments),
+    /// Fuzz the parsers, the decision and the programs in the kernel
+    Fuzz(fuzz::Arguments),
     /// Put defects into a copy of the tree, one by one, and expect tests to fail
     Mutants(mutants::Arguments),
     /// Boot the kernels of Debian's releases with the firewall inside, and keep the table of what each can do
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Verb::Test(arguments) => test::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments).map(|()| true),
         Verb::Law(arguments) => law::run(&arguments).map(|()| true),
+        Verb::Fuzz(arguments) => fuzz::run(&arguments),
         Verb::Mutants(arguments) => mutants::run(&arguments),
         Verb::Kernels(arguments) => kernels::run(&arguments),
         Verb::Lint => lint::run().map(|()| true),

@@ -4,6 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::fuzz;
 use crate::process::{self, capture, run as run_command};
 use crate::toolchain::{self, LINKED, LLVM, Missing, PINNED_NIGHTLY, TOOLCHAIN_VARIABLE};
 
@@ -14,6 +15,9 @@ const LINKER: &str = "0.13.0";
 
 /// What makes the Debian package.
 const CARGO_DEB: &str = "3.8.0";
+
+/// What runs the fuzz targets.
+const CARGO_FUZZ: &str = "0.13.2";
 
 /// Seconds after which a download by rustup is given up: where only package registries can be reached it may hang.
 const PATIENCE: &str = "240";
@@ -89,6 +93,32 @@ pub(crate) fn packaging() -> Result<()> {
     }
     install("cargo-deb", &format!("cargo-deb@{CARGO_DEB} (from source, a few minutes)"));
     run_command(process::cargo().args(["install", "--locked", "--quiet", &format!("cargo-deb@{CARGO_DEB}")]))
+}
+
+/// Installs what fuzzing needs besides.
+///
+/// # Errors
+/// When it can't be installed.
+pub(crate) fn fuzzing() -> Result<()> {
+    let nightly = capture(Command::new("rustup").args(["run", fuzz::TOOLCHAIN, "rustc", "--version"]));
+    let nightly = nightly.with_context(|| {
+        let name = fuzz::TOOLCHAIN;
+        format!("fuzzing needs unstable flags of the compiler: `rustup toolchain install {name} --profile minimal`")
+    })?;
+    ok(&format!("fuzzing: {}", nightly.trim()));
+    debian::install("fuzzing", &["g++"])?; // libFuzzer itself
+    let installed = capture(process::cargo().args(["fuzz", "--version"]));
+    if installed.is_ok_and(|version| version.trim().ends_with(CARGO_FUZZ)) {
+        ok(&format!("cargo-fuzz {CARGO_FUZZ}"));
+        return Ok(());
+    }
+    install("cargo-fuzz", &format!("cargo-fuzz@{CARGO_FUZZ} (from source, a minute)"));
+    run_command(process::cargo().args([
+        "install",
+        "--locked",
+        "--quiet",
+        &format!("cargo-fuzz@{CARGO_FUZZ}"),
+    ]))
 }
 
 /// A toolchain with the source of `core`.

@@ -43,6 +43,7 @@ pub use counters::RuleCounts;
 pub use detach::detach;
 pub use error::{DatapathError, ErrorKind};
 pub use generation::Staged;
+pub use object::OBJECT;
 #[doc(hidden)]
 pub use swap::Fault;
 pub use types::{

@@ -9,10 +9,12 @@ use zerocopy::IntoBytes;
 
 use super::{DatapathError, ErrorKind, Result, error::Context};
 
+/// The eBPF object inside this program; none where it was built without (`MPESA_FW_SKIP_EBPF=1`).
 #[cfg(not(mpesa_fw_no_object))]
-static OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mpesa-fw")));
+pub static OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mpesa-fw")));
+/// None: this program was built without the eBPF object.
 #[cfg(mpesa_fw_no_object)]
-static OBJECT: Option<&[u8]> = None;
+pub static OBJECT: Option<&[u8]> = None;
 
 const SETTINGS: &str = "SETTINGS";
 

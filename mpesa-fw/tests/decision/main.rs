@@ -3,12 +3,18 @@
 
 mod case;
 mod catalogue;
+#[path = "../../fuzz/src/corpus.rs"]
+#[allow(dead_code, unreachable_pub, reason = "of what is shared with the fuzz targets a part is needed")]
+mod corpus;
 mod frames;
+mod fuzz;
 mod host;
 #[cfg(not(mpesa_fw_no_object))]
 mod kernel;
 mod law;
 mod oracle;
+#[path = "../../fuzz/src/packets/mod.rs"]
+mod packets;
 mod properties;
 mod random;
 mod second_opinion;

@@ -26,6 +26,11 @@ impl Twins {
     pub(crate) fn new(case: &Case) -> Self {
         let rules = Rules::new(&case.policy);
         let state = case.state(&rules);
+        Self::of(rules, state)
+    }
+
+    /// With whatever the host knows.
+    pub(crate) fn of(rules: Rules, state: HostState) -> Self {
         let oracle = Oracle::new(&rules, &state);
         Self { rules, state, oracle }
     }

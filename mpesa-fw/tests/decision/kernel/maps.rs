@@ -18,7 +18,7 @@ use mpesa_fw_common::{
 
 use crate::host::HostState;
 
-type Limits = [LimitEntry; LIMIT_WAYS];
+pub(super) type Limits = [LimitEntry; LIMIT_WAYS];
 
 macro_rules! map {
     ($ebpf:expr, $name:literal) => {
@@ -30,6 +30,8 @@ macro_rules! map_mut {
         $ebpf.map_mut($name).expect($name).try_into().expect($name)
     };
 }
+
+pub(super) use {map, map_mut};
 
 /// The maps per CPU, which aya reads slowly.
 pub(super) struct PerCpu {

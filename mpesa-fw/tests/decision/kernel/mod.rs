@@ -3,10 +3,13 @@
 //! After each packet everything that the programs tell of it is compared with what the host decided: the verdict, every
 //! counter (those that must not move too), near misses, the event; in the end the state that is left.
 
+#[cfg(test)]
 mod catalogue;
+#[cfg(test)]
 mod law;
 mod ledger;
 mod maps;
+mod reuse;
 mod trace;
 
 use std::{os::fd::AsFd, time::Instant};
@@ -18,6 +21,7 @@ use aya::{
 };
 use mpesa_fw::{
     compile::{AddressTables, Compiled},
+    datapath::OBJECT,
     sys,
 };
 use mpesa_fw_common::{
@@ -37,8 +41,6 @@ use crate::{
 use ledger::{Counted, Ledger, strays};
 use maps::PerCpu;
 use trace::Trace;
-
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mpesa-fw"));
 
 /// Which program judges ingress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +73,7 @@ impl Kernel {
         for (name, entries, _) in &tables {
             loader.map_max_entries(name, *entries);
         }
-        let mut ebpf = loader.load(OBJECT).expect("the maps are made");
+        let mut ebpf = loader.load(OBJECT.expect("it was built")).expect("the maps are made");
         for (name, _, bytes) in &tables {
             let Some(Map::Array(map)) = ebpf.map(name) else { panic!("no table {name}") };
             sys::fill(map.fd().as_fd(), bytes).unwrap_or_else(|error| panic!("fill {name}: {error}"));
@@ -265,7 +267,11 @@ pub(crate) struct Pair {
 
 impl Pair {
     pub(crate) fn new(case: &Case, traced: bool) -> Self {
-        let twins = Twins::new(case);
+        Self::of(Twins::new(case), traced)
+    }
+
+    /// With whatever the twins know.
+    pub(crate) fn of(twins: Twins, traced: bool) -> Self {
         let mut kernel = Kernel::load(&twins.rules, traced);
         maps::put_state(&mut kernel.ebpf, &twins.state);
         Self { twins, kernel, traced, clock: Instant::now(), strays: Vec::new() }
