@@ -2,7 +2,7 @@
 //!
 //! [`policy`] reads what the admin wrote, [`compile`] turns it into tables, [`datapath`] puts them into the
 //! kernel, [`agent`] keeps them there, [`control`] and [`metrics`] let others ask, [`cli`] is one who asks.
-//! [`reference`] is the oracle of the tests: what a policy says of a packet, told naively.
+//! [`mod@reference`] is the oracle of the tests: what a policy says of a packet, told naively.
 //! Dependencies point that way only.
 
 pub mod agent;

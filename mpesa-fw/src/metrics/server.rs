@@ -34,8 +34,8 @@ use crate::agent::{Agent, beside};
 
 /// Clients at the same time.
 const CLIENTS: usize = 16;
-/// How long a connection may last: a scrape takes milliseconds, and Prometheus connects anew.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a connection may last: a scrape takes milliseconds, and Prometheus gives up after 10 s unless told otherwise.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Between one look at the kernel and the next.
 const PAUSE: Duration = Duration::from_millis(100);
 
