@@ -94,7 +94,9 @@ fn etherparse_comes_to_the_same() {
         let case = Chance::of_case(crate::law::seed(), number).case(false);
         frames.extend(case.packets().map(|Step { frame, .. }| frame.clone()));
     }
-    for frame in frames.iter().filter(|frame| !frame.segmented && frame.stripped_tags == 0) {
+    // Aggregates (GSO, BIG TCP) are no packets of a wire: etherparse knows none, and their length fields say nothing.
+    let is_of_a_wire = |frame: &&Frame| !frame.segmented && frame.bytes.len() <= 0xffff;
+    for frame in frames.iter().filter(is_of_a_wire).filter(|frame| frame.stripped_tags == 0) {
         *outcomes.entry(outcome(&frame.bytes)).or_default() += 1;
         for _ in 0..SPOILT {
             let bytes = chance.spoilt(&frame.bytes);

@@ -17,6 +17,7 @@ pub(crate) struct Twins {
 pub(crate) struct Judged {
     pub(crate) decision: Decision,
     /// By the oracle.
+    #[cfg_attr(mpesa_fw_no_object, expect(dead_code, reason = "only the kernel is compared with it apart"))]
     pub(crate) said: Expected,
     /// What of that contradicts the other, or what the catalogue expects.
     pub(crate) wrong: Vec<String>,
