@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use etherparse::{LinkExtSlice, NetSlice, SlicedPacket, TransportSlice};
 use mpesa_fw_common::{
     Address,
     packet::{FragmentKind, PacketMeta, Parsed, protocol},
@@ -65,10 +65,11 @@ pub(super) fn compare(frame: &Frame, meta: &PacketMeta) {
         return;
     }
     if meta.parsed != Parsed::Ip {
-        // A tag of another kind (0x9100, before 802.1ad) is none for us: dropped.
+        // A tag of another kind (0x9100, before 802.1ad; MACsec, 802.1AE) is none for us: dropped.
         let tags = [12, 16].map(|at| frame.bytes.get(at..at + 2) == Some(&[0x91, 0x00]));
+        let is_macsec = packet.link_exts.iter().any(|ext| matches!(ext, LinkExtSlice::Macsec(_)));
         assert!(
-            tags.contains(&true) || !is_plain(&packet) || is_mapped(ends[1]),
+            is_macsec || tags.contains(&true) || !is_plain(&packet) || is_mapped(ends[1]),
             "{:?}, but etherparse reads {packet:?}",
             meta.parsed
         );
