@@ -122,3 +122,47 @@ const fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: u64 = 100;
+    /// A burst of three.
+    const TOLERANCE: u64 = 2 * INTERVAL;
+    const NOW: u64 = 1_000_000;
+
+    fn charge(set: &mut LimitSet, tag: u64, now: u64) -> bool {
+        conforms(set, tag, INTERVAL, TOLERANCE, now)
+    }
+
+    /// Every entry is a source's that has spent its burst.
+    fn spent() -> LimitSet {
+        let mut set = LimitSet::default();
+        for tag in 1..=LIMIT_WAYS as u64 {
+            for _ in 0..3 {
+                assert!(charge(&mut set, tag, NOW));
+            }
+            assert!(!charge(&mut set, tag, NOW));
+        }
+        set
+    }
+
+    #[test]
+    fn who_takes_the_entry_of_another_gets_no_burst_of_its_own() {
+        let mut set = spent();
+        assert!(!charge(&mut set, 77, NOW), "the debt of the evicted source is the new one's");
+        assert!(charge(&mut set, 77, NOW + INTERVAL), "which recovers as it would have");
+        assert!(!charge(&mut set, 77, NOW + INTERVAL));
+    }
+
+    #[test]
+    fn a_debt_of_a_slow_rule_is_no_deeper_than_the_own_rule_knows() {
+        let mut set = LimitSet::default();
+        for tag in 1..=LIMIT_WAYS as u64 {
+            assert!(conforms(&mut set, tag, 1000 * INTERVAL, 0, NOW));
+        }
+        assert!(!charge(&mut set, 77, NOW));
+        assert!(charge(&mut set, 77, NOW + INTERVAL), "not a thousand intervals later");
+    }
+}

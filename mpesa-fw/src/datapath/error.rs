@@ -99,7 +99,7 @@ fn classify(error: &io::Error) -> (ErrorKind, &'static str) {
         Some(libc::EMFILE | libc::ENFILE) => (ErrorKind::Kernel, "raise LimitNOFILE of the service"),
         Some(libc::ENOSYS | libc::EOPNOTSUPP) => (
             ErrorKind::Kernel,
-            "the kernel lacks this feature; Linux 5.10 is the oldest that can do what is needed",
+            "the kernel lacks this feature; Linux 5.18 is the oldest that can do what is needed",
         ),
         Some(libc::EINVAL) => (ErrorKind::Kernel, "the kernel may be too old for this; `dmesg` may say more"),
         _ => (ErrorKind::Kernel, "`dmesg` may say more"),

@@ -127,6 +127,9 @@ fn unreadable() -> Case {
             let header = if net.is_v4 { 0 } else { 20 };
             let cut = &answer[NETWORK..NETWORK + header + length];
             steps.push(to(net.label(&format!("quotes {length}")), error(cut), closed()));
+            // What an Ethernet frame is filled up with is none of the packet.
+            let filled_up = [error(cut), vec![0; 64]].concat();
+            steps.push(to(net.label(&format!("quotes {length}, filled up")), filled_up, closed()));
         }
         let mut other_version = answer[NETWORK..].to_vec();
         other_version[0] = if net.is_v4 { 0x65 } else { 0x45 };
