@@ -68,6 +68,8 @@ impl Traffic {
 
         let traffic = Self::default();
         thread::scope(|scope| {
+            // Also where `work` panics: the scope waits for every client.
+            let _end = End(&traffic);
             scope.spawn(|| traffic.ask(&client));
             scope.spawn(|| traffic.hear(&client));
             scope.spawn(|| traffic.knock(&denied));
@@ -82,9 +84,7 @@ impl Traffic {
                     .all(moves)
                     .then_some(())
             });
-            let result = heard.and_then(|()| work(&traffic));
-            traffic.stop.store(true, SeqCst);
-            result
+            heard.and_then(|()| work(&traffic))
         })
     }
 
@@ -94,8 +94,12 @@ impl Traffic {
 
     fn ask(&self, client: &UdpSocket) {
         while self.on() {
-            if !self.hold.load(SeqCst) && client.send(b"?").is_ok() {
+            if !self.hold.load(SeqCst) {
+                // Counted before it can be answered.
                 self.sent.fetch_add(1, SeqCst);
+                if client.send(b"?").is_err() {
+                    self.sent.fetch_sub(1, SeqCst);
+                }
             }
             sleep(PACE);
         }
@@ -142,7 +146,10 @@ impl Traffic {
         self.hold.store(true, SeqCst);
         sleep(2 * PACE);
         let begun = Instant::now();
-        let lost = || self.sent.load(SeqCst) - self.answered.load(SeqCst);
+        let lost = || {
+            let answered = self.answered.load(SeqCst);
+            self.sent.load(SeqCst) - answered
+        };
         // A busy machine answers late; what is lost stays lost.
         let mut before = lost();
         while before > 0 && begun.elapsed() < Duration::from_secs(2) {
@@ -153,9 +160,10 @@ impl Traffic {
             }
             before = now;
         }
+        let lost = lost();
         self.hold.store(false, SeqCst);
         ensure!(self.sent.load(SeqCst) > 0, "the client sends");
-        Ok(lost())
+        Ok(lost)
     }
 
     /// Fails if the connection of this host broke or stands still.
@@ -172,5 +180,14 @@ impl Traffic {
     /// Packets that got through although they are denied, inwards and outwards.
     pub fn through(&self) -> (u64, u64) {
         (self.intruders.load(SeqCst), self.leaked.load(SeqCst))
+    }
+}
+
+/// Ends the traffic when it goes.
+struct End<'t>(&'t Traffic);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.stop.store(true, SeqCst);
     }
 }
