@@ -16,6 +16,7 @@ use super::{
     error::AgentError,
     flows,
     guard::{self, SshConnection},
+    guests::Whereabouts,
     interfaces::{Choice, View, choose},
     judge::Judge,
     kernel::Kernel,
@@ -26,7 +27,7 @@ use super::{
     prepare::Prepared,
     resolver::{Answer, ask},
     running::Running,
-    seed::{Seeded, seed},
+    seed::{Ground, Seeded},
 };
 use crate::{
     datapath::{Attachment, Interface},
@@ -157,6 +158,7 @@ pub(super) async fn install(
 ) -> Result<Installed, AgentError> {
     let own = surroundings.own();
     let interfaces: Vec<Interface> = surroundings.choice.protect.values().cloned().collect();
+    let view = surroundings.view.clone();
     let table = names.table(&[]);
     let new_names = names.clone();
     kernel
@@ -171,6 +173,7 @@ pub(super) async fn install(
             let mode = prepared.policy.mode;
             let judge = Judge::new(&prepared.compiled, own.iter().copied(), &table);
             let own_set = own.iter().copied().collect();
+            let protected = interfaces.iter().map(|interface| interface.index).collect();
             let mut seeded = Ok(Seeded::default());
             let fresh = &prepared.assignment.fresh;
             let committed = datapath.commit(staged, &rows, fresh, &interfaces, &mut |datapath| {
@@ -178,7 +181,9 @@ pub(super) async fn install(
                 if let Err(error) = datapath.set_resolved(&table) {
                     tracing::warn!("{error}");
                 }
-                seeded = seed(datapath, &judge, mode, stamp.number, &own_set);
+                let ground =
+                    Ground { datapath, judge: &judge, mode, generation: stamp.number, own: &own_set };
+                seeded = ground.seed(Whereabouts { view: &view, protected: &protected, own: &own_set });
             });
             let report = match committed {
                 Ok(report) => report,

@@ -6,10 +6,13 @@
 
 pub mod change;
 pub mod clock;
+mod conntrack;
 mod error;
 pub mod events;
+mod exits;
 mod flows;
 mod guard;
+mod guests;
 mod install;
 pub mod interfaces;
 mod judge;

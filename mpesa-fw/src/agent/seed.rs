@@ -7,22 +7,39 @@ use std::{
 
 use mpesa_fw_common::{
     DropReason, Mode,
-    state::{FlowKey, FlowState},
+    state::{FlowKey, FlowPhase, FlowState},
     tables::RuleIndex,
 };
 use serde::{Deserialize, Serialize};
 
-use super::{clock, error::AgentError, judge::Judge, sockets::Sockets};
+use super::{
+    clock,
+    error::AgentError,
+    guests::{self, Whereabouts},
+    judge::Judge,
+    sockets::Sockets,
+};
 use crate::datapath::Datapath;
 
 /// Listed at most; the rest is only counted.
 const LISTED: usize = 64;
+/// The share of the flow table that guests' connections may fill, together with what is in it: the rest stays free for
+/// what begins anew, which would otherwise displace connections of this host.
+const GUESTS_SHARE: usize = 2;
 
 /// What became of the connections that were open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Seeded {
     /// Recorded as flows.
     pub seeded: usize,
+    /// Of those, how many guests had opened.
+    pub guests: usize,
+    /// Of guests, permitted, and more than may be recorded.
+    pub left_out: usize,
+    /// Tracked connections that were not looked at in time.
+    pub unread: usize,
+    /// Why the connections of guests are not known.
+    pub untold: Option<String>,
     /// Not permitted by egress: their replies are dropped (in observe mode counted).
     pub denied: Vec<Denied>,
     /// Of those, how many there were.
@@ -36,6 +53,9 @@ pub struct Denied {
     pub protocol: String,
     /// This host's end.
     pub local: SocketAddr,
+    /// The guest that opened it through this host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<IpAddr>,
     /// The other end.
     pub remote: SocketAddr,
     /// Why.
@@ -43,67 +63,138 @@ pub struct Denied {
 }
 
 impl Denied {
-    fn new(key: &FlowKey, reason: DropReason) -> Self {
+    fn new(key: &FlowKey, guest: Option<IpAddr>, reason: DropReason) -> Self {
         Self {
             protocol: protocol(key.protocol),
             local: SocketAddr::new(key.local.into(), key.local_port),
+            guest,
             remote: SocketAddr::new(key.remote.into(), key.remote_port),
             reason: reason.label().to_owned(),
         }
     }
 }
 
-/// Records the flows of the sockets that exist, as far as egress permits them. Flows that are known stay as they are.
-///
-/// # Errors
-/// The kernel does not list its sockets, or refuses a flow.
-pub(super) fn seed(
-    datapath: &Datapath,
-    judge: &Judge<'_>,
-    mode: Mode,
-    generation: u32,
-    own: &HashSet<IpAddr>,
-) -> Result<Seeded, AgentError> {
-    let sockets = Sockets::dump().map_err(AgentError::netlink("list the sockets of this host"))?;
-    let known: HashSet<FlowKey> = datapath.flows()?.into_iter().map(|(key, _)| key).collect();
-    let mut seeded = Seeded::default();
-    for connected in sockets.outgoing() {
-        let key = connected.key;
-        // Packets to an address of this host go over loopback, which is never touched.
-        if known.contains(&key) || own.contains(&IpAddr::from(key.remote)) {
-            continue;
+/// What seeding goes by.
+#[derive(Clone, Copy)]
+pub(super) struct Ground<'a> {
+    pub datapath: &'a Datapath,
+    pub judge: &'a Judge<'a>,
+    pub mode: Mode,
+    pub generation: u32,
+    /// Addresses of this host.
+    pub own: &'a HashSet<IpAddr>,
+}
+
+impl Ground<'_> {
+    /// Records the flows of the sockets that exist, as far as egress permits them. Flows that are known stay as they are.
+    ///
+    /// # Errors
+    /// The kernel does not list its sockets, or refuses a flow.
+    pub(super) fn seed_sockets(self) -> Result<Seeded, AgentError> {
+        let mut sower = Sower::new(self)?;
+        sower.sockets()?;
+        Ok(sower.seeded)
+    }
+
+    /// Likewise, and the flows of connections that guests behind this host have opened, as far as the kernel tracks them.
+    /// That it does not tell is no error.
+    ///
+    /// # Errors
+    /// The kernel does not list its sockets, or refuses a flow.
+    pub(super) fn seed(self, whereabouts: Whereabouts<'_>) -> Result<Seeded, AgentError> {
+        let mut sower = Sower::new(self)?;
+        let sockets = sower.sockets()?;
+        sower.guests(whereabouts, &sockets)?;
+        Ok(sower.seeded)
+    }
+}
+
+struct Sower<'a> {
+    ground: Ground<'a>,
+    known: HashSet<FlowKey>,
+    seeded: Seeded,
+}
+
+impl<'a> Sower<'a> {
+    fn new(ground: Ground<'a>) -> Result<Self, AgentError> {
+        let known = ground.datapath.flows()?.into_iter().map(|(key, _)| key).collect();
+        Ok(Self { ground, known, seeded: Seeded::default() })
+    }
+
+    fn sockets(&mut self) -> Result<Sockets, AgentError> {
+        let sockets = Sockets::dump().map_err(AgentError::netlink("list the sockets of this host"))?;
+        for connected in sockets.outgoing() {
+            let key = connected.key;
+            // Packets to an address of this host go over loopback, which is never touched.
+            if self.known.contains(&key) || self.ground.own.contains(&IpAddr::from(key.remote)) {
+                continue;
+            }
+            if let Some(state) = self.judge(&key, connected.phase, None) {
+                self.record(&key, &state)?;
+            }
         }
-        let (rule, would_drop) = match (judge.flow(&key), mode) {
+        Ok(sockets)
+    }
+
+    fn guests(&mut self, whereabouts: Whereabouts<'_>, sockets: &Sockets) -> Result<(), AgentError> {
+        let share = self.ground.datapath.flows_capacity() as usize / GUESTS_SHARE;
+        let room = share.saturating_sub(self.known.len());
+        let mut result = Ok(());
+        let unread = guests::read(whereabouts, &sockets.serving, |tracked| {
+            if result.is_err() || self.known.contains(&tracked.key) {
+                return;
+            }
+            let Some(state) = self.judge(&tracked.key, tracked.phase, Some(tracked.opener)) else { return };
+            if self.seeded.seeded >= room {
+                self.seeded.left_out += 1;
+                return;
+            }
+            self.seeded.guests += 1;
+            result = self.record(&tracked.key, &state);
+        });
+        match unread {
+            Ok(unread) => self.seeded.unread = unread,
+            Err(error) => self.seeded.untold = Some(error.to_string()),
+        }
+        result
+    }
+
+    /// The flow that a connection gets, if it gets one.
+    fn judge(&mut self, key: &FlowKey, phase: FlowPhase, guest: Option<IpAddr>) -> Option<FlowState> {
+        let (rule, would_drop) = match (self.ground.judge.flow(key), self.ground.mode) {
             (Ok(rule), _) => (rule, 0),
             (Err(reason), Mode::Observe) => {
-                seeded.deny(&key, reason);
+                self.seeded.deny(key, guest, reason);
                 (RuleIndex::NONE, reason as u8 + 1)
             }
             (Err(reason), Mode::Enforce) => {
-                seeded.deny(&key, reason);
-                continue;
+                self.seeded.deny(key, guest, reason);
+                return None;
             }
         };
-        let state = FlowState {
+        Some(FlowState {
             last_seen: clock::monotonic(),
             cookie: 0,
-            generation,
-            phase: connected.phase as u8,
+            generation: self.ground.generation,
+            phase: phase as u8,
             rule: rule.raw(),
             would_drop,
             reserved: 0,
-        };
-        datapath.put_flow(&key, &state)?;
-        seeded.seeded += 1;
+        })
     }
-    Ok(seeded)
+
+    fn record(&mut self, key: &FlowKey, state: &FlowState) -> Result<(), AgentError> {
+        self.ground.datapath.put_flow(key, state)?;
+        self.seeded.seeded += 1;
+        Ok(())
+    }
 }
 
 impl Seeded {
-    fn deny(&mut self, key: &FlowKey, reason: DropReason) {
+    fn deny(&mut self, key: &FlowKey, guest: Option<IpAddr>, reason: DropReason) {
         self.denied_total += 1;
         if self.denied.len() < LISTED {
-            self.denied.push(Denied::new(key, reason));
+            self.denied.push(Denied::new(key, guest, reason));
         }
     }
 
@@ -119,6 +210,7 @@ impl Seeded {
         if self.seeded > 0 {
             tracing::info!(
                 connections = self.seeded,
+                of_guests = self.guests,
                 "connections that were open are known: their replies pass"
             );
         }
@@ -130,11 +222,31 @@ impl Seeded {
                 "an open connection is not permitted by egress: it would be dropped in enforce mode"
             }
         };
-        for Denied { protocol, local, remote, reason } in &self.denied {
-            tracing::warn!(%protocol, %local, %remote, %reason, "{consequence}");
+        for Denied { protocol, local, guest, remote, reason } in &self.denied {
+            let guest = guest.map(tracing::field::display);
+            tracing::warn!(%protocol, %local, guest, %remote, %reason, "{consequence}");
         }
         if self.denied_total > self.denied.len() {
             tracing::warn!(more = self.denied_total - self.denied.len(), "{consequence}");
+        }
+        let consequence = "they lose their replies until the guest sends again";
+        if self.left_out > 0 {
+            tracing::warn!(
+                connections = self.left_out,
+                "guests have more connections open than half the flow table holds (--flows-capacity): {consequence}"
+            );
+        }
+        if self.unread > 0 {
+            tracing::warn!(
+                connections = self.unread,
+                "conntrack was not read to its end in time: if they are of guests, {consequence}"
+            );
+        }
+        if let Some(error) = &self.untold {
+            tracing::warn!(
+                %error,
+                "conntrack can't be read (does the kernel have nf_conntrack_netlink?): if connections of guests are open, {consequence}"
+            );
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use aya::maps::{MapData, RingBuf};
 use tokio::{io::unix::AsyncFd, task::JoinSet, time::sleep};
 
-use super::{Agent, clock, flows, install::take, judge::Judge, kernel::beside, resolver::ask, seed::seed};
+use super::{Agent, clock, flows, install::take, judge::Judge, kernel::beside, resolver::ask, seed::Ground};
 
 /// How often the flow table is looked through.
 const UPKEEP: Duration = Duration::from_secs(30);
@@ -101,7 +101,9 @@ impl Agent {
         };
         let put_back = self.kernel.with(move |datapath| {
             let judge = Judge::new(&running.compiled, own.iter().copied(), &published);
-            seed(datapath, &judge, running.mode(), running.stamp.number, &own)
+            let (mode, generation) = (running.mode(), running.stamp.number);
+            // Guests' connections open their flows anew with the next packet of the guest.
+            Ground { datapath, judge: &judge, mode, generation, own: &own }.seed_sockets()
         });
         match put_back.await {
             Ok(seeded) if seeded.seeded > 0 => {

@@ -1,12 +1,18 @@
 //! Interfaces come, go and change: each that the policy names is protected, whenever it appears.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time::{sleep, timeout};
 
 use super::{
     Agent, Running,
     error::AgentError,
+    guests::Whereabouts,
     install::{Surroundings, Tell, install},
     interfaces::View,
     judge::Judge,
@@ -14,7 +20,7 @@ use super::{
     links::{Change, Changes},
     network::Network,
     prepare::Prepared,
-    seed::seed,
+    seed::Ground,
     status::ahead_notes,
 };
 use crate::datapath::{Attachment, Interface};
@@ -133,6 +139,8 @@ impl Agent {
                 }
                 let mut failed = BTreeMap::new();
                 let judge = Judge::new(&running.compiled, own.clone(), &published);
+                let own: HashSet<IpAddr> = own.collect();
+                let protected: BTreeSet<u32> = wanted.iter().map(|interface| interface.index).collect();
                 for interface in wanted {
                     if attached.iter().any(|a| a.interface == interface && a.live()) {
                         continue;
@@ -143,10 +151,11 @@ impl Agent {
                             "somebody removed a hook of this interface: its packets were not judged meanwhile"
                         );
                     }
-                    let own = own.clone().collect();
                     let mut seeded = Ok(super::Seeded::default());
                     let result = datapath.protect(&interface, &mut |datapath| {
-                        seeded = seed(datapath, &judge, running.mode(), running.stamp.number, &own);
+                        let (mode, generation) = (running.mode(), running.stamp.number);
+                        let ground = Ground { datapath, judge: &judge, mode, generation, own: &own };
+                        seeded = ground.seed(Whereabouts { view: &view, protected: &protected, own: &own });
                     });
                     match result {
                         Ok(_) => tracing::info!(interface = %interface.name, "protected"),

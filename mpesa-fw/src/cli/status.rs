@@ -162,9 +162,10 @@ fn warnings(text: &mut String, status: &Status) {
         let _ = writeln!(text, "warning: {warning}");
     }
     for denied in &status.denied_connections {
+        let guest = denied.guest.map_or_else(String::new, |guest| format!(" (of the guest {guest})"));
         let _ = writeln!(
             text,
-            "warning: {} connection {} -> {} was open at the start and is not permitted ({})",
+            "warning: {} connection {}{guest} -> {} was open at the start and is not permitted ({})",
             denied.protocol, denied.local, denied.remote, denied.reason
         );
     }
