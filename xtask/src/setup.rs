@@ -35,7 +35,7 @@ const TO_TEST: [&str; 17] = [
     "iproute2",       // namespaces, veth, foreign programs on an interface
     "iputils-ping",   // echo
     "jq",             // JSON output read by somebody else
-    "nftables",       // coexistence
+    "nftables",       // coexistence, guests behind NAT
     "nginx-light",    // the callback host
     "openssh-client", // the lock-out guard
     "openssh-server", //

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::process::{cargo, shown, target};
 
 /// The test programs that run in a guest, the quickest first.
-const TESTS: [&str; 13] = [
+const TESTS: [&str; 14] = [
     "kernel_datapath",
     "kernel_datapath_state",
     "decision",
@@ -23,6 +23,7 @@ const TESTS: [&str; 13] = [
     "netns_interfaces",
     "netns_tamper",
     "netns_guard",
+    "netns_guests",
 ];
 
 /// What goes into a guest.
