@@ -16,11 +16,11 @@ use crate::frame::Frame;
 
 /// Frames that are sent before the receiver has its turn.
 const BATCH: u32 = 64;
-/// How long a call should take where the rate is bounded: nothing is sent from call to call for two ticks, and the end of the
-/// work is noticed between calls only.
-const CALL: Duration = Duration::from_millis(200);
+/// How long a call should take where the rate is bounded: nothing is sent from call to call for two ticks, longer where RCU has
+/// much to wait for, and the end of the work is noticed between calls only.
+const CALL: Duration = Duration::from_millis(800);
 /// Frames of the first call, and the most; those that are not due count too.
-const FRAMES: (u32, u32) = (20_000, 8_000_000);
+const FRAMES: (u32, u32) = (20_000, 32_000_000);
 
 /// How much delay is made up for: at 1.2 million a second, no burst of more than 240 frames.
 const ARREARS: Duration = Duration::from_micros(200);
