@@ -302,7 +302,7 @@ impl Kind {
 /// Rates all of it.
 pub(crate) fn table(object: &[u8], arguments: &Arguments) -> Result<()> {
     println!(
-        "| packet | | prefixes | bare, ns | parsed, ns | the program, ns | over parse | over bare |\n|---|---|---|---|---|---|---|---|"
+        "| | packet | prefixes | bare, ns | parsed, ns | the program, ns | over parse | over bare |\n|---|---|---|---|---|---|---|---|"
     );
     for v4 in [true, false] {
         let sets: Vec<PrefixSet> =
