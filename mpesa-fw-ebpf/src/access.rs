@@ -49,18 +49,6 @@ impl XdpFrame {
     }
 }
 
-#[cfg(feature = "bench")]
-impl XdpFrame {
-    /// Writes `N` bytes at `offset`, if they are in the part of the frame that can be reached.
-    #[inline(always)]
-    pub fn write<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> Option<()> {
-        let to = within(self.start, self.end, offset, N)?;
-        // SAFETY: to .. to + N lies within the packet, and nothing else refers to it.
-        unsafe { ptr::write_unaligned(to as *mut [u8; N], bytes) };
-        Some(())
-    }
-}
-
 impl Frame for XdpFrame {
     #[inline(always)]
     fn interface(&self) -> u32 {
@@ -216,6 +204,38 @@ fn read<const N: usize>(start: usize, end: usize, offset: u32) -> Option<[u8; N]
     let from = within(start, end, offset, N)?;
     // SAFETY: from .. from + N lies within the packet; any bytes are a [u8; N].
     Some(unsafe { ptr::read_unaligned(from as *const [u8; N]) })
+}
+
+/// A frame whose bytes can be changed.
+#[cfg(feature = "bench")]
+pub trait Editable: Frame {
+    /// Writes `N` bytes at `offset`, if they are in the part of the frame that can be reached.
+    fn write<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> Option<()>;
+}
+
+#[cfg(feature = "bench")]
+impl Editable for XdpFrame {
+    #[inline(always)]
+    fn write<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> Option<()> {
+        write(self.start, self.end, offset, bytes)
+    }
+}
+
+#[cfg(feature = "bench")]
+impl Editable for SkbFrame {
+    #[inline(always)]
+    fn write<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> Option<()> {
+        write(self.start, self.end, offset, bytes)
+    }
+}
+
+#[cfg(feature = "bench")]
+#[inline(always)]
+fn write<const N: usize>(start: usize, end: usize, offset: u32, bytes: [u8; N]) -> Option<()> {
+    let to = within(start, end, offset, N)?;
+    // SAFETY: to .. to + N lies within the packet, and nothing else refers to it.
+    unsafe { ptr::write_unaligned(to as *mut [u8; N], bytes) };
+    Some(())
 }
 
 /// Where `length` bytes at `offset` are, if they lie within the packet.

@@ -1,43 +1,24 @@
-//! What `cargo xtask bench` rates: the ingress program and the two that it is compared with. Only with feature `bench`,
-//! never in the agent's object.
+//! What `cargo xtask bench` rates: the programs, and those that they are compared with. Only with feature `bench`, never in
+//! the agent's object.
 //!
-//! `BPF_PROG_TEST_RUN` gives the same packet again and again; each of these programs gives it another source first, so
+//! `BPF_PROG_TEST_RUN` gives the same packet again and again; each of these programs gives it another address first, so
 //! that the searches and the caches meet what a flood would bring.
 
+mod search;
+mod vary;
+
 use aya_ebpf::{
-    bindings::xdp_action,
-    macros::{map, xdp},
-    maps::{Array, PerCpuArray},
-    programs::XdpContext,
+    bindings::{TC_ACT_SHOT, xdp_action},
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
 };
-use mpesa_fw_common::{Verdict, packet::Parsed};
+use mpesa_fw_common::{Direction, Verdict, packet::Parsed};
 
 use crate::{
-    access::{self, XdpFrame},
-    case,
+    access::{Frame, SkbFrame, XdpFrame},
+    case, tc_action,
 };
-
-/// Elements of `BENCH_PLACES`.
-const PLACES: u32 = 256;
-
-/// Where the sources lie, and the random numbers that choose among them. One element.
-#[repr(C)]
-struct Sources {
-    /// Of the generator; never 0.
-    state: u64,
-    /// Bits that are random: high and low half of an IPv6 address, the first of an IPv4 address (in its low 32 bits).
-    random: [u64; 2],
-    /// 4 or 6.
-    family: u64,
-}
-
-/// Bits that are not random, of one place among [`PLACES`].
-type Place = [u64; 2];
-
-#[map]
-static BENCH_SOURCES: PerCpuArray<Sources> = PerCpuArray::with_max_entries(1, 0);
-#[map]
-static BENCH_PLACES: Array<Place> = Array::with_max_entries(PLACES, 0);
+use vary::vary;
 
 /// The least that a program can do.
 #[xdp(frags)]
@@ -54,11 +35,9 @@ pub fn bench_bare(context: XdpContext) -> u32 {
 #[inline(always)]
 pub fn bench_parse(context: XdpContext) -> u32 {
     let mut frame = XdpFrame::new(context.ctx);
-    match vary(&mut frame).and_then(|()| case::parsed(&frame)) {
-        Some(Parsed::Ip) => xdp_action::XDP_DROP,
-        Some(Parsed::LinkLayer | Parsed::UnknownEthertype | Parsed::Malformed) | None => {
-            xdp_action::XDP_ABORTED
-        }
+    match vary(&mut frame).and_then(|()| ip(&frame, Direction::Ingress)) {
+        Some(()) => xdp_action::XDP_DROP,
+        None => xdp_action::XDP_ABORTED,
     }
 }
 
@@ -76,32 +55,43 @@ pub fn bench_ingress(context: XdpContext) -> u32 {
     }
 }
 
-/// Writes the next source into the packet.
+/// The least that a program can do at TC.
+#[classifier]
 #[inline(always)]
-fn vary(frame: &mut XdpFrame) -> Option<()> {
-    const SOURCE_V4: u32 = 14 + 12;
-    const SOURCE_V6: u32 = 14 + 8;
-    let sources = access::value(BENCH_SOURCES.get_ptr_mut(0))?;
-    let random = next(&mut sources.state);
-    let [high, low] = access::copied(BENCH_PLACES.get_ptr((random >> 56) as u32))?;
-    let [random_high, random_low] = sources.random;
-    if sources.family == 4 {
-        let source = (high | random & random_high) as u32;
-        frame.write(SOURCE_V4, source.to_be_bytes())
-    } else {
-        frame.write(SOURCE_V6, (high | random & random_high).to_be_bytes())?;
-        let random = next(&mut sources.state);
-        frame.write(SOURCE_V6 + 8, (low | random & random_low).to_be_bytes())
+pub fn bench_bare_tc(context: TcContext) -> i32 {
+    match vary(&mut SkbFrame::new(context.skb.skb)) {
+        Some(()) => tc_action(Verdict::Pass),
+        None => TC_ACT_SHOT,
     }
 }
 
-/// Marsaglia's xorshift (2003), 64 bits.
+/// Parses as the egress program does, and passes.
+#[classifier]
 #[inline(always)]
-fn next(state: &mut u64) -> u64 {
-    let mut x = *state;
-    x ^= x << 13;
-    x ^= x >> 7;
-    x ^= x << 17;
-    *state = x;
-    x
+pub fn bench_parse_tc(context: TcContext) -> i32 {
+    let mut frame = SkbFrame::new(context.skb.skb);
+    match vary(&mut frame).and_then(|()| ip(&frame, Direction::Egress)) {
+        Some(()) => tc_action(Verdict::Pass),
+        None => TC_ACT_SHOT,
+    }
+}
+
+/// `egress_tc`.
+#[classifier]
+#[inline(always)]
+pub fn bench_egress(context: TcContext) -> i32 {
+    let mut frame = SkbFrame::new(context.skb.skb);
+    if vary(&mut frame).is_none() {
+        return TC_ACT_SHOT;
+    }
+    tc_action(case::egress(&frame))
+}
+
+/// Parses; none where it is not IP.
+#[inline(always)]
+fn ip<F: Frame>(frame: &F, direction: Direction) -> Option<()> {
+    match case::parsed(frame, direction)? {
+        Parsed::Ip => Some(()),
+        Parsed::LinkLayer | Parsed::UnknownEthertype | Parsed::Malformed => None,
+    }
 }

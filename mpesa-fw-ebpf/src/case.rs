@@ -70,10 +70,10 @@ pub fn ingress_xdp(frame: &XdpFrame) -> Verdict {
 /// As far as parsing, for the bench.
 #[cfg(feature = "bench")]
 #[inline(always)]
-pub fn parsed(frame: &XdpFrame) -> Option<mpesa_fw_common::packet::Parsed> {
-    let case = current(Direction::Ingress)?;
+pub fn parsed<F: Frame>(frame: &F, direction: Direction) -> Option<mpesa_fw_common::packet::Parsed> {
+    let case = current(direction)?;
     *case = Case::EMPTY;
-    case.read(frame, Direction::Ingress);
+    case.read(frame, direction);
     Some(case.meta.parsed)
 }
 

@@ -8,7 +8,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 
-use crate::access::{self, XdpFrame};
+use crate::access::{self, Editable as _, XdpFrame};
 
 /// Elements of `FLOOD_PLACES`.
 const PLACES: u32 = 256;

@@ -16,11 +16,11 @@ use crate::frame::Frame;
 
 /// Frames that are sent before the receiver has its turn.
 const BATCH: u32 = 64;
-/// How long a call should take where the rate is bounded: nothing is sent from call to call for two ticks, and the end of the
-/// work is noticed between calls only.
-const CALL: Duration = Duration::from_millis(200);
+/// How long a call should take where the rate is bounded: nothing is sent from call to call for two ticks, longer where RCU has
+/// much to wait for, and the end of the work is noticed between calls only.
+const CALL: Duration = Duration::from_millis(800);
 /// Frames of the first call, and the most; those that are not due count too.
-const FRAMES: (u32, u32) = (20_000, 8_000_000);
+const FRAMES: (u32, u32) = (20_000, 32_000_000);
 
 /// How much delay is made up for: at 1.2 million a second, no burst of more than 240 frames.
 const ARREARS: Duration = Duration::from_micros(200);
@@ -51,6 +51,11 @@ pub(crate) struct Sent {
 }
 
 impl Sent {
+    /// What came after the others.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self { any: self.any - before.any, allowed: self.allowed - before.allowed }
+    }
+
     pub(crate) fn all(self) -> u64 {
         self.any + self.allowed
     }
@@ -101,7 +106,7 @@ impl Flood {
         }
         ensure!(orders.share == 0 || !orders.allowed.is_empty(), "no source to forge");
         let mut map: Array<_, [u64; 7]> = self.map("FLOOD_ORDERS")?.try_into()?;
-        let interval = orders.rate.map_or(0, |rate| 1_000_000_000 / rate);
+        let interval = orders.rate.map_or(0, interval);
         let arrears = ARREARS.as_nanos() as u64;
         map.set(
             0,
@@ -110,6 +115,15 @@ impl Flood {
         )?;
         let mut progress: Array<_, [u64; 5]> = self.map("FLOOD_PROGRESS")?.try_into()?;
         progress.set(0, [0x9e37_79b9_7f4a_7c15, 0, 0, 0, 0], 0)?;
+        Ok(())
+    }
+
+    /// Sends so many packets a second from now on.
+    pub(crate) fn pace(&mut self, rate: u64) -> Result<()> {
+        let mut map: Array<_, [u64; 7]> = self.map("FLOOD_ORDERS")?.try_into()?;
+        let [_, rest @ ..] = map.get(&0, 0)?;
+        let [arrears, share, random, vary, header_sum, segment_sum] = rest;
+        map.set(0, [interval(rate), arrears, share, random, vary, header_sum, segment_sum], 0)?;
         Ok(())
     }
 
@@ -169,6 +183,11 @@ pub(crate) fn drop_all(object: &Path, host: &Host) -> Result<Ebpf> {
 fn load(object: &Path) -> Result<Ebpf> {
     let bytes = std::fs::read(object).with_context(|| format!("the eBPF object {}", object.display()))?;
     EbpfLoader::new().btf(None).load(&bytes).context("the bench's eBPF object")
+}
+
+/// Nanoseconds from packet to packet.
+const fn interval(rate: u64) -> u64 {
+    1_000_000_000 / rate
 }
 
 /// struct `xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.

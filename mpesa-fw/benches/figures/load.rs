@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use testbed::{
-    Host, Network, place,
+    Host, Network, ok, place,
     serve::{Certificate, Nginx, Site},
 };
 
@@ -48,11 +49,46 @@ pub(crate) struct Arguments {
 struct Loaded {
     guarded: Guarded,
     flood: Flood,
+    /// Packets a second that it takes when more are asked.
+    most: u64,
     quiet: Outcome,
-    under_load: Outcome,
-    sent: Sent,
-    flooded: Duration,
+    /// At the pace that every contender holds.
+    together: Flooded,
+    /// At the pace that is asked for.
+    asked: Flooded,
     _server: Nginx,
+}
+
+/// What came of callbacks during a flood.
+struct Flooded {
+    outcome: Outcome,
+    sent: Sent,
+    long: Duration,
+}
+
+impl Flooded {
+    const fn new() -> Self {
+        Self { outcome: Outcome::new(), sent: Sent { any: 0, allowed: 0 }, long: Duration::ZERO }
+    }
+
+    /// Takes those of another round too.
+    fn add(&mut self, other: Self) {
+        self.outcome.add(other.outcome);
+        self.sent.any += other.sent.any;
+        self.sent.allowed += other.sent.allowed;
+        self.long += other.long;
+    }
+
+    /// Thousands a second, from anywhere and from forged allowed sources.
+    fn kpps(&self) -> [String; 2] {
+        let seconds = self.long.as_secs_f64();
+        [self.sent.any, self.sent.allowed].map(|packets| format!("{:.0}", packets as f64 / seconds / 1e3))
+    }
+
+    /// Packets a second.
+    fn rate(&self) -> f64 {
+        self.sent.all() as f64 / self.long.as_secs_f64()
+    }
 }
 
 /// Runs all of it.
@@ -63,6 +99,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let network = Network::new()?;
     let safaricom = network.add(place::SAFARICOM)?;
     sink_replies(&network)?;
+    steer(&network, &safaricom, last)?;
     let certificate = Certificate::new(network.scratch.path(), &[NAME])?;
     let mut all = Vec::new();
     for (number, contender) in
@@ -72,16 +109,28 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             Guarded::new(&network, number as u8, contender, &rules::callers(12)?, &arguments.object)?;
         all.push(Loaded::new(&network, guarded, &certificate, arguments)?);
     }
+    for loaded in &mut all {
+        loaded.find_most(&network, last)?;
+    }
+    let pace = common_pace(&all, arguments.rate);
     for round in 0..arguments.rounds {
         for loaded in &mut all {
             eprintln!("round {}, {}", round + 1, loaded.guarded.contender);
-            loaded.turn(&network, &safaricom, &certificate, Duration::from_secs(arguments.seconds), last)?;
+            loaded.turn(
+                &network,
+                &safaricom,
+                &certificate,
+                [pace, arguments.rate],
+                arguments.seconds,
+                last,
+            )?;
         }
     }
     for loaded in &mut all {
         loaded.count()?;
     }
     table(&all);
+    shortfalls(&all, pace, arguments.rate);
     println!();
     for loaded in &mut all {
         let Loaded { guarded, flood, .. } = loaded;
@@ -106,6 +155,26 @@ fn sink_replies(network: &Network) -> Result<()> {
     Ok(())
 }
 
+/// Genuine packets are taken from the router to the hosts on that CPU, where the flood arrives: like those of a network card
+/// whose interrupts have a CPU of their own. A veth receives where it is sent to, or where it is receiving already; else the
+/// CPU of the server, which sends on the client's behalf too, would fetch the flood from the queue that both share.
+fn steer(network: &Network, sender: &Host, cpu: usize) -> Result<()> {
+    let file = format!("/sys/class/net/{}/queues/rx-0/rps_cpus", sender.place.name);
+    let script = format!("echo {:x} > {file}", 1_u64 << cpu);
+    // A /sys of the namespace's own.
+    let mut shell = Command::new("ip");
+    shell.args(["netns", "exec", network.router.name(), "sh", "-euc", &script]);
+    ok(&mut shell).context("receive packet steering")?;
+    Ok(())
+}
+
+/// A pace that all of them hold, with room: at its end a host answers nobody any more.
+fn common_pace(all: &[Loaded], asked: u64) -> u64 {
+    const STEP: u64 = 5_000;
+    let least = all.iter().map(|loaded| loaded.most).min().unwrap_or(asked);
+    (least.min(asked) * 7 / 10 / STEP * STEP).max(STEP)
+}
+
 impl Loaded {
     fn new(
         network: &Network,
@@ -126,43 +195,78 @@ impl Loaded {
         Ok(Self {
             guarded,
             flood,
+            most: 0,
             quiet: Outcome::new(),
-            under_load: Outcome::new(),
-            sent: Sent::default(),
-            flooded: Duration::ZERO,
+            together: Flooded::new(),
+            asked: Flooded::new(),
             _server: server,
         })
     }
 
-    /// Callbacks, and callbacks under load.
+    /// How many packets of what is asked it takes, without callbacks.
+    fn find_most(&mut self, network: &Network, cpu: usize) -> Result<()> {
+        const LONG: Duration = Duration::from_secs(2);
+        let flooded = self.flooded(network, cpu, || {
+            thread::sleep(LONG);
+            Ok(Outcome::new())
+        })?;
+        self.most = flooded.rate() as u64;
+        eprintln!("{} takes {} packets a second", self.guarded.contender, self.most);
+        Ok(())
+    }
+
+    /// Callbacks, and callbacks under load: at each of the two paces.
     fn turn(
         &mut self,
         network: &Network,
         safaricom: &Host,
         certificate: &Certificate,
-        long: Duration,
+        [together, asked]: [u64; 2],
+        seconds: u64,
         cpu: usize,
     ) -> Result<()> {
         let server = SocketAddr::from((self.guarded.host.place.v4, PORT));
+        let long = Duration::from_secs(seconds);
         let calls = || safaricom.namespace.inside(|| callbacks::send(server, &certificate.certificate, long));
         self.quiet.add(calls()?);
+        self.flood.pace(together)?;
+        let flooded = self.flooded(network, cpu, calls)?;
+        self.together.add(flooded);
+        if self.is_asked() {
+            self.flood.pace(asked)?;
+            let flooded = self.flooded(network, cpu, calls)?;
+            self.asked.add(flooded);
+        }
+        Ok(())
+    }
+
+    /// Who has no guard answers each packet, so that to ask for more shows nothing.
+    fn is_asked(&self) -> bool {
+        self.guarded.contender != Contender::Nothing
+    }
+
+    fn flooded(
+        &mut self,
+        network: &Network,
+        cpu: usize,
+        calls: impl FnOnce() -> Result<Outcome>,
+    ) -> Result<Flooded> {
+        let before = self.flood.sent()?;
         let begin = Instant::now();
         let outcome = flooding(network, &mut self.flood, cpu, calls)??;
-        self.flooded += begin.elapsed();
-        self.under_load.add(outcome);
-        Ok(())
+        let long = begin.elapsed();
+        Ok(Flooded { outcome, sent: self.flood.sent()?.since(before), long })
     }
 
     /// What was sent must have come in, as far as the host could take it.
     fn count(&mut self) -> Result<()> {
-        self.sent = self.flood.sent()?;
-        let received = self.guarded.received()?;
-        eprintln!("{}: sent {:?}, received {received}", self.guarded.contender, self.sent);
+        let (sent, received) = (self.flood.sent()?, self.guarded.received()?);
+        eprintln!("{}: sent {sent:?}, received {received}", self.guarded.contender);
         ensure!(
-            received >= self.sent.all() / 2,
+            received >= sent.all() / 2,
             "{} received {received} of {} packets",
             self.guarded.contender,
-            self.sent.all()
+            sent.all()
         );
         Ok(())
     }
@@ -199,22 +303,57 @@ fn table(all: &[Loaded]) {
     );
     println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
     for loaded in all {
-        let seconds = loaded.flooded.as_secs_f64();
-        let kpps = |packets: u64| format!("{:.0}", packets as f64 / seconds / 1e3);
         let is_ours = loaded.guarded.contender == Contender::Firewall;
-        row(loaded, "quiet", ["0".into(), "0".into()], &loaded.quiet, None);
         let most = is_ours.then_some(&loaded.quiet);
-        row(
-            loaded,
-            "under load",
-            [kpps(loaded.sent.any), kpps(loaded.sent.allowed)],
-            &loaded.under_load,
-            most,
-        );
+        row(loaded, "quiet", ["0".into(), "0".into()], &loaded.quiet, None);
+        row(loaded, "the same pace for all", loaded.together.kpps(), &loaded.together.outcome, most);
+        if loaded.is_asked() {
+            row(loaded, "as much as asked, or as it takes", loaded.asked.kpps(), &loaded.asked.outcome, most);
+        }
     }
     for loaded in all {
-        if let Some(why) = &loaded.under_load.why {
-            println!("\nThe last callback lost by {}: {why}.", loaded.guarded.contender);
+        for Flooded { outcome, .. } in [&loaded.together, &loaded.asked] {
+            if let Some(why) = &outcome.why {
+                println!("\nThe last callback lost by {}: {why}.", loaded.guarded.contender);
+            }
+        }
+    }
+}
+
+/// Says what could not be done here.
+fn shortfalls(all: &[Loaded], pace: u64, asked: u64) {
+    /// Between two calls of the generator nothing is sent for two ticks.
+    const HELD: f64 = 0.9;
+    let most: Vec<String> = all
+        .iter()
+        .map(|Loaded { guarded, most, .. }| {
+            let most = *most as f64 / 1e3;
+            format!("{} {most:.0}", guarded.contender)
+        })
+        .collect();
+    println!(
+        "\nThe pace that is the same for all is {} kpps: 7 tenths of what the slowest took when {} kpps were asked (kpps: {}).",
+        pace / 1_000,
+        asked / 1_000,
+        most.join(", ")
+    );
+    for Loaded { guarded, together, .. } in all {
+        if together.rate() < pace as f64 * HELD {
+            println!(
+                "\n**{} did not hold the common pace**: {:.0} kpps were sent.",
+                guarded.contender,
+                together.rate() / 1e3
+            );
+        }
+    }
+    for Loaded { guarded, asked: flooded, .. } in all.iter().filter(|loaded| loaded.is_asked()) {
+        if flooded.rate() < asked as f64 * HELD {
+            println!(
+                "\n**This machine can't send {} kpps to {}**: {:.0} kpps is what one CPU sends, receives and answers; the other one serves.",
+                asked / 1_000,
+                guarded.contender,
+                flooded.rate() / 1e3
+            );
         }
     }
 }

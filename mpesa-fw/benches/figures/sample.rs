@@ -36,6 +36,11 @@ impl Sample {
         sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
     }
 
+    /// Both, whole numbers.
+    pub(crate) fn least_and_median(&self) -> String {
+        format!("{:.0} / {:.0}", self.min(), self.median())
+    }
+
     /// How much more these are than the others of the same round.
     pub(crate) fn over(&self, others: &Self) -> Self {
         Self(self.0.iter().zip(&others.0).map(|(figure, other)| figure - other).collect())

@@ -6,8 +6,8 @@ use std::fmt;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
-/// Places that the sources are chosen from, as in the programs of the bench.
-pub(crate) const PLACES: usize = 256;
+/// Places that the sources are chosen from at random, as in the programs of the bench.
+const PLACES: usize = 256;
 
 /// How the prefixes lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +59,33 @@ impl PrefixSet {
             prefixes.insert(prefix);
         }
         Self { v4, spread, prefixes: prefixes.into_iter().collect() }
+    }
+
+    /// The word in the tables.
+    pub(crate) const fn family(&self) -> &'static str {
+        if self.v4 { "IPv4" } else { "IPv6" }
+    }
+
+    /// `count` addresses within the prefixes that an honest packet may come from, in no order and some more than once.
+    pub(crate) fn members(&self, count: usize) -> Vec<[u64; 2]> {
+        let mut random = StdRng::seed_from_u64(count as u64);
+        let mut members = Vec::with_capacity(count);
+        while members.len() < count {
+            match pick(&mut random, &self.prefixes) {
+                IpNet::V4(net) => {
+                    let bits = u32::from(net.network()) | random.random::<u32>() & u32::from(net.hostmask());
+                    if u64::from(bits >> 24).next_possible() == u64::from(bits >> 24) {
+                        members.push([u64::from(bits), 0]);
+                    }
+                }
+                IpNet::V6(net) => {
+                    let bits =
+                        u128::from(net.network()) | random.random::<u128>() & u128::from(net.hostmask());
+                    members.push([(bits >> 64) as u64, bits as u64]);
+                }
+            }
+        }
+        members
     }
 
     /// What may be asked for this set: anywhere, and in its clusters if it has any.

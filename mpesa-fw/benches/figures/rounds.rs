@@ -1,0 +1,32 @@
+//! Programs that take turns, each with the same number of packets.
+
+use anyhow::Result;
+
+use crate::{
+    datapath::Arguments,
+    kernel::{Kernel, Probe},
+    sample::Sample,
+};
+
+/// Nanoseconds a packet of each program, round by round. One round before them warms the caches and spends the events.
+pub(crate) fn rate<const N: usize>(
+    kernel: &mut Kernel,
+    probes: [Probe; N],
+    arguments: &Arguments,
+) -> Result<[Sample; N]> {
+    for probe in probes {
+        kernel.rate(probe, arguments.packets)?;
+    }
+    let mut samples = [const { Sample::new() }; N];
+    for _ in 0..arguments.rounds {
+        for (sample, probe) in samples.iter_mut().zip(probes) {
+            sample.push(kernel.rate(probe, arguments.packets)?);
+        }
+    }
+    Ok(samples)
+}
+
+/// Packets that each of the programs was given.
+pub(crate) fn packets(arguments: &Arguments) -> u64 {
+    u64::from(arguments.packets) * (arguments.rounds as u64 + 1)
+}
