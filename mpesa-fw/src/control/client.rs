@@ -96,10 +96,12 @@ fn patient(stream: &UnixStream) -> io::Result<()> {
 pub fn exchange(mut stream: impl Read + Write, request: Request) -> io::Result<Reply> {
     let mut line = serde_json::to_vec(&Call { version: VERSION, request })?;
     line.push(b'\n');
-    stream.write_all(&line)?;
+    // An agent that answers no question of this user hangs up before it has read one, and has said why.
+    let sent = stream.write_all(&line);
     let mut answer = Vec::new();
-    BufReader::new(stream).take(16 * LINE_LIMIT as u64).read_until(b'\n', &mut answer)?;
+    let heard = BufReader::new(stream).take(16 * LINE_LIMIT as u64).read_until(b'\n', &mut answer);
     if answer.is_empty() {
+        sent.and(heard)?;
         return Err(io::Error::other("it hung up without an answer; its log says why"));
     }
     Ok(serde_json::from_slice(&answer)?)
