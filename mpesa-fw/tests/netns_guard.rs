@@ -195,9 +195,7 @@ fn only_root_may_ask_the_agent() -> Result<()> {
     holds("the control socket", SOON, || socket.exists())?;
     // The directories above must not be what keeps the other user out.
     let public = tempfile::Builder::new().prefix("mpfw-public-").tempdir()?;
-    for directory in
-        [field.network.scratch.path(), &firewall.directory, &firewall.runtime(), public.path()]
-    {
+    for directory in [field.network.scratch.path(), &firewall.directory, &firewall.runtime(), public.path()] {
         fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
     }
     let binary = public.path().join("mpesa-fw");
@@ -214,7 +212,11 @@ fn only_root_may_ask_the_agent() -> Result<()> {
         let ran = run(&mut as_nobody(&field, &firewall, &binary, command))?;
         assert_eq!(ran.code, Some(4), "{command}: {}", ran.text());
         assert!(ran.stdout.is_empty(), "{command}: {}", ran.stdout);
-        assert!(ran.stderr.contains("user 65534 (process ") && ran.stderr.contains("as root"), "{}", ran.stderr);
+        assert!(
+            ran.stderr.contains("user 65534 (process ") && ran.stderr.contains("as root"),
+            "{}",
+            ran.stderr
+        );
     }
     agent.process.wait_for_log("a client of the control socket was refused", SOON)?;
     assert!(agent.process.log().contains("user 65534 (process "), "{}", agent.process.log());

@@ -3,7 +3,7 @@
 mod support;
 
 use anyhow::Result;
-use support::{Field, SOON, WEB, policy};
+use support::{FENCE, Field, SOON, WEB, policy};
 use testbed::{Answer, Curl, Firewall, Host, attach_foreign_xdp, holds, ok, place};
 
 fn get(field: &Field, from: &Host) -> Answer {
@@ -188,6 +188,45 @@ fn default_is_the_interface_of_the_default_route() -> Result<()> {
     assert_eq!(metrics.sum("mpesa_fw_enforcing", &[("interface", "eth0")]), 2.0);
     assert_eq!(metrics.sum("mpesa_fw_enforcing", &[("interface", "lan0")]), 0.0);
     assert_eq!(metrics.sum("mpesa_fw_unprotected_interfaces", &[]), 1.0);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_restart_without_a_default_route_keeps_what_is_protected() -> Result<()> {
+    let field = Field::new()?;
+    let _web = field.web(&[80])?;
+    field.host.namespace.sh(
+        "ip link add lan0 type veth peer name lan1; ip address add 10.9.9.9/24 dev lan0; ip link set lan0 up
+         ip route add 196.201.214.0/24 via 203.0.113.1; ip route add 198.51.100.0/24 via 203.0.113.1",
+    )?;
+    let (firewall, mut agent) = field.protected(&policy(&[WEB], &[]).replace("[eth0]", "[default]"))?;
+    let enforcing = |name: &str| {
+        firewall.metrics().map(|metrics| metrics.sum("mpesa_fw_enforcing", &[("interface", name)]))
+    };
+    let saved = firewall.directory.join("state/defaults.json");
+    for is_remembered in [true, false] {
+        holds("the default route to be remembered", SOON, || saved.exists())?;
+        agent.process.kill()?;
+        // A lease has run out, a cable is out.
+        field.host.namespace.sh("ip route delete default; ip -6 route delete default")?;
+        if !is_remembered {
+            std::fs::remove_file(&saved)?;
+        }
+        agent = firewall.start(&[])?;
+        assert_eq!((enforcing("eth0")?, enforcing("lan0")?), (2.0, 0.0), "remembered: {is_remembered}");
+        assert!(get(&field, &field.safaricom).is_ok(), "the host can answer");
+        assert_eq!(get(&field, &field.attacker), Answer::Silence);
+        firewall.reload(&policy(&[WEB, FENCE], &[]).replace("[eth0]", "[default]"))?;
+        assert_eq!(get(&field, &field.attacker), Answer::Silence, "nor does a reload open it");
+        field
+            .host
+            .namespace
+            .sh("ip route add default via 203.0.113.1; ip -6 route add default via 2001:db8:0:113::1")?;
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        assert_eq!((enforcing("eth0")?, enforcing("lan0")?), (2.0, 0.0));
+        assert_eq!(get(&field, &field.attacker), Answer::Silence);
+    }
     Ok(())
 }
 

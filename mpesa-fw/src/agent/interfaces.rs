@@ -47,6 +47,8 @@ pub struct View {
     pub addresses: BTreeSet<(u32, IpAddr)>,
     /// Interfaces that hold a default route of either family.
     pub default_routes: BTreeSet<u32>,
+    /// Interfaces that have a hook of ours: while nobody knows which one holds the default route, none of them is let go.
+    pub hooked: BTreeSet<u32>,
 }
 
 impl View {
@@ -173,14 +175,15 @@ pub fn unprotected(view: &View, protected: &BTreeSet<u32>) -> Vec<Unprotected> {
         .collect()
 }
 
-/// The interfaces with a default route; until there is one, every physical interface.
+/// The interfaces with a default route; until there is one, every physical interface and what is protected already.
 fn default_interfaces(view: &View) -> Vec<u32> {
     if !view.default_routes.is_empty() {
         return view.default_routes.iter().copied().collect();
     }
+    let is_physical = |link: &Link| link.kind.is_none() && link.layer == Layer::Ethernet;
     view.links
         .values()
-        .filter(|link| link.kind.is_none() && link.layer == Layer::Ethernet)
+        .filter(|link| is_physical(link) || view.hooked.contains(&link.index))
         .map(|link| link.index)
         .collect()
 }
@@ -275,6 +278,8 @@ mod tests {
     fn default_is_every_card_until_there_is_a_route() {
         let mut host = host();
         assert_eq!(names(&choose(&[InterfacePattern::Default], &host)), ["eth0", "eth1"]);
+        host.hooked.insert(5);
+        assert_eq!(names(&choose(&[InterfacePattern::Default], &host)), ["eth0", "eth1", "ethbr"]);
         host.default_routes.insert(4);
         assert_eq!(names(&choose(&[InterfacePattern::Default], &host)), ["ethveth"]);
     }

@@ -60,6 +60,7 @@ pub use start::private_directory;
 pub use status::Status;
 
 use events::EventLog;
+use install::Before;
 use kernel::Kernel;
 use lock::Lock;
 use names::Names;
@@ -84,6 +85,7 @@ pub struct Agent {
     started_at: u64,
     names_store: Store,
     reloads_store: Store,
+    defaults_store: Store,
     _bpffs_lock: Lock,
 }
 
@@ -96,6 +98,8 @@ struct State {
     since: u64,
     /// What was said already.
     said: BTreeSet<String>,
+    /// What the file says of [`Current::defaults`].
+    saved_defaults: BTreeSet<String>,
     /// Nothing is to be attached any more: the agent ends.
     detached: bool,
 }
@@ -114,6 +118,13 @@ struct Current {
     interim: bool,
     /// Names of the interfaces that held the default route last.
     defaults: BTreeSet<String>,
+}
+
+impl Current {
+    /// What a look at the network may need to know.
+    fn before(&self) -> Before {
+        Before::new(self.defaults.clone(), &self.network.attachments)
+    }
 }
 
 impl Agent {

@@ -97,7 +97,9 @@ fn may_ask(stream: &UnixStream) -> Result<(), String> {
 /// Tells a stranger why, without reading what it asks and without waiting for it: it costs none of the places.
 fn send_away(stream: &UnixStream, message: String) {
     let refusal = Refusal { kind: Kind::Failed, message, help: Some("run this as root".into()) };
-    let Ok(mut reply) = serde_json::to_vec(&Reply { version: VERSION, outcome: Err(refusal) }) else { return };
+    let Ok(mut reply) = serde_json::to_vec(&Reply { version: VERSION, outcome: Err(refusal) }) else {
+        return;
+    };
     reply.push(b'\n');
     // The buffer of a new connection has room for it. A stranger that is gone needs no answer.
     let _ = send(stream.as_raw_fd(), &reply, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
