@@ -170,13 +170,14 @@ pub(super) async fn install(
     names: &Names,
 ) -> Result<Installed, AgentError> {
     let own = surroundings.own();
+    let impossible = surroundings.view.impossible_sources();
     let interfaces: Vec<Interface> = surroundings.choice.protect.values().cloned().collect();
     let table = names.table(&[]);
     let new_names = names.clone();
     kernel
         .with(move |datapath| {
             let contested = prepared.contested_name_slots(datapath.registry_rows());
-            datapath.set_own_addresses(&own)?;
+            datapath.set_own_addresses(&impossible)?;
             datapath.set_resolved(&union(&before, &new_names.table(&contested), &contested))?;
             fault::point(Point::StatePrepared).map_err(crate::datapath::DatapathError::from)?;
             let staged = datapath.stage(&prepared.compiled, prepared.policy.serial)?;

@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use mpesa_fw_common::counter::INTERFACES;
+use mpesa_fw_common::{counter::INTERFACES, state::OWN_ADDRESSES_CAPACITY};
 use serde::{Deserialize, Serialize};
 
 use crate::{datapath::Interface, policy::model::InterfacePattern};
@@ -45,6 +45,8 @@ pub struct View {
     pub links: BTreeMap<u32, Link>,
     /// Every address, with the index of its interface.
     pub addresses: BTreeSet<(u32, IpAddr)>,
+    /// Directed broadcast addresses of their subnets.
+    pub broadcasts: BTreeSet<IpAddr>,
     /// Interfaces that hold a default route of either family.
     pub default_routes: BTreeSet<u32>,
     /// Interfaces that have a hook of ours: while nobody knows which one holds the default route, none of them is let go.
@@ -52,6 +54,19 @@ pub struct View {
 }
 
 impl View {
+    /// Sources that no packet from outside has: this host's own addresses, and as far as their table has room the broadcast
+    /// addresses of its subnets. For that table alone: this host does not have the latter.
+    #[must_use]
+    pub fn impossible_sources(&self) -> BTreeSet<IpAddr> {
+        let mut sources: BTreeSet<IpAddr> = self.addresses.iter().map(|(_, address)| *address).collect();
+        for broadcast in &self.broadcasts {
+            if sources.len() < OWN_ADDRESSES_CAPACITY as usize {
+                sources.insert(*broadcast);
+            }
+        }
+        sources
+    }
+
     /// Names of the interfaces with a default route.
     #[must_use]
     pub fn default_names(&self) -> BTreeSet<String> {
@@ -299,6 +314,20 @@ mod tests {
         let choice = choose(&[InterfacePattern::Glob("eth*".into())], &view(&many));
         assert_eq!(choice.protect.len(), 8);
         assert_eq!(choice.refused.len(), 1);
+    }
+
+    #[test]
+    fn broadcast_addresses_leave_the_table_to_own_addresses() {
+        let mut host = host();
+        let capacity = u8::try_from(OWN_ADDRESSES_CAPACITY / 256).unwrap();
+        host.addresses = (0..capacity)
+            .flat_map(|a| (0..=255).map(move |b| (2, IpAddr::from([10, 0, a, b]))))
+            .skip(1)
+            .collect();
+        host.broadcasts = ["10.1.0.255", "10.2.0.255"].map(|address| address.parse().unwrap()).into();
+        let sources = host.impossible_sources();
+        assert_eq!(sources.len(), OWN_ADDRESSES_CAPACITY as usize);
+        assert!(host.addresses.iter().all(|(_, own)| sources.contains(own)));
     }
 
     #[test]

@@ -136,7 +136,7 @@ impl Agent {
             .with(move |datapath| {
                 let own = view.addresses.iter().map(|(_, a)| *a);
                 // Not a reason to leave a hook that is gone as it is.
-                if let Err(error) = datapath.set_own_addresses(&own.clone().collect()) {
+                if let Err(error) = datapath.set_own_addresses(&view.impossible_sources()) {
                     tracing::error!("{error}");
                 }
                 for interface in datapath.release_gone(|index| view.links.contains_key(&index)) {
