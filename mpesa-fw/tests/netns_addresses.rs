@@ -2,9 +2,9 @@
 
 mod support;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use support::{FENCE, Field, SOON, drops, policy};
-use testbed::{Firewall, Wire, holds};
+use testbed::{Firewall, Wire, eventually, holds};
 
 /// Whoever has an address of these asks, so that only the source decides.
 const NEAR: &str =
@@ -51,5 +51,53 @@ fn a_broadcast_address_of_a_subnet_of_ours_is_no_source() -> Result<()> {
     holds("10.80.0.255 to be anybody's", SOON, || {
         passes(&firewall, &mut wire, "10.80.0.255").unwrap_or(false)
     })?;
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn addresses_of_ipv6_are_ours_as_long_as_the_kernel_says_so() -> Result<()> {
+    let field = Field::new()?;
+    let (firewall, _agent) = field.protected(&policy(&[FENCE, NEAR], &[]))?;
+    let mut wire = field.wire()?;
+    let host = &field.host.namespace;
+    let mut becomes = |source: &str, ours: bool| {
+        holds(&format!("{source} to be ours: {ours}"), SOON, || {
+            passes(&firewall, &mut wire, source).is_ok_and(|passes| passes != ours)
+        })
+    };
+    assert!(becomes("2001:db8:0:113::10", true).is_ok() && becomes("2001:db8:0:113::77", false).is_ok());
+
+    // Privacy extensions (RFC 8981): the kernel makes another address of the same prefix.
+    host.sh("sysctl -qw net.ipv6.conf.eth0.use_tempaddr=2
+             ip address add 2001:db8:0:113::77/64 dev eth0 mngtmpaddr valid_lft 6000 preferred_lft 3000")?;
+    let temporary = eventually("a temporary address", SOON, || {
+        let shown = host.sh("ip -6 -o address show dev eth0 temporary").ok()?;
+        Some(shown.split_whitespace().nth(3)?.split('/').next()?.to_owned())
+    })?;
+    becomes("2001:db8:0:113::77", true)?;
+    becomes(&temporary, true)?;
+    // Not to be used for new connections any more; those that are open go on.
+    host.sh(&format!("ip address change {temporary}/64 dev eth0 valid_lft 3000 preferred_lft 0"))?;
+    let shown = host.sh("ip -6 -o address show dev eth0 temporary")?;
+    assert!(shown.contains("deprecated"), "{shown}");
+    becomes(&temporary, true)?;
+    host.sh(&format!("ip address delete {temporary}/64 dev eth0"))?;
+    becomes(&temporary, false)?;
+
+    // Its time runs out, and nobody deletes it.
+    host.sh("ip address add 2001:db8:0:113::78/64 dev eth0 valid_lft 3 preferred_lft 2")?;
+    becomes("2001:db8:0:113::78", true)?;
+    becomes("2001:db8:0:113::78", false)?;
+
+    // While duplicates are looked for it may be another's, who must be heard.
+    host.sh("sysctl -qw net.ipv6.conf.all.accept_dad=1 net.ipv6.conf.eth0.accept_dad=1
+             sysctl -qw net.ipv6.conf.eth0.dad_transmits=3
+             ip address add 2001:db8:0:113::79/64 dev eth0")?;
+    std::thread::sleep(std::time::Duration::from_millis(500)); // the agent has heard of it
+    becomes("2001:db8:0:113::79", false)?;
+    let shown = host.sh("ip -6 -o address show dev eth0 tentative")?;
+    shown.contains("::79").then_some(()).context("it was looked at while tentative")?;
+    becomes("2001:db8:0:113::79", true)?;
     Ok(())
 }
