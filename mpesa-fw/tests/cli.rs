@@ -8,6 +8,8 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use mpesa_fw::fault;
+
 const CALLBACKS: &str = "version: 1
 mode: enforce
 interfaces: [eth0]
@@ -226,6 +228,28 @@ fn a_port_in_use_is_said_before_the_kernel_is_touched() {
     assert!(stderr.contains(&address) && stderr.contains("--metrics"), "{stderr}");
     assert!(!directory.path().join("bpf").exists());
     assert!(!directory.path().join("run/control.sock").exists(), "the socket goes with the process");
+}
+
+#[test]
+fn a_defect_is_exit_70_and_says_what_to_do() {
+    if !fault::ARMED {
+        return;
+    }
+    let directory = Directory::new();
+    let rules = directory.rules(CALLBACKS);
+    let orders = directory.path().join("orders");
+    fs::write(&orders, "SocketBorn panic 1\n").expect("the directory can be written");
+    let mut start = mpesa_fw(&["run", "--metrics", "127.0.0.1:0", "--rules", &rules.display().to_string()]);
+    for place in ["runtime-dir", "state-dir", "bpffs"] {
+        start.arg(format!("--{place}")).arg(directory.path().join(place));
+    }
+    let (code, stdout, stderr) =
+        said(start.env(fault::VARIABLE, &orders).output().expect("the program runs"));
+    assert_eq!((code, stdout.as_str()), (70, ""), "{stderr}");
+    assert!(!orders.exists(), "the defect was reached");
+    assert!(stderr.contains("a test asked for a defect"), "which it was: {stderr}");
+    let last = stderr.split("error: ").last().expect("a message");
+    insta::assert_snapshot!(last);
 }
 
 #[test]

@@ -154,6 +154,34 @@ fn an_agent_whose_pins_were_taken_away_claims_nothing() -> Result<()> {
 
 #[test]
 #[ignore = "needs root and a kernel"]
+fn a_defect_ends_the_agent_and_not_the_firewall() -> Result<()> {
+    let field = Field::new()?;
+    let _web = field.web(&[80])?;
+    let mut firewall = field.firewall()?;
+    let orders = firewall.directory.join("orders");
+    firewall.environment.push((mpesa_fw::fault::VARIABLE, orders.clone().into()));
+    firewall.policy(&policy(&[WEB], &[]))?;
+    // In a task, on a thread that may block, and half way through a swap.
+    for order in ["ReloadDone panic 1", "FlowsJudged panic 1", "HookReplaced panic 2"] {
+        let mut agent = firewall.start(&[])?;
+        fs::write(&orders, format!("{order}\n"))?;
+        let ran = firewall.ask(["reload"])?;
+        assert_eq!(ran.code, Some(3), "{order}: {}", ran.text());
+        let status = agent.process.wait(SOON)?;
+        assert_eq!(status.code(), Some(70), "{order}: {}", agent.process.log());
+        let log = agent.process.log();
+        let said = ["a test asked for a defect", "please report it", "stays in force"];
+        assert!(said.iter().all(|text| log.contains(text)), "{order}: {log}");
+        assert!(enforced(&field), "{order}");
+    }
+    let _agent = firewall.start(&[])?;
+    assert!(enforced(&field));
+    assert_eq!(firewall.status()?["protection"], "enforcing");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
 fn a_second_agent_is_refused() -> Result<()> {
     let field = Field::new()?;
     let (mut firewall, _agent) = field.protected(&policy(&[WEB], &[]))?;

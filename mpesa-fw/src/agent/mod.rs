@@ -45,7 +45,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-pub use error::{AgentError, Kind};
+pub use error::{AgentError, DEFECT, Kind};
 pub use events::EventRecord;
 pub use guard::SshConnection;
 pub use kernel::beside;
