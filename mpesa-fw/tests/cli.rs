@@ -266,6 +266,67 @@ fn a_defect_is_exit_70_and_says_what_to_do() {
     insta::assert_snapshot!(last);
 }
 
+/// What a command says on a terminal, and its exit code. `script` (util-linux) makes the terminal.
+fn on_a_terminal(arguments: &[&str], no_color: Option<&str>) -> String {
+    let quoted: Vec<String> = arguments.iter().map(|argument| format!("'{argument}'")).collect();
+    let line = format!("'{}' {}", env!("CARGO_BIN_EXE_mpesa-fw"), quoted.join(" "));
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--command", &line, "/dev/null"]).stdin(Stdio::null());
+    script.env_remove("SSH_CONNECTION").env_remove("MPESA_FW_LOG").env_remove("JOURNAL_STREAM");
+    script.env_remove("NO_COLOR").env_remove("CLICOLOR_FORCE").env("TERM", "xterm");
+    if let Some(value) = no_color {
+        script.env("NO_COLOR", value);
+    }
+    let output = script.output().expect("util-linux is on every Debian system");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+#[test]
+fn colours_are_for_terminals_and_for_who_wants_them() {
+    let directory = Directory::new();
+    let rules = directory.rules(CALLBACKS);
+    let taken = std::net::TcpListener::bind("0.0.0.0:0").expect("a port");
+    let address = taken.local_addr().expect("bound").to_string();
+    let [rules, run_dir, state, bpf] =
+        [rules.display().to_string(), directory.text("run"), directory.text("state"), directory.text("bpf")];
+    // Data, an error of the command line, and a log: of a start that ends because its port is taken.
+    let start = [
+        "run",
+        "--rules",
+        &rules,
+        "--metrics",
+        &address,
+        "--runtime-dir",
+        &run_dir,
+        "--state-dir",
+        &state,
+        "--bpffs",
+        &bpf,
+    ];
+    let coloured = |text: &str| text.contains('\x1b');
+    for (command, says) in [(&["--help"][..], "Usage"), (&["explode"], "Usage"), (&start, "beyond this host")]
+    {
+        let on_terminal = on_a_terminal(command, None);
+        assert!(
+            on_terminal.contains(says) && !on_terminal.contains("panicked"),
+            "{command:?}: {on_terminal}"
+        );
+        assert_eq!(coloured(&on_terminal), says == "Usage", "logs are plain: {on_terminal:?}");
+        assert_eq!(
+            coloured(&on_a_terminal(command, Some(""))),
+            says == "Usage",
+            "empty is not set (no-color.org)"
+        );
+        let plain = on_a_terminal(command, Some("1"));
+        assert!(!coloured(&plain) && plain.contains(says), "{command:?}: {plain:?}");
+        let mut piped = mpesa_fw(command);
+        piped.env_remove("NO_COLOR").env_remove("CLICOLOR_FORCE").env("TERM", "xterm");
+        let (_, stdout, stderr) = said(piped.output().expect("it runs"));
+        let both = format!("{stdout}{stderr}");
+        assert!(!coloured(&both) && both.contains(says), "{command:?}: {both:?}");
+    }
+}
+
 #[test]
 fn a_reader_that_has_gone_is_no_panic() {
     for command in [&["completions", "bash"][..], &["man"], &["--help"]] {
