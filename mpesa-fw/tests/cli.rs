@@ -172,6 +172,27 @@ fn warnings_that_are_not_shown_change_no_exit_code() {
     assert!(code == 0 && stderr.contains("warning: and 100 more warnings, not shown"), "{code} {stderr}");
 }
 
+/// Every field of `check --format json`: programs read them by name.
+#[test]
+fn the_json_of_check() {
+    let directory = Directory::new();
+    let mut all = String::new();
+    for rules in [
+        CALLBACKS.replace("safaricom]", "any]"),
+        CALLBACKS.replace("8443", "0"),
+        CALLBACKS.replace("version: 1", "version: 1\nserial: 7"),
+    ] {
+        let rules = directory.rules(&rules);
+        let (_, json, _) = run(&["check", &rules.display().to_string(), "--format", "json"]);
+        let mut json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        if let Some(digest) = json["policy"].get_mut("digest") {
+            *digest = "DIGEST".into();
+        }
+        all += &format!("{}\n", serde_json::to_string_pretty(&json).expect("JSON"));
+    }
+    insta::assert_snapshot!(anonymous(&all, &directory));
+}
+
 #[test]
 fn a_file_that_others_can_write_is_refused_unless_told() {
     let directory = Directory::new();

@@ -54,6 +54,7 @@ pub use notify::stopping;
 pub use options::Options;
 pub use reload::{ReloadRequest, Reloaded};
 pub use running::{Running, hex};
+pub use seed::Denied;
 pub use snapshot::Snapshot;
 pub use start::private_directory;
 
