@@ -176,6 +176,44 @@ fn globs_match_what_appears_later_but_no_veth() -> Result<()> {
 
 #[test]
 #[ignore = "needs root and a kernel"]
+fn interfaces_that_stand_on_each_other_judge_twice_and_it_is_said() -> Result<()> {
+    let field = Field::new()?;
+    let _web = field.web(&[80])?;
+    // As a VLAN would, which not every kernel that tests run on has. Each interface answers for its own address alone.
+    field.host.namespace.sh("sysctl -qw net.ipv4.conf.all.arp_ignore=1
+         ip link add link eth0 name eth0.10 type macvlan mode bridge
+         ip address add 10.10.0.2/24 dev eth0.10; ip link set eth0.10 up")?;
+    field.network.router.sh(&format!("ip address add 10.10.0.1/24 dev {}", field.host.place.name))?;
+    let open = policy(&["{ name: web, ports: [80], from: [any] }"], &[]);
+    let (firewall, mut agent) = field.protected(&open.replace("[eth0]", "[eth0, \"eth0.*\"]"))?;
+    agent.process.wait_for_log("each packet of eth0.10 is judged", SOON)?;
+    let warned = |status: &str| {
+        status.lines().any(|line| {
+            line.starts_with("warning: each packet of eth0.10") && line.contains("passes eth0 too")
+        })
+    };
+    let status = firewall.ask(["status"])?.stdout;
+    assert!(warned(&status), "{status}");
+    let ask = || Curl::http(std::net::Ipv4Addr::new(10, 10, 0, 2), 80).from(&field.network.router);
+    assert!(ask().is_ok());
+    let passed = |name: &str| {
+        firewall.metrics().map(|metrics| {
+            metrics.sum("mpesa_fw_passed_packets_total", &[("interface", name), ("direction", "ingress")])
+        })
+    };
+    assert!(passed("eth0")? > 0.0 && passed("eth0.10")? > 0.0, "twice, as it is said");
+    // As it was told to: once.
+    firewall.reload(&open)?;
+    let status = firewall.ask(["status"])?.stdout;
+    assert!(!warned(&status), "{status}");
+    let before = passed("eth0.10")?;
+    assert!(ask().is_ok() && passed("eth0.10")? == before);
+    assert_eq!(agent.process.log().matches("each packet of eth0.10").count(), 1, "{}", agent.process.log());
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
 fn default_is_the_interface_of_the_default_route() -> Result<()> {
     let field = Field::new()?;
     let _web = field.web(&[80])?;

@@ -97,6 +97,19 @@ impl View {
         protected.contains(&index) || (depth > 0 && self.below(index).any(touches))
     }
 
+    /// The first of `protected` below an interface: what passes both is judged twice.
+    #[must_use]
+    pub fn first_below(&self, index: u32, protected: &BTreeSet<u32>) -> Option<&Link> {
+        self.first_below_within(STACK, index, protected)
+    }
+
+    fn first_below_within(&self, depth: usize, index: u32, protected: &BTreeSet<u32>) -> Option<&Link> {
+        let deeper = |link: &Link| self.first_below_within(depth - 1, link.index, protected);
+        let is_protected = |link: &&Link| protected.contains(&link.index);
+        let found = self.below(index).find(is_protected);
+        found.or_else(|| if depth > 0 { self.below(index).find_map(deeper) } else { None })
+    }
+
     /// Whether every packet of an interface passes one of `protected`.
     #[must_use]
     pub fn is_covered(&self, index: u32, protected: &BTreeSet<u32>) -> bool {
@@ -364,6 +377,12 @@ mod tests {
         assert_eq!(open(&[5]), ["bond0", "docker0"], "a VLAN protects itself alone");
         assert_eq!(open(&[2]), ["bond0", "bond0.10", "docker0"], "packets come by the other port too");
         assert!(host.touches(5, &BTreeSet::from([2])) && !host.touches(6, &BTreeSet::from([2])));
+        let below = |index, protected: &[u32]| {
+            host.first_below(index, &protected.iter().copied().collect()).map(|link| link.name.as_str())
+        };
+        assert_eq!(below(5, &[5, 3]), Some("eth1"), "a VLAN of a bond of it");
+        assert_eq!(below(5, &[5, 4, 3]), Some("bond0"), "the nearest");
+        assert_eq!((below(5, &[5]), below(2, &[2, 4, 5]), below(6, &[2, 3, 4, 5, 6])), (None, None, None));
     }
 
     #[test]
@@ -373,5 +392,6 @@ mod tests {
         host.links.get_mut(&2).unwrap().parent = Some(3);
         host.links.get_mut(&3).unwrap().parent = Some(2);
         assert!(!host.touches(2, &BTreeSet::from([9])));
+        assert_eq!(host.first_below(2, &BTreeSet::from([9])), None);
     }
 }

@@ -218,6 +218,9 @@ impl Agent {
                 self.say_once(format!("interface {}: {note}", attachment.interface.name));
             }
         }
+        for twice in network.judged_twice() {
+            self.say_once(twice);
+        }
         // Said at the second look: an interface that has just come is about to be protected, or about to be chosen.
         let before = self.state().current.network.unprotected();
         for open in network.unprotected().into_iter().filter(|open| before.contains(open)) {
