@@ -2,7 +2,7 @@
 //!
 //! Every step that leaves a trace in the kernel or in a file crosses a [`Point`]. A test writes what is to happen into
 //! the file that [`VARIABLE`] names, one order a line, `<point> <action> <n>`: at the n-th crossing from now the agent
-//! kills itself, the step fails, or the agent waits until the file is gone. An order that was carried out is taken out
+//! kills itself, the step fails, the agent panics, or it waits until the file is gone. An order that was carried out is taken out
 //! of the file, so the test knows that its point was reached.
 //!
 //! Only programs with debug assertions look at the variable. In the shipped one [`point`] and [`passed`] are empty, and

@@ -8,6 +8,8 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use mpesa_fw::fault;
+
 const CALLBACKS: &str = "version: 1
 mode: enforce
 interfaces: [eth0]
@@ -140,10 +142,24 @@ fn of_mistakes_that_are_not_shown_the_number_is() {
         assert!(stderr.ends_with(&format!("\n\n{total} errors; nothing was loaded\n")), "{stderr}");
         let (code, json, _) = run(&["check", &rules.display().to_string(), "--format", "json"]);
         let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
-        assert_eq!((code, &json["total"]), (1, &total.into()));
-        let said = json["errors"].get(200).map(|last| last["message"].as_str().expect("a sentence"));
-        assert_eq!(said, more);
+        assert_eq!((code, &json["total"]), (1, &total.into()), "a program gets all of them");
+        let errors = json["errors"].as_array().expect("a list");
+        assert_eq!(errors.len(), total);
+        let told = |error: &serde_json::Value| error["line"].is_u64() && error["column"].as_u64() > Some(1);
+        assert!(errors.iter().all(told), "each with its place");
     }
+}
+
+#[test]
+fn a_program_gets_every_mistake_of_a_large_file_soon() {
+    let directory = Directory::new();
+    // In one line: to show a piece of it for each takes more than a moment.
+    let rules = directory.rules(&CALLBACKS.replace("[safaricom]", &format!("[{}]", "x,".repeat(50_000))));
+    let begun = std::time::Instant::now();
+    let (code, json, _) = run(&["check", &rules.display().to_string(), "--format", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!((code, json["errors"].as_array().map(Vec::len)), (1, Some(50_000)));
+    assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
 }
 
 #[test]
@@ -154,6 +170,56 @@ fn warnings_that_are_not_shown_change_no_exit_code() {
     let (code, stdout, stderr) = run(&["check", &rules.display().to_string()]);
     assert!(stdout.contains(", 300 warnings"), "{stdout}");
     assert!(code == 0 && stderr.contains("warning: and 100 more warnings, not shown"), "{code} {stderr}");
+}
+
+/// Each service has a copy of its local addresses: half a million in each of 64, or thousands in each of services that
+/// are too many anyway, took gigabytes.
+#[test]
+fn large_local_sets_are_refused_before_memory_is_gone() {
+    let directory = Directory::new();
+    let feed = |count: u32| {
+        let lines: String =
+            (0..count).map(|n| format!("{}\n", std::net::Ipv4Addr::from_bits((10 << 24) + 2 * n))).collect();
+        fs::write(directory.path().join("feed.netset"), lines).expect("the directory can be written");
+    };
+    for (services, addresses, says) in
+        [(64, 500_000, "500000 prefixes; 4096 are possible"), (10_000, 4096, "10001 services")]
+    {
+        feed(addresses);
+        let services: String = (0..services)
+            .map(|n| format!("    - {{ name: s{n}, ports: [1], from: [any], to: [feed] }}\n"))
+            .collect();
+        let rules = CALLBACKS
+            .replace("sets:\n", "sets:\n  feed: { file: feed.netset }\n")
+            .replace("  services:\n", &format!("  services:\n{services}"));
+        let rules = directory.rules(&rules);
+        let mut check = Command::new("sh");
+        check.args(["-c", "ulimit -v 600000; exec \"$0\" check --ignore-permissions \"$1\""]);
+        let (code, _, stderr) =
+            said(check.arg(env!("CARGO_BIN_EXE_mpesa-fw")).arg(&rules).output().expect("it runs"));
+        assert!(code == 1 && stderr.contains(says), "{code}: {stderr}");
+    }
+}
+
+/// Every field of `check --format json`: programs read them by name.
+#[test]
+fn the_json_of_check() {
+    let directory = Directory::new();
+    let mut all = String::new();
+    for rules in [
+        CALLBACKS.replace("safaricom]", "any]"),
+        CALLBACKS.replace("8443", "0"),
+        CALLBACKS.replace("version: 1", "version: 1\nserial: 7"),
+    ] {
+        let rules = directory.rules(&rules);
+        let (_, json, _) = run(&["check", &rules.display().to_string(), "--format", "json"]);
+        let mut json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        if let Some(digest) = json["policy"].get_mut("digest") {
+            *digest = "DIGEST".into();
+        }
+        all += &format!("{}\n", serde_json::to_string_pretty(&json).expect("JSON"));
+    }
+    insta::assert_snapshot!(anonymous(&all, &directory));
 }
 
 #[test]
@@ -226,6 +292,89 @@ fn a_port_in_use_is_said_before_the_kernel_is_touched() {
     assert!(stderr.contains(&address) && stderr.contains("--metrics"), "{stderr}");
     assert!(!directory.path().join("bpf").exists());
     assert!(!directory.path().join("run/control.sock").exists(), "the socket goes with the process");
+}
+
+#[test]
+fn a_defect_is_exit_70_and_says_what_to_do() {
+    if !fault::ARMED {
+        return;
+    }
+    let directory = Directory::new();
+    let rules = directory.rules(CALLBACKS);
+    let orders = directory.path().join("orders");
+    fs::write(&orders, "SocketBorn panic 1\n").expect("the directory can be written");
+    let mut start = mpesa_fw(&["run", "--metrics", "127.0.0.1:0", "--rules", &rules.display().to_string()]);
+    for place in ["runtime-dir", "state-dir", "bpffs"] {
+        start.arg(format!("--{place}")).arg(directory.path().join(place));
+    }
+    let (code, stdout, stderr) =
+        said(start.env(fault::VARIABLE, &orders).output().expect("the program runs"));
+    assert_eq!((code, stdout.as_str()), (70, ""), "{stderr}");
+    assert!(!orders.exists(), "the defect was reached");
+    assert!(stderr.contains("a test asked for a defect"), "which it was: {stderr}");
+    let last = stderr.split("error: ").last().expect("a message");
+    insta::assert_snapshot!(last);
+}
+
+/// What a command says on a terminal, and its exit code. `script` (util-linux) makes the terminal.
+fn on_a_terminal(arguments: &[&str], no_color: Option<&str>) -> String {
+    let quoted: Vec<String> = arguments.iter().map(|argument| format!("'{argument}'")).collect();
+    let line = format!("'{}' {}", env!("CARGO_BIN_EXE_mpesa-fw"), quoted.join(" "));
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--command", &line, "/dev/null"]).stdin(Stdio::null());
+    script.env_remove("SSH_CONNECTION").env_remove("MPESA_FW_LOG").env_remove("JOURNAL_STREAM");
+    script.env_remove("NO_COLOR").env_remove("CLICOLOR_FORCE").env("TERM", "xterm");
+    if let Some(value) = no_color {
+        script.env("NO_COLOR", value);
+    }
+    let output = script.output().expect("util-linux is on every Debian system");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+#[test]
+fn colours_are_for_terminals_and_for_who_wants_them() {
+    let directory = Directory::new();
+    let rules = directory.rules(CALLBACKS);
+    let taken = std::net::TcpListener::bind("0.0.0.0:0").expect("a port");
+    let address = taken.local_addr().expect("bound").to_string();
+    let [rules, run_dir, state, bpf] =
+        [rules.display().to_string(), directory.text("run"), directory.text("state"), directory.text("bpf")];
+    // Data, an error of the command line, and a log: of a start that ends because its port is taken.
+    let start = [
+        "run",
+        "--rules",
+        &rules,
+        "--metrics",
+        &address,
+        "--runtime-dir",
+        &run_dir,
+        "--state-dir",
+        &state,
+        "--bpffs",
+        &bpf,
+    ];
+    let coloured = |text: &str| text.contains('\x1b');
+    for (command, says) in [(&["--help"][..], "Usage"), (&["explode"], "Usage"), (&start, "beyond this host")]
+    {
+        let on_terminal = on_a_terminal(command, None);
+        assert!(
+            on_terminal.contains(says) && !on_terminal.contains("panicked"),
+            "{command:?}: {on_terminal}"
+        );
+        assert_eq!(coloured(&on_terminal), says == "Usage", "logs are plain: {on_terminal:?}");
+        assert_eq!(
+            coloured(&on_a_terminal(command, Some(""))),
+            says == "Usage",
+            "empty is not set (no-color.org)"
+        );
+        let plain = on_a_terminal(command, Some("1"));
+        assert!(!coloured(&plain) && plain.contains(says), "{command:?}: {plain:?}");
+        let mut piped = mpesa_fw(command);
+        piped.env_remove("NO_COLOR").env_remove("CLICOLOR_FORCE").env("TERM", "xterm");
+        let (_, stdout, stderr) = said(piped.output().expect("it runs"));
+        let both = format!("{stdout}{stderr}");
+        assert!(!coloured(&both) && both.contains(says), "{command:?}: {both:?}");
+    }
 }
 
 #[test]

@@ -86,6 +86,100 @@ fn sigterm_leaves_the_datapath_and_detach_takes_it_away() -> Result<()> {
     Ok(())
 }
 
+fn detach_command(firewall: &Firewall<'_>) -> std::process::Command {
+    firewall.ask_command(["detach".as_ref(), "--bpffs".as_ref(), firewall.bpffs.as_os_str()])
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn detach_does_not_work_around_an_agent_that_hangs() -> Result<()> {
+    let field = Field::new()?;
+    let _web = field.web(&[80])?;
+    let (firewall, mut agent) = field.protected(&policy(&[WEB], &[]))?;
+    agent.process.signal(Signal::SIGSTOP)?;
+    let ran = run(&mut detach_command(&firewall))?;
+    assert_eq!(ran.code, Some(4), "{}", ran.text());
+    let holder = format!("process {}", agent.process.pid());
+    assert!(ran.stderr.contains(&holder) && ran.stderr.contains("kill -KILL"), "{}", ran.stderr);
+    assert!(enforced(&field), "not half of it was taken away");
+    // The question was asked, and the agent answers it when it goes on.
+    agent.process.signal(Signal::SIGCONT)?;
+    assert!(agent.process.wait(SOON)?.success(), "{}", agent.process.log());
+    assert_eq!(agent.process.log().matches("enforcing").count(), 1, "{}", agent.process.log());
+    assert!(no_programs(&field.host)? && fs::read_dir(&firewall.bpffs)?.next().is_none());
+
+    // It is ended instead, as the message says: a detach that waits goes on from the pins.
+    let mut agent = firewall.start(&[])?;
+    agent.process.signal(Signal::SIGSTOP)?;
+    let waiting = detach_command(&firewall).spawn()?;
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(enforced(&field));
+    agent.process.kill()?;
+    let ran = waiting.wait_with_output()?;
+    assert!(ran.status.success(), "{ran:?}");
+    assert!(no_programs(&field.host)? && fs::read_dir(&firewall.bpffs)?.next().is_none());
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn an_agent_whose_pins_were_taken_away_claims_nothing() -> Result<()> {
+    for tc in ["tcx", "clsact"] {
+        let field = Field::new()?;
+        let firewall = field.firewall()?;
+        firewall.policy(&policy(&[WEB], &[]))?;
+        let mut agent = firewall.start(&["--tc", tc])?;
+        agent.process.signal(Signal::SIGSTOP)?;
+        // By force, as by an older program's `detach`, which did not look at the lock.
+        field.host.namespace.inside(|| mpesa_fw::datapath::detach(&firewall.bpffs))?;
+        assert!(no_programs(&field.host)?);
+        agent.process.signal(Signal::SIGCONT)?;
+        holds("not to be ready", SOON, || {
+            firewall.namespace.get(Firewall::METRICS, "/readyz").is_ok_and(|(status, _)| status == 503)
+        })?;
+        assert_eq!(firewall.status()?["protection"], "incomplete");
+        agent.process.wait_for_log("somebody removed a hook", SOON)?;
+        assert_eq!(firewall.metrics()?.sum("mpesa_fw_enforcing", &[]), 0.0);
+        assert!(firewall.status()?["protection"] == "incomplete" && no_programs(&field.host)?, "{tc}");
+        // A reload puts all of it in force again, or says why not.
+        let ran = firewall.ask(["reload"])?;
+        let protection = firewall.status()?["protection"].clone();
+        assert_eq!(ran.code == Some(0), protection == "enforcing", "{tc}: {}: {protection}", ran.text());
+        let ran = run(&mut detach_command(&firewall))?;
+        assert_eq!(ran.code, Some(0), "{}", ran.text());
+        assert!(no_programs(&field.host)?, "{tc}: nothing is left that nobody knows");
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_defect_ends_the_agent_and_not_the_firewall() -> Result<()> {
+    let field = Field::new()?;
+    let _web = field.web(&[80])?;
+    let mut firewall = field.firewall()?;
+    let orders = firewall.directory.join("orders");
+    firewall.environment.push((mpesa_fw::fault::VARIABLE, orders.clone().into()));
+    firewall.policy(&policy(&[WEB], &[]))?;
+    // In a task, on a thread that may block, and half way through a swap.
+    for order in ["ReloadDone panic 1", "FlowsJudged panic 1", "HookReplaced panic 2"] {
+        let mut agent = firewall.start(&[])?;
+        fs::write(&orders, format!("{order}\n"))?;
+        let ran = firewall.ask(["reload"])?;
+        assert_eq!(ran.code, Some(3), "{order}: {}", ran.text());
+        let status = agent.process.wait(SOON)?;
+        assert_eq!(status.code(), Some(70), "{order}: {}", agent.process.log());
+        let log = agent.process.log();
+        let said = ["a test asked for a defect", "please report it", "stays in force"];
+        assert!(said.iter().all(|text| log.contains(text)), "{order}: {log}");
+        assert!(enforced(&field), "{order}");
+    }
+    let _agent = firewall.start(&[])?;
+    assert!(enforced(&field));
+    assert_eq!(firewall.status()?["protection"], "enforcing");
+    Ok(())
+}
+
 #[test]
 #[ignore = "needs root and a kernel"]
 fn a_second_agent_is_refused() -> Result<()> {

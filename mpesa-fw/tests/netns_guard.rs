@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
 use anyhow::{Context as _, Result};
 use support::{Field, SOON, WEB, policy};
@@ -178,23 +178,49 @@ impl Session {
     }
 }
 
+/// The program as another user may run it, and that user's command line.
+fn as_nobody(field: &Field, firewall: &Firewall<'_>, binary: &Path, command: &str) -> Command {
+    let mut nobody = field.host.namespace.command("setpriv");
+    nobody.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(binary);
+    nobody.arg("--runtime-dir").arg(firewall.runtime()).arg(command);
+    nobody
+}
+
 #[test]
 #[ignore = "needs root and a kernel"]
 fn only_root_may_ask_the_agent() -> Result<()> {
     let field = Field::new()?;
-    let (firewall, _agent) = field.protected(&policy(&[WEB], &[]))?;
-    holds("the control socket", SOON, || firewall.runtime().join("control.sock").exists())?;
+    let (firewall, mut agent) = field.protected(&policy(&[WEB], &[]))?;
+    let socket = firewall.runtime().join("control.sock");
+    holds("the control socket", SOON, || socket.exists())?;
     // The directories above must not be what keeps the other user out.
-    ok(Command::new("chmod").arg("0755").arg(field.network.scratch.path()).arg(&firewall.directory))?;
     let public = tempfile::Builder::new().prefix("mpfw-public-").tempdir()?;
-    ok(Command::new("chmod").arg("0755").arg(public.path()))?;
+    for directory in [field.network.scratch.path(), &firewall.directory, &firewall.runtime(), public.path()] {
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
+    }
     let binary = public.path().join("mpesa-fw");
     fs::copy(&firewall.binary, &binary)?;
-    let mut reload = field.host.namespace.command("setpriv");
-    reload.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(&binary);
-    reload.arg("--runtime-dir").arg(firewall.runtime()).arg("reload");
-    let ran = run(&mut reload)?;
-    assert!(matches!(ran.code, Some(3 | 4)), "{:?}: {}", ran.code, ran.text());
-    assert_eq!(firewall.namespace.get(Firewall::METRICS, "/healthz")?.0, 200);
+
+    // Its mode keeps them out.
+    let ran = run(&mut as_nobody(&field, &firewall, &binary, "reload"))?;
+    assert_eq!(ran.code, Some(4), "{}", ran.text());
+    assert!(ran.stderr.contains("user 65534 may not talk to the agent"), "{}", ran.stderr);
+
+    // Somebody has opened it, or hands the connection over: the agent itself asks the kernel who is there.
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o666))?;
+    for command in ["reload", "status", "events", "detach"] {
+        let ran = run(&mut as_nobody(&field, &firewall, &binary, command))?;
+        assert_eq!(ran.code, Some(4), "{command}: {}", ran.text());
+        assert!(ran.stdout.is_empty(), "{command}: {}", ran.stdout);
+        assert!(
+            ran.stderr.contains("user 65534 (process ") && ran.stderr.contains("as root"),
+            "{}",
+            ran.stderr
+        );
+    }
+    agent.process.wait_for_log("a client of the control socket was refused", SOON)?;
+    assert!(agent.process.log().contains("user 65534 (process "), "{}", agent.process.log());
+    assert_eq!(firewall.metrics()?.sum("mpesa_fw_reloads_total", &[]), 0.0, "nothing was done for them");
+    assert_eq!(firewall.ask(["status"])?.code, Some(0), "root is answered");
     Ok(())
 }

@@ -3,7 +3,7 @@
 mod support;
 
 use anyhow::Result;
-use support::{Field, SOON, WEB, policy};
+use support::{FENCE, Field, SOON, WEB, policy};
 use testbed::{Answer, Curl, Firewall, Host, attach_foreign_xdp, holds, ok, place};
 
 fn get(field: &Field, from: &Host) -> Answer {
@@ -176,6 +176,44 @@ fn globs_match_what_appears_later_but_no_veth() -> Result<()> {
 
 #[test]
 #[ignore = "needs root and a kernel"]
+fn interfaces_that_stand_on_each_other_judge_twice_and_it_is_said() -> Result<()> {
+    let field = Field::new()?;
+    let _web = field.web(&[80])?;
+    // As a VLAN would, which not every kernel that tests run on has. Each interface answers for its own address alone.
+    field.host.namespace.sh("sysctl -qw net.ipv4.conf.all.arp_ignore=1
+         ip link add link eth0 name eth0.10 type macvlan mode bridge
+         ip address add 10.10.0.2/24 dev eth0.10; ip link set eth0.10 up")?;
+    field.network.router.sh(&format!("ip address add 10.10.0.1/24 dev {}", field.host.place.name))?;
+    let open = policy(&["{ name: web, ports: [80], from: [any] }"], &[]);
+    let (firewall, mut agent) = field.protected(&open.replace("[eth0]", "[eth0, \"eth0.*\"]"))?;
+    agent.process.wait_for_log("each packet of eth0.10 is judged", SOON)?;
+    let warned = |status: &str| {
+        status.lines().any(|line| {
+            line.starts_with("warning: each packet of eth0.10") && line.contains("passes eth0 too")
+        })
+    };
+    let status = firewall.ask(["status"])?.stdout;
+    assert!(warned(&status), "{status}");
+    let ask = || Curl::http(std::net::Ipv4Addr::new(10, 10, 0, 2), 80).from(&field.network.router);
+    assert!(ask().is_ok());
+    let passed = |name: &str| {
+        firewall.metrics().map(|metrics| {
+            metrics.sum("mpesa_fw_passed_packets_total", &[("interface", name), ("direction", "ingress")])
+        })
+    };
+    assert!(passed("eth0")? > 0.0 && passed("eth0.10")? > 0.0, "twice, as it is said");
+    // As it was told to: once.
+    firewall.reload(&open)?;
+    let status = firewall.ask(["status"])?.stdout;
+    assert!(!warned(&status), "{status}");
+    let before = passed("eth0.10")?;
+    assert!(ask().is_ok() && passed("eth0.10")? == before);
+    assert_eq!(agent.process.log().matches("each packet of eth0.10").count(), 1, "{}", agent.process.log());
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
 fn default_is_the_interface_of_the_default_route() -> Result<()> {
     let field = Field::new()?;
     let _web = field.web(&[80])?;
@@ -188,6 +226,45 @@ fn default_is_the_interface_of_the_default_route() -> Result<()> {
     assert_eq!(metrics.sum("mpesa_fw_enforcing", &[("interface", "eth0")]), 2.0);
     assert_eq!(metrics.sum("mpesa_fw_enforcing", &[("interface", "lan0")]), 0.0);
     assert_eq!(metrics.sum("mpesa_fw_unprotected_interfaces", &[]), 1.0);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_restart_without_a_default_route_keeps_what_is_protected() -> Result<()> {
+    let field = Field::new()?;
+    let _web = field.web(&[80])?;
+    field.host.namespace.sh(
+        "ip link add lan0 type veth peer name lan1; ip address add 10.9.9.9/24 dev lan0; ip link set lan0 up
+         ip route add 196.201.214.0/24 via 203.0.113.1; ip route add 198.51.100.0/24 via 203.0.113.1",
+    )?;
+    let (firewall, mut agent) = field.protected(&policy(&[WEB], &[]).replace("[eth0]", "[default]"))?;
+    let enforcing = |name: &str| {
+        firewall.metrics().map(|metrics| metrics.sum("mpesa_fw_enforcing", &[("interface", name)]))
+    };
+    let saved = firewall.directory.join("state/defaults.json");
+    for is_remembered in [true, false] {
+        holds("the default route to be remembered", SOON, || saved.exists())?;
+        agent.process.kill()?;
+        // A lease has run out, a cable is out.
+        field.host.namespace.sh("ip route delete default; ip -6 route delete default")?;
+        if !is_remembered {
+            std::fs::remove_file(&saved)?;
+        }
+        agent = firewall.start(&[])?;
+        assert_eq!((enforcing("eth0")?, enforcing("lan0")?), (2.0, 0.0), "remembered: {is_remembered}");
+        assert!(get(&field, &field.safaricom).is_ok(), "the host can answer");
+        assert_eq!(get(&field, &field.attacker), Answer::Silence);
+        firewall.reload(&policy(&[WEB, FENCE], &[]).replace("[eth0]", "[default]"))?;
+        assert_eq!(get(&field, &field.attacker), Answer::Silence, "nor does a reload open it");
+        field
+            .host
+            .namespace
+            .sh("ip route add default via 203.0.113.1; ip -6 route add default via 2001:db8:0:113::1")?;
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        assert_eq!((enforcing("eth0")?, enforcing("lan0")?), (2.0, 0.0));
+        assert_eq!(get(&field, &field.attacker), Answer::Silence);
+    }
     Ok(())
 }
 

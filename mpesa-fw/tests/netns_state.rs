@@ -10,7 +10,8 @@ use std::{
 use anyhow::Result;
 use support::{FENCE, Field, NEVER, SOON, WEB, kinds, policy, web};
 use testbed::{
-    Answer, Curl, Firewall, Host, Namespace, attach_foreign_tc, eventually, holds, place,
+    Answer, Curl, Firewall, Host, Namespace, attach_foreign_tc, attach_foreign_tc_ahead, eventually, holds,
+    place,
     serve::{TcpEcho, UdpEcho},
 };
 
@@ -111,6 +112,50 @@ fn clsact_does_what_tcx_does() -> Result<()> {
         firewall.ask([std::ffi::OsStr::new("detach"), "--bpffs".as_ref(), firewall.bpffs.as_os_str()])?;
     assert_eq!(ran.code, Some(0), "{}", ran.text());
     assert_eq!(field.host.namespace.sh("tc filter show dev eth0 egress")?.matches("handle").count(), 0);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_qdisc_that_we_made_goes_with_us_and_no_other() -> Result<()> {
+    let field = Field::new()?;
+    let firewall = field.firewall()?;
+    let host = &field.host.namespace;
+    host.sh("ip link add eth1 type veth peer name peer1; ip link set eth1 up; ip link set peer1 up")?;
+    let both = policy(&[WEB], &[]).replace("[eth0]", "[eth0, eth1]");
+    let has_qdisc = |interface: &str| -> Result<bool> {
+        Ok(host.sh(&format!("tc qdisc show dev {interface}"))?.contains("clsact"))
+    };
+    let detach = || -> Result<()> {
+        let ran = firewall.ask(["detach".as_ref(), "--bpffs".as_ref(), firewall.bpffs.as_os_str()])?;
+        anyhow::ensure!(ran.code == Some(0), "{}", ran.text());
+        Ok(())
+    };
+    let bpffs = firewall.bpffs.parent().expect("it has one");
+    // What somebody else has, before us or since.
+    let made = "tc qdisc add dev eth0 clsact";
+    for (before, is_used, is_kept) in [("", false, false), (made, false, true), ("", true, true)] {
+        host.sh(before)?;
+        firewall.policy(&both)?;
+        let mut agent = firewall.start(&["--tc", "clsact"])?;
+        assert!(has_qdisc("eth0")? && has_qdisc("eth1")?);
+        firewall.reload(&policy(&[WEB], &[]))?;
+        assert!(has_qdisc("eth0")? && !has_qdisc("eth1")?, "the reload let go of eth1");
+        if is_used {
+            attach_foreign_tc_ahead(&field.host, bpffs)?;
+        }
+        // Another agent than the one that made it.
+        agent.process.kill()?;
+        let mut agent = firewall.start(&["--tc", "clsact"])?;
+        detach()?;
+        agent.process.wait(SOON)?;
+        assert_eq!(has_qdisc("eth0")?, is_kept, "{before:?}, used: {is_used}");
+        if is_kept {
+            let filters = host.sh("tc filter show dev eth0 egress")?;
+            assert_eq!(filters.matches("handle").count(), usize::from(is_used), "{filters}");
+            host.sh("tc qdisc delete dev eth0 clsact")?;
+        }
+    }
     Ok(())
 }
 

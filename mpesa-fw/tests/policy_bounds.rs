@@ -148,6 +148,22 @@ fn a_set_file_of_one_line_and_one_of_a_million_errors() {
     assert!(found.iter().any(|error| error.message.contains("1000000 lines")), "{}", found[0]);
 }
 
+#[test]
+fn large_sets_as_local_addresses() {
+    let before = format!(
+        "{HEAD}sets: {{ a: {{ file: feed.netset }} }}\negress: {{ default: drop }}\ningress:\n  default: drop\n  services:\n"
+    );
+    let service = |n: usize| format!("  - {{ name: r{n}, ports: [1], from: [any], to: [a, 192.0.2.1] }}\n");
+    let feed = |count: u32| -> String {
+        (0..count).map(|n| format!("{}\n", std::net::Ipv4Addr::from_bits((10 << 24) + n))).collect()
+    };
+    assert_eq!(findings(&numbered(&before, 1, service, ""), feed(4095).as_bytes()), []);
+    let found = findings(&numbered(&before, 64, service, ""), feed(4096).as_bytes());
+    let said =
+        |finding: &&Finding| finding.message == "`to` of a service has 4097 prefixes; 4096 are possible";
+    assert_eq!((found.len(), found.iter().filter(said).count()), (64, 64), "{}", found[0]);
+}
+
 /// The YAML parser puts the end of a text on the line behind it.
 #[test]
 fn what_is_missing_at_the_end_is_missed_where_the_text_ends() {

@@ -9,6 +9,10 @@ use crate::{
     policy::PolicyErrors,
 };
 
+/// What to do about a mistake of this program.
+pub const DEFECT: &str = "this is a defect of mpesa-fw: please report it, with all that it said, `mpesa-fw --version` and \
+     `uname -r`. What is in the kernel stays in force";
+
 /// Why a start or a reload failed. In every case the running protection is as it was.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
@@ -127,7 +131,7 @@ impl AgentError {
             Self::Netlink { .. } => Some("the agent needs CAP_NET_ADMIN in its network namespace: run it as root".into()),
             Self::Detached => Some("start it again: `systemctl start mpesa-fw`".into()),
             Self::OtherPins { .. } => Some("give the --runtime-dir of the agent that has them".into()),
-            Self::Internal(_) => Some("this is a defect of mpesa-fw: please report it".into()),
+            Self::Internal(_) => Some(DEFECT.into()),
         }
     }
 

@@ -38,6 +38,22 @@ use crate::{
 /// How long a start or a reload waits for the first answers of DNS.
 const FIRST_ANSWERS: Duration = Duration::from_secs(2);
 
+/// What is known of interfaces from before, for the time in which no default route tells which one is meant.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Before {
+    /// Names of the interfaces that held the default route last.
+    pub defaults: BTreeSet<String>,
+    /// What has a hook of ours.
+    pub hooked: BTreeSet<Interface>,
+}
+
+impl Before {
+    /// From what an agent knew, and what it attached.
+    pub(super) fn new(defaults: BTreeSet<String>, attachments: &[Attachment]) -> Self {
+        Self { defaults, hooked: attachments.iter().map(|a| a.interface.clone()).collect() }
+    }
+}
+
 /// The network as the kernel says it, and what a policy wants of it.
 pub(super) struct Surroundings {
     pub view: View,
@@ -49,8 +65,8 @@ impl Surroundings {
     ///
     /// # Errors
     /// The kernel does not answer, or the policy names an interface that can't be protected.
-    pub(super) async fn look(policy: &Policy, known_defaults: &BTreeSet<String>) -> Result<Self, AgentError> {
-        let this = Self::look_leniently(policy, known_defaults).await?;
+    pub(super) async fn look(policy: &Policy, before: &Before) -> Result<Self, AgentError> {
+        let this = Self::look_leniently(policy, before).await?;
         // A glob may match what can't be protected; a name is meant.
         let named = |name: &str| {
             policy.interfaces.iter().any(|p| matches!(p, InterfacePattern::Name(n) if n == name))
@@ -62,23 +78,21 @@ impl Surroundings {
     }
 
     /// Looks, and puts up with an interface that can't be protected. Where the default route is gone for a while,
-    /// the interfaces that held it last (`known_defaults`, by name) count as if they did.
+    /// the interfaces that held it last count as if they did.
     ///
     /// # Errors
     /// The kernel does not answer.
-    pub(super) async fn look_leniently(
-        policy: &Policy,
-        known_defaults: &BTreeSet<String>,
-    ) -> Result<Self, AgentError> {
+    pub(super) async fn look_leniently(policy: &Policy, before: &Before) -> Result<Self, AgentError> {
         let routes =
             if policy.interfaces.contains(&InterfacePattern::Default) { Routes::Ask } else { Routes::Leave };
         let doing = "list the interfaces of this host";
         let view = Links::open().map_err(AgentError::netlink(doing))?.view(routes).await;
         let mut view = view.map_err(AgentError::netlink(doing))?;
         if view.default_routes.is_empty() {
-            let known = view.links.values().filter(|link| known_defaults.contains(&link.name));
+            let known = view.links.values().filter(|link| before.defaults.contains(&link.name));
             view.default_routes = known.map(|link| link.index).collect();
         }
+        view.hooked = before.hooked.iter().map(|interface| interface.index).collect();
         let choice = choose(&policy.interfaces, &view);
         Ok(Self { view, choice })
     }
@@ -157,6 +171,7 @@ pub(super) async fn install(
     names: &Names,
 ) -> Result<Installed, AgentError> {
     let own = surroundings.own();
+    let impossible = surroundings.view.impossible_sources();
     let interfaces: Vec<Interface> = surroundings.choice.protect.values().cloned().collect();
     let view = surroundings.view.clone();
     let table = names.table(&[]);
@@ -164,7 +179,7 @@ pub(super) async fn install(
     kernel
         .with(move |datapath| {
             let contested = prepared.contested_name_slots(datapath.registry_rows());
-            datapath.set_own_addresses(&own)?;
+            datapath.set_own_addresses(&impossible)?;
             datapath.set_resolved(&union(&before, &new_names.table(&contested), &contested))?;
             fault::point(Point::StatePrepared).map_err(crate::datapath::DatapathError::from)?;
             let staged = datapath.stage(&prepared.compiled, prepared.policy.serial)?;

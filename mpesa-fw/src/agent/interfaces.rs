@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use mpesa_fw_common::counter::INTERFACES;
+use mpesa_fw_common::{counter::INTERFACES, state::OWN_ADDRESSES_CAPACITY};
 use serde::{Deserialize, Serialize};
 
 use crate::{datapath::Interface, policy::model::InterfacePattern};
@@ -45,11 +45,28 @@ pub struct View {
     pub links: BTreeMap<u32, Link>,
     /// Every address, with the index of its interface.
     pub addresses: BTreeSet<(u32, IpAddr)>,
+    /// Directed broadcast addresses of their subnets.
+    pub broadcasts: BTreeSet<IpAddr>,
     /// Interfaces that hold a default route of either family.
     pub default_routes: BTreeSet<u32>,
+    /// Interfaces that have a hook of ours: while nobody knows which one holds the default route, none of them is let go.
+    pub hooked: BTreeSet<u32>,
 }
 
 impl View {
+    /// Sources that no packet from outside has: this host's own addresses, and as far as their table has room the broadcast
+    /// addresses of its subnets. For that table alone: this host does not have the latter.
+    #[must_use]
+    pub fn impossible_sources(&self) -> BTreeSet<IpAddr> {
+        let mut sources: BTreeSet<IpAddr> = self.addresses.iter().map(|(_, address)| *address).collect();
+        for broadcast in &self.broadcasts {
+            if sources.len() < OWN_ADDRESSES_CAPACITY as usize {
+                sources.insert(*broadcast);
+            }
+        }
+        sources
+    }
+
     /// Names of the interfaces with a default route.
     #[must_use]
     pub fn default_names(&self) -> BTreeSet<String> {
@@ -78,6 +95,19 @@ impl View {
     fn touches_within(&self, depth: usize, index: u32, protected: &BTreeSet<u32>) -> bool {
         let touches = |link: &Link| self.touches_within(depth - 1, link.index, protected);
         protected.contains(&index) || (depth > 0 && self.below(index).any(touches))
+    }
+
+    /// The first of `protected` below an interface: what passes both is judged twice.
+    #[must_use]
+    pub fn first_below(&self, index: u32, protected: &BTreeSet<u32>) -> Option<&Link> {
+        self.first_below_within(STACK, index, protected)
+    }
+
+    fn first_below_within(&self, depth: usize, index: u32, protected: &BTreeSet<u32>) -> Option<&Link> {
+        let deeper = |link: &Link| self.first_below_within(depth - 1, link.index, protected);
+        let is_protected = |link: &&Link| protected.contains(&link.index);
+        let found = self.below(index).find(is_protected);
+        found.or_else(|| if depth > 0 { self.below(index).find_map(deeper) } else { None })
     }
 
     /// Whether every packet of an interface passes one of `protected`.
@@ -173,14 +203,15 @@ pub fn unprotected(view: &View, protected: &BTreeSet<u32>) -> Vec<Unprotected> {
         .collect()
 }
 
-/// The interfaces with a default route; until there is one, every physical interface.
+/// The interfaces with a default route; until there is one, every physical interface and what is protected already.
 fn default_interfaces(view: &View) -> Vec<u32> {
     if !view.default_routes.is_empty() {
         return view.default_routes.iter().copied().collect();
     }
+    let is_physical = |link: &Link| link.kind.is_none() && link.layer == Layer::Ethernet;
     view.links
         .values()
-        .filter(|link| link.kind.is_none() && link.layer == Layer::Ethernet)
+        .filter(|link| is_physical(link) || view.hooked.contains(&link.index))
         .map(|link| link.index)
         .collect()
 }
@@ -275,6 +306,8 @@ mod tests {
     fn default_is_every_card_until_there_is_a_route() {
         let mut host = host();
         assert_eq!(names(&choose(&[InterfacePattern::Default], &host)), ["eth0", "eth1"]);
+        host.hooked.insert(5);
+        assert_eq!(names(&choose(&[InterfacePattern::Default], &host)), ["eth0", "eth1", "ethbr"]);
         host.default_routes.insert(4);
         assert_eq!(names(&choose(&[InterfacePattern::Default], &host)), ["ethveth"]);
     }
@@ -294,6 +327,20 @@ mod tests {
         let choice = choose(&[InterfacePattern::Glob("eth*".into())], &view(&many));
         assert_eq!(choice.protect.len(), 8);
         assert_eq!(choice.refused.len(), 1);
+    }
+
+    #[test]
+    fn broadcast_addresses_leave_the_table_to_own_addresses() {
+        let mut host = host();
+        let capacity = u8::try_from(OWN_ADDRESSES_CAPACITY / 256).unwrap();
+        host.addresses = (0..capacity)
+            .flat_map(|a| (0..=255).map(move |b| (2, IpAddr::from([10, 0, a, b]))))
+            .skip(1)
+            .collect();
+        host.broadcasts = ["10.1.0.255", "10.2.0.255"].map(|address| address.parse().unwrap()).into();
+        let sources = host.impossible_sources();
+        assert_eq!(sources.len(), OWN_ADDRESSES_CAPACITY as usize);
+        assert!(host.addresses.iter().all(|(_, own)| sources.contains(own)));
     }
 
     #[test]
@@ -330,6 +377,12 @@ mod tests {
         assert_eq!(open(&[5]), ["bond0", "docker0"], "a VLAN protects itself alone");
         assert_eq!(open(&[2]), ["bond0", "bond0.10", "docker0"], "packets come by the other port too");
         assert!(host.touches(5, &BTreeSet::from([2])) && !host.touches(6, &BTreeSet::from([2])));
+        let below = |index, protected: &[u32]| {
+            host.first_below(index, &protected.iter().copied().collect()).map(|link| link.name.as_str())
+        };
+        assert_eq!(below(5, &[5, 3]), Some("eth1"), "a VLAN of a bond of it");
+        assert_eq!(below(5, &[5, 4, 3]), Some("bond0"), "the nearest");
+        assert_eq!((below(5, &[5]), below(2, &[2, 4, 5]), below(6, &[2, 3, 4, 5, 6])), (None, None, None));
     }
 
     #[test]
@@ -339,5 +392,6 @@ mod tests {
         host.links.get_mut(&2).unwrap().parent = Some(3);
         host.links.get_mut(&3).unwrap().parent = Some(2);
         assert!(!host.touches(2, &BTreeSet::from([9])));
+        assert_eq!(host.first_below(2, &BTreeSet::from([9])), None);
     }
 }

@@ -4,7 +4,10 @@
     reason = "netlink's enums grow with the kernel; what they gain means nothing here"
 )]
 
-use std::{io, net::IpAddr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use futures_util::{StreamExt, TryStreamExt};
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
@@ -67,10 +70,11 @@ impl Links {
         let mut addresses = self.handle.address().get().execute();
         while let Some(message) = addresses.try_next().await? {
             view.addresses.extend(address(&message).map(|a| (message.header.index, a)));
+            view.broadcasts.extend(broadcasts(&message));
         }
         if routes == Routes::Ask {
             let questions = [
-                RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
+                RouteMessageBuilder::<Ipv4Addr>::new().build(),
                 RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
             ];
             for question in questions {
@@ -213,6 +217,29 @@ fn address(message: &AddressMessage) -> Option<IpAddr> {
     })
 }
 
+/// The directed broadcast addresses of an address's subnet: the one that it was given, and the last of the subnet, which the
+/// kernel takes for one in any case (`fib_add_ifaddr`). A /31 has none (RFC 3021), nor has an address of a
+/// point-to-point link.
+fn broadcasts(message: &AddressMessage) -> Vec<IpAddr> {
+    let mut local = None;
+    let mut subnet = None;
+    let mut given = None;
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(IpAddr::V4(address)) => local = Some(*address),
+            AddressAttribute::Address(IpAddr::V4(address)) => subnet = Some(*address),
+            AddressAttribute::Broadcast(address) => given = Some(*address),
+            _ => {}
+        }
+    }
+    let (Some(subnet), 0..=30) = (subnet, message.header.prefix_len) else { return Vec::new() };
+    if subnet.is_loopback() || local.is_some_and(|local| local != subnet) {
+        return Vec::new();
+    }
+    let last = Ipv4Addr::from_bits(subnet.to_bits() | (u32::MAX >> message.header.prefix_len));
+    given.into_iter().chain([last]).map(IpAddr::V4).collect()
+}
+
 /// The interfaces of a default route in the main table that leads somewhere.
 fn default_route(message: &RouteMessage) -> Vec<u32> {
     let header = &message.header;
@@ -235,6 +262,33 @@ fn default_route(message: &RouteMessage) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn of(attributes: &[AddressAttribute], prefix_len: u8) -> Vec<String> {
+        let mut message = AddressMessage::default();
+        message.header.prefix_len = prefix_len;
+        message.attributes = attributes.to_vec();
+        broadcasts(&message).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_subnet_has_a_broadcast_address_and_a_link_between_two_has_none() {
+        let local = |address: &str| AddressAttribute::Local(address.parse().unwrap());
+        let end = |address: &str| AddressAttribute::Address(address.parse().unwrap());
+        let given = |address: &str| AddressAttribute::Broadcast(address.parse().unwrap());
+        let plain = [local("10.0.0.5"), end("10.0.0.5")];
+        assert_eq!(of(&plain, 24), ["10.0.0.255"]);
+        assert_eq!(of(&plain, 30), ["10.0.0.7"]);
+        assert_eq!(of(&plain, 8), ["10.255.255.255"]);
+        assert_eq!(
+            of(&[local("10.0.0.5"), end("10.0.0.5"), given("10.0.0.9")], 24),
+            ["10.0.0.9", "10.0.0.255"]
+        );
+        assert_eq!(of(&plain, 31), [] as [&str; 0]);
+        assert_eq!(of(&plain, 32), [] as [&str; 0]);
+        assert_eq!(of(&[local("10.0.0.5"), end("10.9.0.1")], 24), [] as [&str; 0], "point to point");
+        assert_eq!(of(&[local("127.0.0.1"), end("127.0.0.1")], 8), [] as [&str; 0]);
+        assert_eq!(of(&[end("2001:db8::5")], 64), [] as [&str; 0]);
+    }
 
     #[tokio::test(flavor = "current_thread")]
     async fn this_machine_has_a_loopback() {

@@ -48,7 +48,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-pub use error::{AgentError, Kind};
+pub use error::{AgentError, DEFECT, Kind};
 pub use events::EventRecord;
 pub use guard::SshConnection;
 pub use kernel::beside;
@@ -57,12 +57,14 @@ pub use notify::stopping;
 pub use options::Options;
 pub use reload::{ReloadRequest, Reloaded};
 pub use running::{Running, hex};
+pub use seed::Denied;
 pub use snapshot::Snapshot;
 pub use start::private_directory;
 
 pub use status::Status;
 
 use events::EventLog;
+use install::Before;
 use kernel::Kernel;
 use lock::Lock;
 use names::Names;
@@ -87,6 +89,7 @@ pub struct Agent {
     started_at: u64,
     names_store: Store,
     reloads_store: Store,
+    defaults_store: Store,
     _bpffs_lock: Lock,
 }
 
@@ -99,6 +102,8 @@ struct State {
     since: u64,
     /// What was said already.
     said: BTreeSet<String>,
+    /// What the file says of [`Current::defaults`].
+    saved_defaults: BTreeSet<String>,
     /// Nothing is to be attached any more: the agent ends.
     detached: bool,
 }
@@ -117,6 +122,13 @@ struct Current {
     interim: bool,
     /// Names of the interfaces that held the default route last.
     defaults: BTreeSet<String>,
+}
+
+impl Current {
+    /// What a look at the network may need to know.
+    fn before(&self) -> Before {
+        Before::new(self.defaults.clone(), &self.network.attachments)
+    }
 }
 
 impl Agent {

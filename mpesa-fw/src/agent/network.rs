@@ -74,6 +74,21 @@ impl Network {
         unprotected(&self.view, &protected)
     }
 
+    /// What to say of protected interfaces that stand on each other.
+    #[must_use]
+    pub fn judged_twice(&self) -> Vec<String> {
+        let protected: BTreeSet<u32> =
+            self.attachments.iter().filter(|a| a.live()).map(|a| a.interface.index).collect();
+        let one = |index: &u32| {
+            let (above, below) = (self.name(*index), &self.view.first_below(*index, &protected)?.name);
+            Some(format!(
+                "each packet of {above} is judged, counted and charged to limits twice, for it passes {below} too: \
+                 name only one of them in `interfaces`"
+            ))
+        };
+        protected.iter().filter_map(one).collect()
+    }
+
     /// Every address of this host. Those of loopback are among them: some hosts keep service addresses there.
     #[must_use]
     pub fn own_addresses(&self) -> HashSet<IpAddr> {

@@ -9,7 +9,7 @@ use crate::datapath::{TcChoice, XdpChoice};
 pub struct Options {
     /// The policy file.
     pub rules: PathBuf,
-    /// What must outlive a restart but not the machine's state: answers of DNS.
+    /// What must outlive a restart but not the machine's state: answers of DNS, counts of reloads, the default route.
     pub state_dir: PathBuf,
     /// Lock and control socket.
     pub runtime_dir: PathBuf,

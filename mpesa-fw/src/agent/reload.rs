@@ -104,13 +104,13 @@ impl Agent {
                 Ok::<_, AgentError>((prepared, change))
             })
             .await?;
-            let (known, defaults) = {
-                let state = self.state();
-                (state.current.names.clone(), state.current.defaults.clone())
+            let (known, around) = {
+                let current = &self.state().current;
+                (current.names.clone(), current.before())
             };
             let resolver = self.resolver().current();
             let names = learn_names(&known, &prepared, resolver).await;
-            let surroundings = Surroundings::look(&prepared.policy, &defaults).await?;
+            let surroundings = Surroundings::look(&prepared.policy, &around).await?;
             if !request.force {
                 surroundings.guard(&prepared, &names, request.caller)?;
             }

@@ -92,6 +92,7 @@ impl Agent {
         if has_changed || protection != state.protection {
             self.wake_network.notify_one();
         }
+        let notes = current.notes.iter().cloned().chain(network.judged_twice()).collect();
         Ok(Snapshot {
             running: Arc::clone(&current.running),
             since: if protection == state.protection { state.since } else { clock::unix() },
@@ -110,7 +111,7 @@ impl Agent {
             names: current.names.status(),
             denied: current.seeded.denied.clone(),
             reloads: state.reloads.clone(),
-            notes: current.notes.clone(),
+            notes,
         })
     }
 }

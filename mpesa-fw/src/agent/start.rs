@@ -14,7 +14,7 @@ use super::{
     Agent, Options, SshConnection, State, clock,
     error::AgentError,
     events::EventLog,
-    install::{Surroundings, Tell, install, learn_names, resolver_notes},
+    install::{Before, Surroundings, Tell, install, learn_names, resolver_notes},
     kernel::{Kernel, beside},
     lock::Lock,
     names::Names,
@@ -62,6 +62,9 @@ impl Agent {
 
         let names_store = Store::new(&options.state_dir, "names.json");
         let reloads_store = Store::new(&options.state_dir, "reloads.json");
+        let defaults_store = Store::new(&options.state_dir, "defaults.json");
+        let saved_defaults: BTreeSet<String> = defaults_store.read().unwrap_or_default();
+        let around = found_before(&kernel, &saved_defaults).await?;
         let mut resolver = Resolver::default();
         let mut attempt = 1;
         let (installed, surroundings, names) = loop {
@@ -72,7 +75,7 @@ impl Agent {
             known.set_slots(&prepared.assignment.slots.names);
             known.restore(&names_store.read().unwrap_or_default());
             let names = learn_names(&known, &prepared, resolver.current()).await;
-            let surroundings = Surroundings::look(&prepared.policy, &BTreeSet::new()).await?;
+            let surroundings = Surroundings::look(&prepared.policy, &around).await?;
             if !options.force {
                 surroundings.guard(&prepared, &names, caller)?;
             }
@@ -96,6 +99,7 @@ impl Agent {
             protection: Protection::Incomplete,
             since: clock::unix(),
             said: BTreeSet::new(),
+            saved_defaults,
             detached: false,
         };
         let agent = Arc::new(Self {
@@ -111,6 +115,7 @@ impl Agent {
             started_at: clock::unix(),
             names_store,
             reloads_store,
+            defaults_store,
             _bpffs_lock: bpffs_lock,
         });
         beside(crate::sys::trim_memory).await;
@@ -118,6 +123,14 @@ impl Agent {
         notify::ready(agent.state().protection.label());
         Ok(agent)
     }
+}
+
+/// What an earlier agent left. Its word on the default route counts only where its hooks are: after a boot another
+/// interface may be meant, and every physical one is protected until the route is there.
+async fn found_before(kernel: &Kernel, saved: &BTreeSet<String>) -> Result<Before, AgentError> {
+    let attachments = kernel.with(|datapath| datapath.attachments()).await?;
+    let is_hooked = |name: &&String| attachments.iter().any(|a| a.interface.name == **name);
+    Ok(Before::new(saved.iter().filter(is_hooked).cloned().collect(), &attachments))
 }
 
 async fn open(options: &Options) -> Result<Datapath, AgentError> {

@@ -75,6 +75,24 @@ impl Agent {
         if let Err(error) = self.resync_now().await {
             tracing::error!("interfaces could not be looked at: {error}");
         }
+        self.save_defaults().await;
+    }
+
+    /// The next agent may start while the default route is away.
+    async fn save_defaults(&self) {
+        let defaults = {
+            let mut state = self.state();
+            let defaults = state.current.defaults.clone();
+            if state.saved_defaults == defaults {
+                return;
+            }
+            state.saved_defaults.clone_from(&defaults);
+            defaults
+        };
+        let store = self.defaults_store.clone();
+        if let Err(error) = beside(move || store.write(&defaults)).await {
+            tracing::warn!(%error, "which interface holds the default route was not saved");
+        }
     }
 
     async fn resync_now(&self) -> Result<(), AgentError> {
@@ -82,11 +100,11 @@ impl Agent {
             return Ok(());
         }
         let running = self.state().current.running.clone();
-        let (interim, defaults) = {
-            let state = self.state();
-            (state.current.interim, state.current.defaults.clone())
+        let (interim, before) = {
+            let current = &self.state().current;
+            (current.interim, current.before())
         };
-        let surroundings = Surroundings::look_leniently(&running.policy, &defaults).await?;
+        let surroundings = Surroundings::look_leniently(&running.policy, &before).await?;
         let has_default = !surroundings.view.default_routes.is_empty();
         if interim && has_default {
             return self.narrow(&running, surroundings).await;
@@ -124,7 +142,7 @@ impl Agent {
             .with(move |datapath| {
                 let own = view.addresses.iter().map(|(_, a)| *a);
                 // Not a reason to leave a hook that is gone as it is.
-                if let Err(error) = datapath.set_own_addresses(&own.clone().collect()) {
+                if let Err(error) = datapath.set_own_addresses(&view.impossible_sources()) {
                     tracing::error!("{error}");
                 }
                 for interface in datapath.release_gone(|index| view.links.contains_key(&index)) {
@@ -208,6 +226,9 @@ impl Agent {
             for note in ahead_notes(attachment) {
                 self.say_once(format!("interface {}: {note}", attachment.interface.name));
             }
+        }
+        for twice in network.judged_twice() {
+            self.say_once(twice);
         }
         // Said at the second look: an interface that has just come is about to be protected, or about to be chosen.
         let before = self.state().current.network.unprotected();

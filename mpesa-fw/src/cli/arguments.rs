@@ -67,7 +67,7 @@ pub(super) struct RunArguments {
     /// Where to serve /metrics, /healthz and /readyz.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9477")]
     pub metrics: SocketAddr,
-    /// What outlives a restart: answers of DNS, counts of reloads.
+    /// What outlives a restart: answers of DNS, counts of reloads, who holds the default route.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/mpesa-fw")]
     pub state_dir: PathBuf,
     /// Directory of pins, in a bpffs; one is mounted where there is none.

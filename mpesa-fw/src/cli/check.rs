@@ -10,7 +10,7 @@ use super::{
 use crate::{
     agent::hex,
     compile::{self, Registry},
-    policy::{self, Finding, Permissions, model::Policy},
+    policy::{self, Finding, Findings, Permissions, model::Policy},
 };
 
 /// What `check --format json` prints.
@@ -19,7 +19,7 @@ struct Report {
     valid: bool,
     errors: Vec<Finding>,
     warnings: Vec<Finding>,
-    /// Errors, or where there are none warnings, that there are: the lists show 200 and then say how many more.
+    /// Errors, or where there are none warnings, that there are.
     total: usize,
     /// Why a valid policy can't be loaded all the same.
     does_not_fit: Option<String>,
@@ -40,7 +40,11 @@ struct Summary {
 /// Checks a file as `run` would read it.
 pub(super) fn check(arguments: &CheckArguments) -> Result<(), Failure> {
     let permissions = if arguments.ignore_permissions { Permissions::Ignore } else { Permissions::Check };
-    let report = match policy::load(&arguments.file, permissions) {
+    let findings = match arguments.format.format {
+        Format::Json => Findings::All,
+        Format::Table => Findings::Shown,
+    };
+    let report = match policy::load_keeping(findings, &arguments.file, permissions) {
         Err(errors) => {
             if arguments.format.format == Format::Table {
                 return Err(Failure::from(crate::agent::AgentError::Policy(errors)));

@@ -3,7 +3,7 @@
 use std::{io, process::ExitCode};
 
 use crate::{
-    agent::{AgentError, Kind},
+    agent::{AgentError, DEFECT, Kind},
     control::{ClientError, ListenerError, Refusal},
     datapath::DatapathError,
 };
@@ -46,8 +46,7 @@ impl Failure {
 
     /// A defect.
     pub(super) fn internal(message: impl Into<String>) -> Self {
-        let help = "this is a defect of mpesa-fw: please report it".to_owned();
-        Self { code: INTERNAL, message: Some(message.into()), help: Some(help) }
+        Self { code: INTERNAL, message: Some(message.into()), help: Some(DEFECT.into()) }
     }
 
     /// Says it on stderr, and how the process ends.

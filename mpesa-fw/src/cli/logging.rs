@@ -13,8 +13,8 @@ const DEFAULT: &str =
 /// Starts logging, once a process.
 pub(super) fn start() {
     let filter = EnvFilter::try_from_env(VARIABLE).unwrap_or_else(|_| EnvFilter::new(DEFAULT));
-    let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    let log = fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colour).with_target(false);
+    // No colours, on a terminal neither: the library was built without them, and complains where it is asked for some.
+    let log = fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).with_target(false);
     // journald stamps lines itself.
     if std::env::var_os("JOURNAL_STREAM").is_some() && !io::stderr().is_terminal() {
         log.without_time().init();

@@ -6,6 +6,8 @@ mod check;
 mod detach;
 mod events;
 mod failure;
+#[cfg(test)]
+mod json_tests;
 mod logging;
 mod output;
 mod pages;

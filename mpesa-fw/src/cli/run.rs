@@ -105,7 +105,8 @@ async fn serve(options: Options, metrics: SocketAddr, caller: Option<SshConnecti
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = is_detached.recv() => {
+            // Nobody is left to say it where the control socket's task has panicked: that is the next branch's.
+            Some(()) = is_detached.recv() => {
                 agent::stopping();
                 return Ok(());
             }

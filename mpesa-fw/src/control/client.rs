@@ -11,6 +11,8 @@ use super::protocol::{Answer, Call, LINE_LIMIT, Refusal, Reply, Request, VERSION
 
 /// A reload of a million prefixes takes seconds, and may stand behind another.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Whoever wants the firewall off has no time for an agent that hangs.
+const PATIENCE_TO_DETACH: Duration = Duration::from_secs(20);
 
 /// Asks the agent.
 #[derive(Clone, Debug)]
@@ -58,7 +60,11 @@ impl Client {
     /// There is none, or it is no.
     pub fn ask(&self, request: Request) -> Result<Answer, ClientError> {
         let stream = UnixStream::connect(&self.path).map_err(|error| self.not_connected(error))?;
-        let reply = patient(&stream).and_then(|()| exchange(&stream, request));
+        let patience = match &request {
+            Request::Detach { .. } => PATIENCE_TO_DETACH,
+            Request::Status | Request::Reload { .. } | Request::Events { .. } => PATIENCE,
+        };
+        let reply = patient(&stream, patience).and_then(|()| exchange(&stream, request));
         let reply = reply.map_err(|error| self.broken(error))?;
         if reply.version != VERSION {
             let why =
@@ -84,9 +90,9 @@ impl Client {
     }
 }
 
-fn patient(stream: &UnixStream) -> io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))
+fn patient(stream: &UnixStream, patience: Duration) -> io::Result<()> {
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))
 }
 
 /// Asks over the socket, or what stands in its place: one line is written and one is read.
@@ -96,10 +102,12 @@ fn patient(stream: &UnixStream) -> io::Result<()> {
 pub fn exchange(mut stream: impl Read + Write, request: Request) -> io::Result<Reply> {
     let mut line = serde_json::to_vec(&Call { version: VERSION, request })?;
     line.push(b'\n');
-    stream.write_all(&line)?;
+    // An agent that answers no question of this user hangs up before it has read one, and has said why.
+    let sent = stream.write_all(&line);
     let mut answer = Vec::new();
-    BufReader::new(stream).take(16 * LINE_LIMIT as u64).read_until(b'\n', &mut answer)?;
+    let heard = BufReader::new(stream).take(16 * LINE_LIMIT as u64).read_until(b'\n', &mut answer);
     if answer.is_empty() {
+        sent.and(heard)?;
         return Err(io::Error::other("it hung up without an answer; its log says why"));
     }
     Ok(serde_json::from_slice(&answer)?)

@@ -1,9 +1,13 @@
 //! The agent answers. A client that hangs, floods or talks nonsense costs one of a few places for a few seconds.
 
-use std::{os::fd::AsFd, sync::Arc, time::Duration};
+use std::{
+    os::fd::{AsFd, AsRawFd},
+    sync::Arc,
+    time::Duration,
+};
 
 use nix::{
-    sys::socket::{getsockopt, sockopt::PeerCredentials},
+    sys::socket::{MsgFlags, getsockopt, send, sockopt::PeerCredentials},
     unistd::geteuid,
 };
 use tokio::{
@@ -64,6 +68,7 @@ pub async fn serve<A: Answers>(
         };
         if let Err(why) = may_ask(&stream) {
             tracing::warn!(%why, "a client of the control socket was refused");
+            send_away(&stream, why);
             continue;
         }
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
@@ -87,6 +92,17 @@ fn may_ask(stream: &UnixStream) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("user {} (process {}) may not talk to the agent", peer.uid(), peer.pid()))
+}
+
+/// Tells a stranger why, without reading what it asks and without waiting for it: it costs none of the places.
+fn send_away(stream: &UnixStream, message: String) {
+    let refusal = Refusal { kind: Kind::Failed, message, help: Some("run this as root".into()) };
+    let Ok(mut reply) = serde_json::to_vec(&Reply { version: VERSION, outcome: Err(refusal) }) else {
+        return;
+    };
+    reply.push(b'\n');
+    // The buffer of a new connection has room for it. A stranger that is gone needs no answer.
+    let _ = send(stream.as_raw_fd(), &reply, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
 }
 
 /// Attends to one client, over the socket or what stands in its place: one line is read and one is written.

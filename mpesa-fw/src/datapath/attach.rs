@@ -155,7 +155,9 @@ impl Attacher<'_> {
 
     fn clsact(&self, interface: &Interface, direction: Direction) -> Result<Hook> {
         let what = || format!("attach to {} {} at the clsact qdisc", interface.name, direction.label());
-        self.netlink.add_clsact(interface.index).context(what)?;
+        if self.netlink.add_clsact(interface.index).context(what)? {
+            self.pins.note_qdisc(interface.index)?;
+        }
         let program = self.programs.tc(direction);
         let hook = hook(interface, direction, Way::Clsact, program_id(program)?);
         match self.netlink.set_filter(interface.index, direction, PLACE, program, false) {

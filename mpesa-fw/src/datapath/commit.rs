@@ -6,7 +6,12 @@ use mpesa_fw_common::settings::Direction;
 
 use super::{
     Attachment, Datapath, DatapathError, ErrorKind, Fault, Interface, Report, Result, Staged,
-    attach::Attacher, error::Context, generation::Programs, hooks::Found, pins::remove_tree, registry, slots,
+    attach::Attacher,
+    error::Context,
+    generation::Programs,
+    hooks::{self, Found},
+    pins::remove_tree,
+    registry, slots,
     swap::Swap,
 };
 use crate::{
@@ -195,6 +200,7 @@ impl Datapath {
                 Err(error) => report.notes.push(error.to_string()),
             }
         }
+        report.notes.extend(hooks::remove_qdiscs(&self.pins, &self.netlink, |index| wanted.contains(&index)));
         for away in &found.away {
             if let Err(error) = away.detach() {
                 report.notes.push(format!("an interface in another network namespace is judged on: {error}"));
@@ -205,6 +211,11 @@ impl Datapath {
     /// No hook runs what other versions loaded any more.
     fn bury_other_versions(&self, report: &mut Report) {
         for other in self.pins.others().unwrap_or_default() {
+            let qdiscs =
+                other.qdiscs().and_then(|all| all.into_iter().try_for_each(|i| self.pins.note_qdisc(i)));
+            if let Err(error) = qdiscs {
+                report.notes.push(error.to_string());
+            }
             match remove_tree(other.root()) {
                 Ok(()) => {
                     fault::passed(Point::VersionBuried);

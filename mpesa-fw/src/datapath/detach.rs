@@ -69,6 +69,10 @@ fn detach_version(pins: &Pins) -> Result<Vec<String>> {
     if let Some(failure) = failure {
         return Err(failure);
     }
+    // It judges nothing, and the next one uses it: no reason to keep the pins.
+    for left in hooks::remove_qdiscs(pins, &netlink, |_| false) {
+        tracing::warn!("{left}");
+    }
     fault::point(Point::HooksDetached)?;
     remove_tree(pins.root()).context(|| format!("remove the pins {}", pins.root().display()))?;
     fault::point(Point::PinsRemoved)?;

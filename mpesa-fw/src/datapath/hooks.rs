@@ -370,6 +370,24 @@ pub(super) fn pin_link(
     Ok(pin)
 }
 
+/// Removes the clsact qdiscs that we made, but for those of interfaces that are kept and those in which somebody else has
+/// filters. Answers what could not be removed.
+pub(super) fn remove_qdiscs(pins: &Pins, netlink: &Netlink, is_kept: impl Fn(u32) -> bool) -> Vec<String> {
+    let interfaces = match pins.qdiscs() {
+        Ok(interfaces) => interfaces,
+        Err(error) => return vec![error.to_string()],
+    };
+    let remove = |index: u32| {
+        netlink.remove_empty_clsact(index).context(|| {
+            let name = named_now(index, &format!("interface {index}")).name;
+            format!("remove the empty clsact qdisc of {name}")
+        })?;
+        pins.forget_qdisc(index)
+    };
+    let failures = interfaces.into_iter().filter(|index| !is_kept(*index)).filter_map(|i| remove(i).err());
+    failures.map(|error| error.to_string()).collect()
+}
+
 /// Whether an interface is there under this name and index.
 pub(super) fn exists(interface: &Interface) -> bool {
     if_nametoindex(interface.name.as_str()) == Ok(interface.index)

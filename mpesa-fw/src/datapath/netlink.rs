@@ -19,6 +19,7 @@ const NLMSG_DONE: u16 = 3;
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWQDISC: u16 = 36;
+const RTM_DELQDISC: u16 = 37;
 const RTM_NEWTFILTER: u16 = 44;
 const RTM_DELTFILTER: u16 = 45;
 const RTM_GETTFILTER: u16 = 46;
@@ -127,36 +128,67 @@ impl Netlink {
         Ok(found)
     }
 
-    /// Gives an interface a clsact qdisc; it may have one.
-    pub(super) fn add_clsact(&self, interface: u32) -> io::Result<()> {
+    /// Gives an interface a clsact qdisc. False: it has one.
+    pub(super) fn add_clsact(&self, interface: u32) -> io::Result<bool> {
         let mut request = Request::new(RTM_NEWQDISC, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL);
         request.tc_header(interface, CLSACT_HANDLE, TC_H_CLSACT, 0);
         request.attribute(TCA_KIND, b"clsact\0");
         match self.talk(request, |_, _| {}) {
-            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
+            other => other.map(|()| true),
+        }
+    }
+
+    /// Removes the clsact qdisc of an interface unless a filter is in it; it may be gone.
+    pub(super) fn remove_empty_clsact(&self, interface: u32) -> io::Result<()> {
+        for direction in Direction::ALL {
+            let mut is_empty = true;
+            // Filters of every kind, and whatever the kernel lists beside them.
+            self.list_filters(interface, direction, |_| is_empty = false)?;
+            if !is_empty {
+                return Ok(());
+            }
+        }
+        let mut request = Request::new(RTM_DELQDISC, NLM_F_ACK);
+        request.tc_header(interface, CLSACT_HANDLE, TC_H_CLSACT, 0);
+        match self.talk(request, |_, _| {}) {
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENODEV | libc::ENOENT)) =>
+            {
+                Ok(())
+            }
             other => other,
         }
     }
 
     /// Filters of one side of the clsact qdisc, in the order in which they run.
     pub(super) fn filters(&self, interface: u32, direction: Direction) -> io::Result<Vec<Filter>> {
+        let mut filters = Vec::new();
+        self.list_filters(interface, direction, |body| filters.extend(filter(body)))?;
+        Ok(filters)
+    }
+
+    fn list_filters(
+        &self,
+        interface: u32,
+        direction: Direction,
+        mut each: impl FnMut(&[u8]),
+    ) -> io::Result<()> {
         let mut request = Request::new(RTM_GETTFILTER, NLM_F_DUMP);
         request.tc_header(interface, 0, parent(direction), 0);
-        let mut filters = Vec::new();
         let answer = self.talk(request, |kind, body| {
             if kind == RTM_NEWTFILTER {
-                filters.extend(filter(body));
+                each(body);
             }
         });
         match answer {
-            Ok(()) => Ok(filters),
             // No clsact qdisc, or no such interface.
             Err(error)
                 if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENODEV | libc::ENOENT)) =>
             {
-                Ok(Vec::new())
+                Ok(())
             }
-            Err(error) => Err(error),
+            other => other,
         }
     }
 

@@ -4,6 +4,7 @@
 //! <bpffs>/abi-1/                                  mode 0700; the version of every shared lay-out
 //!   state/<MAP>                                   flows, counters, …: shared by all generations
 //!   links/<interface>-<ingress|egress>            one link a hook (clsact filters have none)
+//!   qdiscs/<index of an interface>/               empty: its clsact qdisc was made by us
 //!   generation-<number>-<12 hex of the digest>/   ingress_xdp ingress_tc egress_tc GENERATION
 //! ```
 //!
@@ -101,6 +102,27 @@ impl Pins {
                 Some((unescape(interface), direction, directory.join(&name)))
             })
             .collect())
+    }
+
+    fn qdiscs_directory(&self) -> PathBuf {
+        self.root.join("qdiscs")
+    }
+
+    /// Notes that the clsact qdisc of an interface is ours to remove.
+    pub(super) fn note_qdisc(&self, interface: u32) -> Result<()> {
+        make_directory(&self.qdiscs_directory())?;
+        make_directory(&self.qdiscs_directory().join(interface.to_string()))
+    }
+
+    /// Forgets it.
+    pub(super) fn forget_qdisc(&self, interface: u32) -> Result<()> {
+        let note = self.qdiscs_directory().join(interface.to_string());
+        remove_tree(&note).context(|| format!("remove the note {}", note.display()))
+    }
+
+    /// Indices of the interfaces whose clsact qdisc is ours to remove.
+    pub(super) fn qdiscs(&self) -> Result<Vec<u32>> {
+        Ok(names_in(&self.qdiscs_directory())?.iter().filter_map(|name| name.parse().ok()).collect())
     }
 
     pub(super) fn generation(&self, stamp: &GenerationStamp) -> GenerationPins {

@@ -32,6 +32,7 @@ enum Action {
     Kill,
     Fail,
     Pause,
+    Panic,
 }
 
 /// Crosses a point at which the step may fail.
@@ -42,7 +43,7 @@ pub fn point(point: Point) -> Result<(), Injected> {
     debug_assert!(point.failure() == Failure::Possible, "{point} is declared not to fail");
     match cross(point) {
         Some(Action::Fail) => Err(Injected(point)),
-        Some(Action::Kill | Action::Pause) | None => Ok(()),
+        Some(Action::Kill | Action::Pause | Action::Panic) | None => Ok(()),
     }
 }
 
@@ -96,6 +97,7 @@ fn read(order: &str) -> Option<(Action, usize)> {
         "kill" => Action::Kill,
         "fail" => Action::Fail,
         "pause" => Action::Pause,
+        "panic" => Action::Panic,
         _ => return None,
     };
     Some((action, words.next()?.parse().ok()?))
@@ -115,4 +117,5 @@ fn carry_out(file: &Path, text: &str, order: &str, action: Action) {
     if action == Action::Kill {
         let _ = raise(Signal::SIGKILL);
     }
+    assert!(action != Action::Panic, "a test asked for a defect: {order}");
 }

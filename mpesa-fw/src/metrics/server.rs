@@ -3,10 +3,12 @@
 //! from its work or Prometheus from its counts.
 
 use std::{
+    any::Any,
     collections::VecDeque,
     future::{Future, pending},
     io,
     net::{SocketAddr, TcpListener},
+    panic::{AssertUnwindSafe, resume_unwind},
     pin::Pin,
     sync::Arc,
     task::{Context as Waker, Poll},
@@ -21,11 +23,12 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use futures_util::FutureExt as _;
 use prometheus::{Registry, TextEncoder};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::{Sleep, sleep},
 };
 
@@ -43,24 +46,43 @@ const PAUSE: Duration = Duration::from_millis(100);
 struct Shared {
     agent: Arc<Agent>,
     registry: Registry,
-    /// Of whoever asks the kernel, one at a time.
-    turn: Arc<Semaphore>,
+    turns: Turns,
 }
 
-impl Shared {
+/// What a thread panicked with.
+type Panic = Box<dyn Any + Send>;
+
+/// Of whoever asks the kernel, one at a time.
+#[derive(Clone)]
+struct Turns {
+    turn: Arc<Semaphore>,
+    /// Hears of panics, which end the agent.
+    defects: mpsc::UnboundedSender<Panic>,
+}
+
+impl Turns {
+    fn new() -> (Self, mpsc::UnboundedReceiver<Panic>) {
+        let (defects, heard) = mpsc::unbounded_channel();
+        (Self { turn: Arc::new(Semaphore::new(1)), defects }, heard)
+    }
+
     /// Runs `f` when it is its turn, on a thread that may block.
-    async fn in_turn<R: Send + 'static>(&self, f: impl FnOnce() -> R + Send + 'static) -> R {
+    async fn take<R: Send + 'static>(&self, f: impl FnOnce() -> R + Send + 'static) -> R {
         let turn = Arc::clone(&self.turn).acquire_owned().await;
         let (answer, answered) = oneshot::channel();
+        let defects = self.defects.clone();
         // A task of its own: the turn goes on where the client goes away meanwhile.
         tokio::spawn(async move {
-            let _ = answer.send(beside(f).await);
+            match AssertUnwindSafe(beside(f)).catch_unwind().await {
+                Ok(result) => drop(answer.send(result)),
+                Err(panic) => drop(defects.send(panic)),
+            }
             sleep(PAUSE).await;
             drop(turn);
         });
         match answered.await {
             Ok(result) => result,
-            Err(_) => pending().await, // `f` panicked: the connection ends in its time
+            Err(_) => pending().await, // a defect: the agent ends
         }
     }
 }
@@ -164,20 +186,26 @@ pub async fn serve(listener: TcpListener, agent: Arc<Agent>) -> anyhow::Result<(
     registry
         .register(Box::new(AgentCollector::new(Arc::clone(&agent))?))
         .context("metrics are not well-formed")?;
+    let (turns, mut defects) = Turns::new();
     let routes = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
-        .with_state(Shared { agent, registry, turn: Arc::new(Semaphore::new(1)) });
+        .with_state(Shared { agent, registry, turns });
     listener.set_nonblocking(true).context("cannot use the socket for metrics")?;
     let listener =
         tokio::net::TcpListener::from_std(listener).context("cannot use the socket for metrics")?;
-    axum::serve(Bounded::new(listener), routes).await.context("the server for metrics ended")
+    tokio::select! {
+        served = async { axum::serve(Bounded::new(listener), routes).await } => {
+            served.context("the server for metrics ended")
+        }
+        Some(panic) = defects.recv() => resume_unwind(panic), // wherever it shows
+    }
 }
 
 async fn metrics(State(shared): State<Shared>) -> Response {
     let registry = shared.registry.clone();
-    let text = shared.in_turn(move || TextEncoder::new().encode_to_string(&registry.gather())).await;
+    let text = shared.turns.take(move || TextEncoder::new().encode_to_string(&registry.gather())).await;
     match text {
         Ok(text) if !text.is_empty() => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Ok(_) => (StatusCode::INTERNAL_SERVER_ERROR, "the counts can't be read; the log says why\n")
@@ -189,7 +217,7 @@ async fn metrics(State(shared): State<Shared>) -> Response {
 /// Ready: every interface that the policy names is protected.
 async fn ready(State(shared): State<Shared>) -> Response {
     let agent = Arc::clone(&shared.agent);
-    if shared.in_turn(move || agent.is_ready()).await {
+    if shared.turns.take(move || agent.is_ready()).await {
         return "ready\n".into_response();
     }
     (
@@ -237,6 +265,17 @@ mod tests {
                 waited = client => assert!(waited.expect("it ends") < PATIENCE / 2),
             }
         });
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_defect_is_heard_of_and_takes_no_turn_from_others() {
+        let (turns, mut defects) = Turns::new();
+        let asking = turns.clone();
+        let hangs = tokio::spawn(async move { asking.take(|| panic!("a defect")).await });
+        let panic = defects.recv().await.expect("it was said");
+        assert_eq!(panic.downcast_ref::<&str>(), Some(&"a defect"));
+        assert_eq!(turns.take(|| 7).await, 7);
+        hangs.abort();
     }
 
     fn connect(address: SocketAddr, begins: bool) -> StdStream {

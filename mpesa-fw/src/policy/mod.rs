@@ -30,6 +30,7 @@ mod suggest;
 mod text;
 
 pub use finding::{Finding, PolicyErrors, Severity};
+pub use report::Findings;
 pub use source::Permissions;
 
 /// A valid policy.
@@ -49,7 +50,19 @@ pub struct Loaded {
 /// # Errors
 /// All errors of all files.
 pub fn load(path: &Path, permissions: Permissions) -> Result<Loaded, PolicyErrors> {
-    load_on(path, permissions, OffsetDateTime::now_utc().date())
+    load_keeping(Findings::Shown, path, permissions)
+}
+
+/// As [`load`], and with as many findings as are wanted.
+///
+/// # Errors
+/// All errors of all files.
+pub fn load_keeping(
+    findings: Findings,
+    path: &Path,
+    permissions: Permissions,
+) -> Result<Loaded, PolicyErrors> {
+    load_with(report::Report::keeping(findings), path, permissions, OffsetDateTime::now_utc().date())
 }
 
 /// As [`load`], with the day that decides whether a set has expired.
@@ -57,7 +70,15 @@ pub fn load(path: &Path, permissions: Permissions) -> Result<Loaded, PolicyError
 /// # Errors
 /// All errors of all files.
 pub fn load_on(path: &Path, permissions: Permissions, today: Date) -> Result<Loaded, PolicyErrors> {
-    let mut report = report::Report::default();
+    load_with(report::Report::default(), path, permissions, today)
+}
+
+fn load_with(
+    mut report: report::Report,
+    path: &Path,
+    permissions: Permissions,
+    today: Date,
+) -> Result<Loaded, PolicyErrors> {
     let mut sources = source::Sources::new(permissions);
     let rules = source::Named::by_user(path);
     let decoded = decode::policy(&rules, &mut sources, &mut report);

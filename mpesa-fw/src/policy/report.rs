@@ -32,13 +32,26 @@ struct Text {
     lines: Vec<String>,
 }
 
-/// Findings of each severity that are shown; the others are counted. Nobody reads more, and a file of a megabyte can
-/// have half a million.
+/// Findings of each severity that are shown to people; the others are counted. Nobody reads more, and a file of a megabyte
+/// can have half a million.
 const SHOWN: usize = 200;
+/// Longest line that is quoted by the others, bytes: half a million of them may be about one line.
+const QUOTED: usize = 1000;
+
+/// How many findings are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Findings {
+    /// As many as people read; of the others the number.
+    #[default]
+    Shown,
+    /// All, for programs.
+    All,
+}
 
 /// Findings so far.
 #[derive(Default)]
 pub(super) struct Report {
+    kept: Findings,
     texts: Vec<Text>,
     findings: Vec<(usize, Finding)>,
     /// By severity.
@@ -48,6 +61,11 @@ pub(super) struct Report {
 }
 
 impl Report {
+    /// An empty one.
+    pub(super) fn keeping(kept: Findings) -> Self {
+        Self { kept, ..Self::default() }
+    }
+
     /// Announces a file; its number. The order is that of the findings at the end.
     pub(super) fn add(&mut self, path: &Path) -> usize {
         self.texts.push(Text { path: path.to_owned(), lines: Vec::new() });
@@ -84,10 +102,11 @@ impl Report {
         };
         let is_shown = self.has_room(severity);
         self.counts[severity as usize] += 1;
-        if !is_shown {
+        if !is_shown && self.kept == Findings::Shown {
             return self.spare.insert(finding);
         }
-        if let Some(line) = at.line.checked_sub(1).and_then(|index| text.lines.get(index)) {
+        let line = at.line.checked_sub(1).and_then(|index| text.lines.get(index));
+        if let Some(line) = line.filter(|line| is_shown || line.len() <= QUOTED) {
             finding.show(line);
         }
         self.findings.push((at.file, finding));
@@ -160,7 +179,9 @@ impl Report {
         if let (Some(last), 1..) = (findings.last(), more) {
             let plural = if more == 1 { "" } else { "s" };
             let message = format!("and {more} more {}{plural}, not shown", severity.label());
-            let hint = format!("the first {SHOWN} that were found are shown: mend them and look again");
+            let hint = format!(
+                "the first {SHOWN} that were found are shown: mend them and look again (`check --format json` has all)"
+            );
             findings.push(Finding::whole(severity, last.file.clone(), message, hint));
         }
         findings

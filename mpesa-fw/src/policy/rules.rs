@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use ipnet::IpNet;
-use mpesa_fw_common::tables::{NAMES, RULES};
+use mpesa_fw_common::{
+    state::OWN_ADDRESSES_CAPACITY,
+    tables::{NAMES, RULES},
+};
 
 use super::{
     claims,
@@ -38,7 +41,12 @@ pub(super) fn services(node: &Node, sets: &mut Sets, report: &mut Report) -> Vec
         let (name, at) = name(&rule, &mut names, report);
         refuse_owner(&rule, report);
         let claims = claims::decode(&rule, at, report);
-        let to = rule.optional("to").map(|node| local(node, sets, report)).unwrap_or_default();
+        let mut to = rule.optional("to").map(|node| local(node, sets, report)).unwrap_or_default();
+        // Too many services are refused, and their lists are in the way.
+        if services.len() >= RULES {
+            to.clear();
+            to.shrink_to_fit();
+        }
         let from = rule.required("from", "[safaricom]", report);
         let from = from.map(|node| targets(node, Side::Source, sets, report)).unwrap_or_default();
         let limit = rule.optional("limit").and_then(|node| limits::decode(node, report));
@@ -232,9 +240,20 @@ fn target(
     Ok(())
 }
 
+/// Prefixes in `to` of a service: as many as the addresses of this host that are known to be its own. Each service has
+/// a copy of them, so a provider's feed of millions in each of 64 would fill the memory.
+const LOCAL: usize = OWN_ADDRESSES_CAPACITY as usize;
+
 /// `to` of a service: local addresses, sets written out.
 fn local(node: &Node, sets: &mut Sets, report: &mut Report) -> Vec<IpNet> {
     let Addresses { any: _, mut prefixes, sets: named } = targets(node, Side::Local, sets, report).addresses;
+    let count = prefixes.len() + named.iter().map(|set| sets.sets[*set].prefixes.len()).sum::<usize>();
+    if count > LOCAL {
+        report
+            .error(node.span, format!("`to` of a service has {count} prefixes; {LOCAL} are possible"))
+            .hint("`to` says which addresses of this host receive the service, `from` who may send it");
+        return Vec::new();
+    }
     for set in named {
         prefixes.extend(&sets.sets[set].prefixes);
     }

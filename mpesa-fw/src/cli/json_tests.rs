@@ -1,0 +1,129 @@
+//! What programs read: every field of the answers, filled. A field that is renamed shows here; one that is new has to be
+//! named here, or this does not compile.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use crate::agent::{
+    Denied, EventRecord, NameStatus, Reloaded, Status,
+    change::{Change, Names},
+    interfaces::{Refused, Unprotected},
+    network::Protection,
+    status::{AgentStatus, DropStatus, FlowStatus, GenerationStatus, InterfaceStatus, RuleStatus},
+};
+
+const TIME: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+
+fn json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string_pretty(value).unwrap()
+}
+
+fn rule(name: &str) -> RuleStatus {
+    RuleStatus {
+        rule: name.into(),
+        passed_packets: 1,
+        passed_bytes: 60,
+        dropped_packets: 2,
+        last_passed: Some(TIME),
+    }
+}
+
+#[test]
+fn status() {
+    let status = Status {
+        protection: Protection::Enforcing,
+        since: TIME,
+        agent: AgentStatus { version: "0.1.0".into(), pid: 7, started: TIME },
+        generation: GenerationStatus {
+            number: 3,
+            digest: "00".into(),
+            serial: Some(7),
+            mode: "enforce".into(),
+            loaded: TIME,
+            rules: "/etc/mpesa-fw/rules.yaml".into(),
+        },
+        interfaces: vec![InterfaceStatus {
+            name: "eth0".into(),
+            index: 2,
+            ingress: Some("xdp_native".into()),
+            egress: Some("tcx".into()),
+            ahead_of_ingress: vec![8],
+            ahead_of_egress: vec![9],
+            notes: vec!["a note".into()],
+        }],
+        missing: vec!["eth1".into()],
+        refused: vec![Refused { name: "wg0".into(), reason: "why".into() }],
+        unprotected: vec![Unprotected { name: "eth2".into(), addresses: vec![[10, 0, 0, 1].into()] }],
+        services: vec![rule("callbacks")],
+        destinations: vec![rule("daraja")],
+        drops: vec![DropStatus {
+            direction: "ingress".into(),
+            reason: "source_not_allowed".into(),
+            rule: "callbacks".into(),
+            packets: 2,
+            bytes: 120,
+            would_drop_packets: 0,
+        }],
+        near_misses: BTreeMap::from([("safaricom".into(), 1)]),
+        flows: FlowStatus { open: 1, capacity: 2 },
+        names: vec![NameStatus {
+            name: "api.safaricom.co.ke".into(),
+            addresses: vec![[192, 0, 2, 80].into()],
+            answered_at: Some(0),
+            error: Some("why".into()),
+        }],
+        denied_connections: vec![Denied {
+            protocol: "tcp".into(),
+            local: ([10, 0, 0, 5], 4000).into(),
+            remote: ([192, 0, 2, 1], 443).into(),
+            reason: "no_destination".into(),
+        }],
+        reloads: BTreeMap::from([("ok".into(), 1)]),
+        warnings: vec!["a warning".into()],
+    };
+    insta::assert_snapshot!(json(&status));
+}
+
+#[test]
+fn events() {
+    let event = EventRecord {
+        time: TIME,
+        interface: "eth0".into(),
+        direction: "ingress".into(),
+        rule: "callbacks".into(),
+        reason: "source_not_allowed".into(),
+        source: [198, 51, 100, 66].into(),
+        source_port: 4000,
+        target: [203, 0, 113, 10].into(),
+        target_port: 443,
+        protocol: "tcp".into(),
+        length: 74,
+        dropped: true,
+    };
+    insta::assert_snapshot!(json(&[event]));
+}
+
+#[test]
+fn reload() {
+    let names = || Names { added: vec!["a".into()], removed: vec!["b".into()], changed: vec!["c".into()] };
+    let reloaded = Reloaded {
+        generation: 4,
+        digest: "00".into(),
+        mode: "enforce".into(),
+        rules: "/etc/mpesa-fw/other.yaml".into(),
+        change: Change {
+            services: names(),
+            destinations: names(),
+            sets: names(),
+            prefixes_added: 1,
+            prefixes_removed: 2,
+            other: vec!["mode: observe -> enforce".into()],
+        },
+        flows_removed: 1,
+        warnings: vec!["a warning".into()],
+        after_restart: Some("/etc/mpesa-fw/rules.yaml".into()),
+    };
+    insta::assert_snapshot!(json(&reloaded));
+}
