@@ -9,14 +9,17 @@ use aya::{
     programs::{Program, SchedClassifier, TestRun as _, TestRunOptions},
     util::nr_cpus,
 };
-use mpesa_fw::{compile::Compiled, sys};
+use mpesa_fw::{
+    compile::Compiled,
+    datapath::{Table, tables},
+    sys,
+};
 use mpesa_fw_common::{
     Address, DropReason,
     counter::{COUNTER_SLOTS, CounterBlock},
     settings::Settings,
     state::{FlowKey, FlowState, FragmentKey, FragmentState, InterfaceSlot},
 };
-use zerocopy::{Immutable, IntoBytes};
 
 use crate::{
     packet,
@@ -65,17 +68,17 @@ impl Kernel {
         let mut settings: Settings = compiled.settings;
         settings.generation = GENERATION;
         settings.limit_seed = 1;
-        let tables = tables(compiled);
+        let tables = tables(&compiled.tables);
         let mut loader = EbpfLoader::new();
         loader.btf(None).override_global("SETTINGS", &settings, true);
-        for (name, entries, _) in &tables {
-            loader.map_max_entries(name, (*entries).max(1) as u32);
+        for table in &tables {
+            loader.map_max_entries(table.name, table.entries);
         }
         for (name, entries) in sized {
             loader.map_max_entries(name, *entries);
         }
         let ebpf = loader.load(object).context("the bench's eBPF object")?;
-        for (name, _, bytes) in &tables {
+        for Table { name, bytes, .. } in &tables {
             let Some(Map::Array(map)) = ebpf.map(name) else { bail!("the object has no array {name}") };
             sys::fill(map.fd().as_fd(), bytes).with_context(|| format!("fill {name}"))?;
             sys::freeze(map.fd().as_fd()).with_context(|| format!("freeze {name}"))?;
@@ -217,28 +220,3 @@ impl Kernel {
 pub(crate) const GENERATION: u32 = 1;
 /// Of what is recorded before a row: never too long ago.
 const LATER: u64 = u64::MAX;
-
-/// Every table of a generation: map, elements, contents.
-fn tables(compiled: &Compiled) -> Vec<(String, usize, &[u8])> {
-    fn table<'a, T: IntoBytes + Immutable>(name: &str, elements: &'a [T]) -> (String, usize, &'a [u8]) {
-        (name.to_owned(), elements.len(), elements.as_bytes())
-    }
-    let tables = &compiled.tables;
-    let mut all = vec![
-        table("INGRESS_CLAIMS", &tables.claims[0]),
-        table("EGRESS_CLAIMS", &tables.claims[1]),
-        table("RULE_INFO", &tables.rule_info),
-        table("NAME_RULES", &tables.name_rules),
-    ];
-    for (prefix, address) in ["SOURCE", "LOCAL", "DESTINATION"].iter().zip(&tables.address) {
-        all.extend([
-            table(&format!("{prefix}4_INDEX"), &address.index4),
-            table(&format!("{prefix}4_RANGES"), &address.ranges4),
-            table(&format!("{prefix}6_INDEX"), &address.index6),
-            table(&format!("{prefix}6_STARTS"), &address.starts6),
-            table(&format!("{prefix}6_IDS"), &address.ids6),
-            table(&format!("{prefix}_CLASSES"), &address.classes),
-        ]);
-    }
-    all
-}

@@ -77,6 +77,7 @@ fn status() {
         denied_connections: vec![Denied {
             protocol: "tcp".into(),
             local: ([10, 0, 0, 5], 4000).into(),
+            guest: Some("172.17.0.2".parse().unwrap()),
             remote: ([192, 0, 2, 1], 443).into(),
             reason: "no_destination".into(),
         }],

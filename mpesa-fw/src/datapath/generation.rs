@@ -18,7 +18,8 @@ use super::{
     error::Context,
     object::Object,
     pins::{GenerationPins, PROGRAMS, Pins, STAMP},
-    shape, tables,
+    shape,
+    tables::{self, Table},
 };
 use crate::{
     compile::Compiled,
@@ -85,7 +86,8 @@ pub(super) fn stage(
         number: choice.number,
         mode: settings.mode,
     };
-    let tables = tables::all(&compiled.tables, &stamp);
+    let mut tables = tables::tables(&compiled.tables);
+    tables.push(Table::new(STAMP, std::slice::from_ref(&stamp)));
     for table in &tables {
         object.size(table.name, table.entries);
     }

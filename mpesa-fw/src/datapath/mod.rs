@@ -46,6 +46,7 @@ pub use generation::Staged;
 pub use object::OBJECT;
 #[doc(hidden)]
 pub use swap::Fault;
+pub use tables::{Table, tables};
 pub use types::{
     Attachment, EgressHook, IngressHook, Interface, Options, Report, Result, TcChoice, XdpChoice,
 };

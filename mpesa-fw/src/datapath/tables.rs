@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use aya::{Ebpf, maps::Map};
-use mpesa_fw_common::tables::{AddressTable, GenerationStamp};
+use mpesa_fw_common::tables::AddressTable;
 use zerocopy::IntoBytes;
 
 use super::{DatapathError, ErrorKind, Result, error::Context, pins::STAMP};
@@ -33,14 +33,18 @@ pub(super) fn is_table(name: &str) -> bool {
 }
 
 /// Contents of one map.
-pub(super) struct Table<'a> {
-    pub(super) name: &'static str,
-    pub(super) entries: u32,
-    bytes: &'a [u8],
+#[derive(Clone, Copy, Debug)]
+pub struct Table<'a> {
+    /// The map.
+    pub name: &'static str,
+    /// Elements that it is to be made with.
+    pub entries: u32,
+    /// What is in the first of them; the others are zero.
+    pub bytes: &'a [u8],
 }
 
 impl<'a> Table<'a> {
-    fn new<T: IntoBytes + zerocopy::Immutable>(name: &'static str, elements: &'a [T]) -> Self {
+    pub(super) fn new<T: IntoBytes + zerocopy::Immutable>(name: &'static str, elements: &'a [T]) -> Self {
         // Elements of an array map begin at multiples of 8 bytes.
         const { assert!(size_of::<T>().is_multiple_of(8), "a table's elements must lie as in the map") }
         // A table that the policy does not use keeps one element: a map of none can't be made.
@@ -48,8 +52,9 @@ impl<'a> Table<'a> {
     }
 }
 
-/// All tables of a generation.
-pub(super) fn all<'a>(tables: &'a GenerationTables, stamp: &'a GenerationStamp) -> Vec<Table<'a>> {
+/// All tables of a generation but its stamp. Also for tests and the bench, which load the programs by themselves.
+#[must_use]
+pub fn tables(tables: &GenerationTables) -> Vec<Table<'_>> {
     let GenerationTables { address, claims, rule_info, name_rules } = tables;
     let mut all = Vec::new();
     for table in AddressTable::ALL {
@@ -70,7 +75,6 @@ pub(super) fn all<'a>(tables: &'a GenerationTables, stamp: &'a GenerationStamp) 
         Table::new(OTHER_MAPS[1], egress),
         Table::new(OTHER_MAPS[2], rule_info),
         Table::new(OTHER_MAPS[3], name_rules),
-        Table::new(OTHER_MAPS[4], std::slice::from_ref(stamp)),
     ]);
     all
 }

@@ -20,18 +20,13 @@ use aya::{
     programs::{Program, ProgramError, SchedClassifier, TestRun, Xdp},
 };
 use mpesa_fw::{
-    compile::{AddressTables, Compiled},
-    datapath::OBJECT,
+    datapath::{OBJECT, Table, tables},
     sys,
 };
 use mpesa_fw_common::{
-    DropReason, Reason, Verdict,
-    decide::Decision,
-    event::Event,
-    settings::Direction,
-    tables::{AddressTable, Tables},
+    DropReason, Reason, Verdict, decide::Decision, event::Event, settings::Direction, tables::Tables,
 };
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use zerocopy::FromBytes;
 
 use crate::{
     case::{Case, Expected, Packet, Rules, Step, TEST_RUN},
@@ -69,12 +64,12 @@ impl Kernel {
         settings.trace = u32::from(traced);
         let mut loader = EbpfLoader::new();
         loader.btf(None).override_global("SETTINGS", &settings, true);
-        let tables = tables(compiled);
-        for (name, entries, _) in &tables {
-            loader.map_max_entries(name, *entries);
+        let tables = tables(&compiled.tables);
+        for table in &tables {
+            loader.map_max_entries(table.name, table.entries);
         }
         let mut ebpf = loader.load(OBJECT.expect("it was built")).expect("the maps are made");
-        for (name, _, bytes) in &tables {
+        for Table { name, bytes, .. } in &tables {
             let Some(Map::Array(map)) = ebpf.map(name) else { panic!("no table {name}") };
             sys::fill(map.fd().as_fd(), bytes).unwrap_or_else(|error| panic!("fill {name}: {error}"));
         }
@@ -224,34 +219,6 @@ fn segmented_context() -> [u8; 192] {
     let mut context = [0; 192];
     context[GSO_SIZE..GSO_SIZE + 4].copy_from_slice(&500u32.to_ne_bytes());
     context
-}
-
-/// Each table's map, entries, bytes.
-fn tables(compiled: &Compiled) -> Vec<(&'static str, u32, &[u8])> {
-    fn table<T: IntoBytes + Immutable>(name: String, elements: &[T]) -> (&'static str, u32, &[u8]) {
-        (name.leak(), elements.len() as u32, elements.as_bytes())
-    }
-    let generation = &compiled.tables;
-    let mut all = vec![
-        table("INGRESS_CLAIMS".into(), &generation.claims[0]),
-        table("EGRESS_CLAIMS".into(), &generation.claims[1]),
-        table("RULE_INFO".into(), &generation.rule_info),
-        table("NAME_RULES".into(), &generation.name_rules),
-    ];
-    for kind in AddressTable::ALL {
-        let prefix = kind.map_prefix();
-        let AddressTables { index4, ranges4, index6, starts6, ids6, classes } =
-            &generation.address[kind as usize];
-        all.extend([
-            table(format!("{prefix}4_INDEX"), index4),
-            table(format!("{prefix}4_RANGES"), ranges4),
-            table(format!("{prefix}6_INDEX"), index6),
-            table(format!("{prefix}6_STARTS"), starts6),
-            table(format!("{prefix}6_IDS"), ids6),
-            table(format!("{prefix}_CLASSES"), classes),
-        ]);
-    }
-    all
 }
 
 /// Oracle, host and kernel side by side.
