@@ -143,7 +143,7 @@ fn what_others_left_in_the_bpffs_is_neither_touched_nor_in_the_way() -> Result<(
 #[test]
 #[ignore = "needs root and a kernel"]
 fn another_version_is_taken_over_without_a_gap() -> Result<()> {
-    for tc in support::tc_ways() {
+    for &tc in support::tc_ways() {
         let field = Field::new()?;
         let _web = field.web(&[80])?;
         let (firewall, arguments) = (field.firewall()?, ["--tc", tc]);
@@ -166,7 +166,7 @@ fn another_version_is_taken_over_without_a_gap() -> Result<()> {
             assert!(agent.process.log().contains("took over"), "{tc}: {}", agent.process.log());
         }
         // No second program is left beside ours.
-        let expected = if *tc == "tcx" { (1, 0) } else { (0, 1) };
+        let expected = if tc == "tcx" { (1, 0) } else { (0, 1) };
         assert_eq!(support::at_tc(&field.host.namespace)?, expected, "{tc}");
         // The admin goes back: the older program is not at hand here, but its `detach` must find ours.
         agent.process.kill()?;

@@ -144,7 +144,7 @@ pub fn at_tc(namespace: &testbed::Namespace) -> Result<(usize, usize)> {
         let index = nix::net::if_::if_nametoindex("eth0")?;
         // Before Linux 6.6 there is none to ask for.
         let at = |hook| sys::tcx_programs(index, hook).map_or(0, |programs| programs.len());
-        Ok(at(sys::BPF_TCX_INGRESS) + at(sys::BPF_TCX_EGRESS))
+        Ok::<_, anyhow::Error>(at(sys::BPF_TCX_INGRESS) + at(sys::BPF_TCX_EGRESS))
     })?;
     let filters = namespace.sh("tc filter show dev eth0 egress; tc filter show dev eth0 ingress")?;
     Ok((tcx, filters.matches("handle").count()))

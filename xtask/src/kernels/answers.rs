@@ -109,6 +109,7 @@ impl Answers {
         match code {
             "0" => {}
             "124" | "137" => tally.fail(format!("{name}: not done in its time")),
+            "late" => tally.skip(name.to_owned(), String::from("not begun: the time of the run was over")),
             _ if is_told => {}
             _ => tally.fail(format!("{name}: ended with {code} without a word")),
         }
@@ -220,12 +221,14 @@ mod tests {
         let answers = Answers::read(
             "@@ program a\ntest w ... ok\ntest result: ok. 1 passed; 0 failed\n@@ test w 0 20\n\
              test x ... FAILED\ntest result: FAILED. 0 passed; 1 failed\n@@ test x 101 5\n\
-             test y ... @@ test y 124 180\n@@ program b\n@@ test ? 1 0\ntest cut ... ",
+             test y ... @@ test y 124 180\n@@ test z late 0\n@@ program b\n@@ test ? 1 0\ntest cut ... ",
         );
         let told: Vec<_> = answers.tests().iter().map(|test| (test.tally.passed(), test.seconds)).collect();
         assert_eq!(told, [(1, 205), (0, 0)]);
         let failures: Vec<_> = answers.tests().iter().flat_map(|test| test.tally.failures()).collect();
         assert_eq!(failures, ["x", "y: not done in its time", "?: ended with 1 without a word"]);
+        let skipped = answers.tests()[0].tally.skipped();
+        assert_eq!(skipped, [("z".to_owned(), "not begun: the time of the run was over".to_owned())]);
         assert!(!answers.keeps_promise(Release::V6_1));
     }
 

@@ -16,14 +16,14 @@ const AGENT: &str = "mpesa-fw";
 /// Those that ask a kernel for what kernels differ in; all of them would keep an emulated processor for an hour.
 const TESTS: [&str; 10] = [
     "kernel_datapath",
-    "kernel_datapath_state",
+    "netns_egress",
+    "netns_ingress",
+    "netns_reload",
     "netns_pins",
     "netns_state",
-    "netns_reload",
-    "netns_fragments",
-    "netns_ingress",
-    "netns_egress",
     "netns_interfaces",
+    "netns_fragments",
+    "kernel_datapath_state",
     "decision",
 ];
 

@@ -14,7 +14,7 @@ use super::{guest, image};
 use crate::process::capture;
 
 /// Everything that a guest's answers depend on.
-pub(crate) fn digest(kernel: &Kernel, root: &Path, built: &Built) -> Result<String> {
+pub(crate) fn digest(kernel: &Kernel, root: &Path, built: &Built, minutes: u64) -> Result<String> {
     let mut files = vec![kernel.image.as_path(), &kernel.modules, root, &built.agent];
     files.extend(built.tests.iter().map(|(_, program)| program.as_path()));
     let sums = capture(Command::new("sha256sum").args(&files))?;
@@ -27,7 +27,7 @@ pub(crate) fn digest(kernel: &Kernel, root: &Path, built: &Built) -> Result<Stri
     for (program, test, _) in LEFT_OUT_TESTS {
         digest.push_str(&format!("without {program} {test}\n"));
     }
-    digest.push_str(&guest::machine());
+    digest.push_str(&format!("{minutes} minutes\n{}", guest::machine()));
     Ok(digest)
 }
 

@@ -39,6 +39,9 @@ pub(crate) struct Arguments {
     /// Only the scenario on veth and virtio-net, without the test programs; the table is printed and not kept
     #[arg(long)]
     smoke: bool,
+    /// For each kernel: no test is begun later than that; the rest is said to be skipped
+    #[arg(long, value_name = "MINUTES", default_value_t = 15)]
+    minutes: u64,
     /// Boot also what was booted before with the very same programs and kept its promises
     #[arg(long)]
     fresh: bool,
@@ -92,7 +95,7 @@ fn answers(release: Release, built: &Built, root: &Path, arguments: &Arguments) 
     let kernel = archive::kernel(release, &directory)?;
     println!("\n== Linux {release}: {}", kernel.name);
     let console = directory.join(if arguments.smoke { "console-smoke.log" } else { "console.log" });
-    let digest = kept::digest(&kernel, root, built)?;
+    let digest = kept::digest(&kernel, root, built, arguments.minutes)?;
     if !arguments.fresh && kept::is_of(&console, &digest) {
         println!("booted before with the very same inside (--fresh boots it again): {}", console.display());
         let answers = read(&console)?;
@@ -101,7 +104,7 @@ fn answers(release: Release, built: &Built, root: &Path, arguments: &Arguments) 
     }
     kept::forget(&console)?;
     let initramfs = image::initramfs(&directory, &[root, &kernel.modules], built)?;
-    let ended = guest::boot(&kernel.image, &initramfs, &console);
+    let ended = guest::boot(&kernel.image, &initramfs, &console, arguments.minutes);
     if !arguments.keep {
         fs::remove_file(&initramfs).with_context(|| format!("cannot remove {}", initramfs.display()))?;
     }

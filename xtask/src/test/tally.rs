@@ -54,6 +54,11 @@ impl Tally {
         self.failures.push(what);
     }
 
+    /// Counts something that was not run.
+    pub(crate) fn skip(&mut self, what: String, why: String) {
+        self.ignored.push((what, why));
+    }
+
     /// Counts something that passed as a whole.
     pub(crate) fn pass(&mut self) {
         self.passed += 1;
