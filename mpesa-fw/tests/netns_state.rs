@@ -170,7 +170,7 @@ fn foreign_tc_filters_are_kept() -> Result<()> {
     let foreign = || shown().is_ok_and(|shown| shown.contains("foreign-tc"));
     assert!(foreign(), "{}", shown()?);
     firewall.policy(&policy(&[WEB], &[]))?;
-    for tc in ["tcx", "clsact"] {
+    for &tc in support::tc_ways() {
         let mut agent = firewall.start(&["--tc", tc])?;
         assert!(foreign() && enforced(&field), "{tc}");
         firewall.reload(&policy(&[WEB, FENCE], &[]))?;

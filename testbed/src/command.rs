@@ -13,6 +13,8 @@ use nix::{
     unistd::Pid,
 };
 
+use crate::wait::here;
+
 /// Longer than anything here takes; a command that hangs is killed then.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -49,7 +51,7 @@ pub fn run(command: &mut Command) -> Result<Ran> {
     let pid = Pid::from_raw(child.id().cast_signed());
     let (finished, watch) = channel::<()>();
     let watchdog = thread::spawn(move || {
-        if watch.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+        if watch.recv_timeout(here(PATIENCE)) == Err(RecvTimeoutError::Timeout) {
             // The child is not yet reaped, so the id is still its own.
             let _ = kill(pid, Signal::SIGKILL);
         }

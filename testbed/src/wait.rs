@@ -12,10 +12,27 @@ const STEP: Duration = Duration::from_millis(20);
 /// How many times longer than usual to wait: for machines that are slow, such as emulated ones.
 const FACTOR: &str = "MPESA_FW_TEST_PATIENCE";
 
+fn factor() -> u32 {
+    let factor = std::env::var(FACTOR).ok().and_then(|factor| factor.parse().ok());
+    factor.unwrap_or(1).max(1)
+}
+
+/// Whether this machine is one of those.
+#[must_use]
+pub fn is_slow() -> bool {
+    factor() > 1
+}
+
 /// As long as that is on this machine.
-fn here(within: Duration) -> Duration {
-    let factor = std::env::var(FACTOR).ok().and_then(|factor| factor.parse().ok()).unwrap_or(1);
-    within.saturating_mul(factor)
+#[must_use]
+pub fn here(within: Duration) -> Duration {
+    within.saturating_mul(factor())
+}
+
+/// How often to repeat what one does many times over: less on a machine that is slow, but more than once.
+#[must_use]
+pub fn fewer(times: u32) -> u32 {
+    (times / factor()).max(times.min(3))
 }
 
 /// Asks again and again until there is an answer.

@@ -1,9 +1,10 @@
-//! `cargo xtask lint`: formatting, clippy and docs, warnings being errors.
+//! `cargo xtask lint`: formatting, clippy and docs, warnings being errors; and that README.md says of kernels what was seen.
 
 use std::process::Command;
 
 use anyhow::{Result, bail};
 
+use crate::kernels;
 use crate::process::{self, run as run_command, shown};
 use crate::toolchain;
 
@@ -38,6 +39,10 @@ pub(crate) fn run() -> Result<()> {
         if run_command(&mut check).is_err() {
             failed.push(shown(&check));
         }
+    }
+    println!("lint: the table of kernels in README.md");
+    if let Err(error) = kernels::check_readme() {
+        failed.push(format!("{error:#}"));
     }
     if !failed.is_empty() {
         bail!("these checks failed:\n  {}", failed.join("\n  "));

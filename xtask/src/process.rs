@@ -22,9 +22,13 @@ pub(crate) fn target() -> PathBuf {
 pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(workspace());
-    // Of this package, set by `cargo run`; they would be taken for the other's.
-    for variable in ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME", "CARGO_PKG_VERSION"] {
-        cargo.env_remove(variable);
+    // Of this package, set by `cargo run`; they would be taken for the other's, and build scripts that look at them
+    // (ring's does) would run again after every cargo that was not started from here.
+    for (variable, _) in std::env::vars_os() {
+        let name = variable.to_string_lossy();
+        if ["CARGO_MANIFEST_", "CARGO_PKG_"].iter().any(|ours| name.starts_with(ours)) {
+            cargo.env_remove(&variable);
+        }
     }
     cargo
 }

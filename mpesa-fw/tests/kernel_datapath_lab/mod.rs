@@ -173,7 +173,7 @@ pub(crate) fn run(command: &str) {
 }
 
 pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + testbed::here(Duration::from_secs(10));
     while !condition() {
         assert!(Instant::now() < deadline, "waited in vain for {what}");
         thread::sleep(Duration::from_millis(5));
@@ -232,6 +232,21 @@ pub(crate) fn reload(
     let compiled = compile(policy, &assignment.slots).expect("it fits");
     let staged = datapath.stage(&compiled, policy.serial)?;
     datapath.commit(staged, &assignment.registry.to_rows(), &assignment.fresh, interfaces, &mut |_| {})
+}
+
+/// Whether this kernel has TCX (Linux 6.6).
+pub(crate) fn has_tcx() -> bool {
+    const LOOPBACK: u32 = 1;
+    mpesa_fw::sys::tcx_programs(LOOPBACK, mpesa_fw::sys::BPF_TCX_EGRESS).is_ok()
+}
+
+/// TCX and clsact; where there is no TCX, the latter only.
+pub(crate) fn tc_ways() -> &'static [TcChoice] {
+    if has_tcx() {
+        return &[TcChoice::Auto, TcChoice::Clsact];
+    }
+    testbed::left_out("TCX", "this kernel has none (Linux 6.6)");
+    &[TcChoice::Clsact]
 }
 
 /// Open descriptors of this process to maps, programs, links and sockets.

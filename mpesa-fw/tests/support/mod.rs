@@ -127,14 +127,27 @@ pub fn passed_since(now: &Metrics, before: &Metrics, direction: &str, rule: &str
     (now.passed(direction, rule) - before.passed(direction, rule)) as u64
 }
 
-/// How many programs there are at the TCX hooks of eth0; no tool of every system shows them.
-pub fn tcx(namespace: &testbed::Namespace) -> Result<usize> {
+/// What `--tc` can name here, of both ways.
+pub fn tc_ways() -> &'static [&'static str] {
+    const LOOPBACK: u32 = 1;
+    if mpesa_fw::sys::tcx_programs(LOOPBACK, mpesa_fw::sys::BPF_TCX_EGRESS).is_ok() {
+        return &["tcx", "clsact"];
+    }
+    testbed::left_out("--tc tcx", "this kernel has no TCX (Linux 6.6)");
+    &["clsact"]
+}
+
+/// How many programs there are at eth0: TCX, which no tool of every system shows, and clsact filters.
+pub fn at_tc(namespace: &testbed::Namespace) -> Result<(usize, usize)> {
     use mpesa_fw::sys;
-    namespace.inside(|| {
+    let tcx = namespace.inside(|| {
         let index = nix::net::if_::if_nametoindex("eth0")?;
-        let at = |hook| sys::tcx_programs(index, hook).map(|programs| programs.len());
-        Ok(at(sys::BPF_TCX_INGRESS)? + at(sys::BPF_TCX_EGRESS)?)
-    })
+        // Before Linux 6.6 there is none to ask for.
+        let at = |hook| sys::tcx_programs(index, hook).map_or(0, |programs| programs.len());
+        Ok::<_, anyhow::Error>(at(sys::BPF_TCX_INGRESS) + at(sys::BPF_TCX_EGRESS))
+    })?;
+    let filters = namespace.sh("tc filter show dev eth0 egress; tc filter show dev eth0 ingress")?;
+    Ok((tcx, filters.matches("handle").count()))
 }
 
 /// A scrape when nothing moves any more: the last packets of a closed connection come after curl has ended.

@@ -43,9 +43,18 @@ pub(crate) struct Answers {
     /// What the agent said of itself, by the interface's kind; each once.
     notes: Vec<String>,
     /// Tests by program.
-    tests: Vec<(String, Tally)>,
+    tests: Vec<Program>,
     /// Why the run itself is not whole.
     broken: Vec<String>,
+}
+
+/// What one test program said.
+#[derive(Debug, Default)]
+pub(crate) struct Program {
+    pub(crate) name: String,
+    pub(crate) tally: Tally,
+    /// How long its tests took.
+    pub(crate) seconds: u32,
 }
 
 impl Answers {
@@ -58,8 +67,8 @@ impl Answers {
             match line.find(MARK).map(|at| &line[at + MARK.len()..]) {
                 Some(answer) => answers.take(answer),
                 None => {
-                    if let Some((_, tally)) = answers.tests.last_mut() {
-                        tally.read(line);
+                    if let Some(program) = answers.tests.last_mut() {
+                        program.tally.read(line);
                     }
                     if line.ends_with(" that a test run can't have") && line.contains(" cases, ") {
                         answers.values.insert(String::from("catalogue"), line.to_owned());
@@ -82,18 +91,27 @@ impl Answers {
         } else if let Some(what) = key.strip_prefix("missing.") {
             self.broke(&format!("{what}: {value}"));
         } else if key == "program" {
-            self.tests.push((value.to_owned(), Tally::default()));
-        } else if key.starts_with("exit.") {
-            let code = value.split(' ').next().unwrap_or_default();
-            if let Some((name, tally)) = self.tests.last_mut()
-                && code != "0"
-                && tally.failed() == 0
-            {
-                let why = if code == "124" { "not done in its time" } else { "ended without a failed test" };
-                tally.fail(format!("{name}: {why} (code {code})"));
-            }
+            self.tests.push(Program { name: value.to_owned(), ..Program::default() });
+        } else if key == "test" {
+            self.ended(value);
         } else {
             self.values.insert(key.to_owned(), value.to_owned());
+        }
+    }
+
+    /// Takes in how the process of one test ended: its name, exit code and seconds.
+    fn ended(&mut self, value: &str) {
+        let mut words = value.split(' ');
+        let (name, code) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let Some(Program { tally, seconds, .. }) = self.tests.last_mut() else { return };
+        *seconds += words.next().and_then(|took| took.parse::<u32>().ok()).unwrap_or(0);
+        let is_told = tally.failures().iter().any(|failure| failure == name);
+        match code {
+            "0" => {}
+            "124" | "137" => tally.fail(format!("{name}: not done in its time")),
+            "late" => tally.skip(name.to_owned(), String::from("not begun: the time of the run was over")),
+            _ if is_told => {}
+            _ => tally.fail(format!("{name}: ended with {code} without a word")),
         }
     }
 
@@ -120,7 +138,7 @@ impl Answers {
         &self.notes
     }
 
-    pub(crate) fn tests(&self) -> &[(String, Tally)] {
+    pub(crate) fn tests(&self) -> &[Program] {
         &self.tests
     }
 
@@ -139,7 +157,7 @@ impl Answers {
                 && self.step("veth", "nothing_left") == Some(true);
         }
         ["veth", "virtio"].iter().all(|kind| self.lacking(kind).is_empty())
-            && self.tests.iter().all(|(_, tally)| tally.failed() == 0)
+            && self.tests.iter().all(|program| program.tally.failed() == 0)
     }
 
     /// Says what is not as promised.
@@ -156,9 +174,12 @@ impl Answers {
                 println!("Linux {release}: {kind}: not seen: {}", lacking.join(", "));
             }
         }
-        for (name, tally) in &self.tests {
-            println!("Linux {release}: {name}: {tally}");
+        for Program { name, tally, seconds } in &self.tests {
+            println!("Linux {release}: {name}: {tally} ({seconds} s)");
             tally.report();
+        }
+        if let Some(seconds) = self.value("seconds.all") {
+            println!("Linux {release}: {seconds} s in all");
         }
     }
 }
@@ -170,8 +191,8 @@ mod tests {
     const CONSOLE: &str = "[    0.1] noise\r\n@@ kernel 6.1.0-50\r\n@@ veth.start ok\r\n@@ veth.denied FAILED\r\n\
         @@ veth.note eth0: second best\r\n@@ virtio.note eth0: second best\r\n\
         @@ program decision\r\ntest a ... ok\r\ntest b ... FAILED\r\n\
-        test result: FAILED. 1 passed; 1 failed; 0 ignored\r\n@@ exit.decision 101 7\r\n\
-        @@ program netns_x\r\n@@ exit.netns_x 124 600\r\n[   9.9] late @@ end ok\r\n";
+        test result: FAILED. 1 passed; 1 failed; 0 ignored\r\n@@ test b 101 7\r\n\
+        @@ program netns_x\r\n@@ test c 124 600\r\n[   9.9] late @@ end ok\r\n";
 
     #[test]
     fn answers_are_told_from_noise() {
@@ -184,7 +205,7 @@ mod tests {
         assert_eq!(answers.step("veth", "reload"), None);
         assert_eq!(answers.notes(), ["eth0: second best"]);
         let tests: Vec<_> =
-            answers.tests().iter().map(|(name, tally)| (name.as_str(), tally.to_string())).collect();
+            answers.tests().iter().map(|test| (test.name.as_str(), test.tally.to_string())).collect();
         assert_eq!(
             tests,
             [
@@ -193,6 +214,22 @@ mod tests {
             ]
         );
         assert!(answers.broken.is_empty() && !answers.keeps_promise(Release::V6_1));
+    }
+
+    #[test]
+    fn what_was_said_is_kept_however_the_next_test_ends() {
+        let answers = Answers::read(
+            "@@ program a\ntest w ... ok\ntest result: ok. 1 passed; 0 failed\n@@ test w 0 20\n\
+             test x ... FAILED\ntest result: FAILED. 0 passed; 1 failed\n@@ test x 101 5\n\
+             test y ... @@ test y 124 180\n@@ test z late 0\n@@ program b\n@@ test ? 1 0\ntest cut ... ",
+        );
+        let told: Vec<_> = answers.tests().iter().map(|test| (test.tally.passed(), test.seconds)).collect();
+        assert_eq!(told, [(1, 205), (0, 0)]);
+        let failures: Vec<_> = answers.tests().iter().flat_map(|test| test.tally.failures()).collect();
+        assert_eq!(failures, ["x", "y: not done in its time", "?: ended with 1 without a word"]);
+        let skipped = answers.tests()[0].tally.skipped();
+        assert_eq!(skipped, [("z".to_owned(), "not begun: the time of the run was over".to_owned())]);
+        assert!(!answers.keeps_promise(Release::V6_1));
     }
 
     #[test]

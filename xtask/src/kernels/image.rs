@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use super::base;
-use super::build::Built;
+use super::build::{Built, LEFT_OUT_TESTS};
 use crate::deb;
 use crate::process::{capture, run};
 
@@ -18,7 +18,7 @@ const SUITE: &str = "bookworm";
 
 /// What the tests and the scripts use.
 const INCLUDE: &str = "--include=bpftool,curl,dnsmasq-base,ethtool,iproute2,iputils-ping,jq,kmod,nftables,\
-                       nginx-light,openssh-client,openssh-server,openssl,procps,prometheus,python3-scapy,tcpdump";
+                       nginx-light,openssh-client,openssh-server,openssl,procps,python3-scapy,tcpdump";
 
 /// Directories of that root that no test looks into.
 const SUPERFLUOUS: [&str; 9] = [
@@ -34,7 +34,7 @@ const SUPERFLUOUS: [&str; 9] = [
 ];
 
 /// The scripts that run in the guest.
-const SCRIPTS: [(&str, &str); 3] = [
+pub(crate) const SCRIPTS: [(&str, &str); 3] = [
     ("init", include_str!("init.sh")),
     ("kernels/guest.sh", include_str!("guest.sh")),
     ("kernels/smoke.sh", include_str!("smoke.sh")),
@@ -94,6 +94,9 @@ pub(crate) fn initramfs(directory: &Path, archives: &[&Path], built: &Built) -> 
         list.push_str(&format!("{name}\n"));
     }
     fs::write(place.join("tests.list"), list).context("cannot write the list of tests")?;
+    let left_out: String =
+        LEFT_OUT_TESTS.iter().map(|(program, test, _)| format!("{program} {test}\n")).collect();
+    fs::write(place.join("left.list"), left_out).context("cannot write the list of tests left out")?;
     stripped(&built.agent, &place.join("mpesa-fw"))?;
     // The tests start the agent by the path that it was built at.
     if let Some(path) = built.expected_at.strip_prefix("/").ok().map(|path| own.path().join(path)) {

@@ -24,6 +24,7 @@ for module in virtio_net veth; do
 done
 cd /kernels || exit 1
 bash ./guest.sh
+echo "@@ seconds.all $(cut -d. -f1 /proc/uptime)"
 echo "@@ end ok"
 sync
 echo o >/proc/sysrq-trigger

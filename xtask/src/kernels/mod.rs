@@ -10,11 +10,13 @@ mod archive;
 mod build;
 mod guest;
 mod image;
+mod kept;
 mod release;
+mod summary;
 mod table;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -22,6 +24,7 @@ use crate::process::{self, is_root, target};
 use crate::setup;
 
 use answers::Answers;
+use build::Built;
 use release::Release;
 
 /// Where the table is kept, below the workspace.
@@ -36,6 +39,12 @@ pub(crate) struct Arguments {
     /// Only the scenario on veth and virtio-net, without the test programs; the table is printed and not kept
     #[arg(long)]
     smoke: bool,
+    /// For each kernel: no test is begun later than that; the rest is said to be skipped
+    #[arg(long, value_name = "MINUTES", default_value_t = 15)]
+    minutes: u64,
+    /// Boot also what was booted before with the very same programs and kept its promises
+    #[arg(long)]
+    fresh: bool,
     /// Keep the initramfs of each guest (a gigabyte), to boot it by hand
     #[arg(long)]
     keep: bool,
@@ -61,22 +70,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         if arguments.only.is_some_and(|only| only != release) {
             continue;
         }
-        let directory = directory(release)?;
-        let kernel = archive::kernel(release, &directory)?;
-        let initramfs = image::initramfs(&directory, &[&root, &kernel.modules], &built)?;
-        println!("\n== Linux {release}: {}", kernel.name);
-        let console = directory.join("console.log");
-        let ended = guest::boot(&kernel.image, &initramfs, &console);
-        if !arguments.keep {
-            fs::remove_file(&initramfs).with_context(|| format!("cannot remove {}", initramfs.display()))?;
-        }
-        let text = fs::read(&console).with_context(|| format!("cannot read {}", console.display()))?;
-        let mut answers = Answers::read(&String::from_utf8_lossy(&text));
-        if let Err(error) = ended {
-            answers.broke(&format!("{error:#}"));
-        }
-        answers.report(release);
-        runs.push((release, answers));
+        runs.push((release, answers(release, &built, &root, arguments)?));
     }
 
     let table = table::markdown(&runs);
@@ -86,12 +80,53 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
         }
-        fs::write(&path, table).with_context(|| format!("cannot write {RESULTS}"))?;
-        println!("kept in {RESULTS}");
+        fs::write(&path, &table).with_context(|| format!("cannot write {RESULTS}"))?;
+        summary::keep(&process::workspace(), &table)?;
+        println!("kept in {RESULTS}, and in short in README.md");
     } else {
         println!("(not kept: not a whole run)");
     }
     Ok(runs.iter().all(|(release, answers)| answers.keeps_promise(*release)))
+}
+
+/// What a kernel answers: now, or before if nothing has changed since.
+fn answers(release: Release, built: &Built, root: &Path, arguments: &Arguments) -> Result<Answers> {
+    let directory = directory(release)?;
+    let kernel = archive::kernel(release, &directory)?;
+    println!("\n== Linux {release}: {}", kernel.name);
+    let console = directory.join(if arguments.smoke { "console-smoke.log" } else { "console.log" });
+    let digest = kept::digest(&kernel, root, built, arguments.minutes)?;
+    if !arguments.fresh && kept::is_of(&console, &digest) {
+        println!("booted before with the very same inside (--fresh boots it again): {}", console.display());
+        let answers = read(&console)?;
+        answers.report(release);
+        return Ok(answers);
+    }
+    kept::forget(&console)?;
+    let initramfs = image::initramfs(&directory, &[root, &kernel.modules], built)?;
+    let ended = guest::boot(&kernel.image, &initramfs, &console, arguments.minutes);
+    if !arguments.keep {
+        fs::remove_file(&initramfs).with_context(|| format!("cannot remove {}", initramfs.display()))?;
+    }
+    let mut answers = read(&console)?;
+    if let Err(error) = ended {
+        answers.broke(&format!("{error:#}"));
+    }
+    answers.report(release);
+    if answers.keeps_promise(release) {
+        kept::keep(&console, &digest)?;
+    }
+    Ok(answers)
+}
+
+fn read(console: &Path) -> Result<Answers> {
+    let text = fs::read(console).with_context(|| format!("cannot read {}", console.display()))?;
+    Ok(Answers::read(&String::from_utf8_lossy(&text)))
+}
+
+/// Whether README.md says of the kernels what the results say.
+pub(crate) fn check_readme() -> Result<()> {
+    summary::check(&process::workspace())
 }
 
 /// Everything of one kernel.

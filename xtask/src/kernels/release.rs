@@ -26,6 +26,16 @@ impl Release {
         }
     }
 
+    /// That suite's number.
+    pub(crate) const fn debian(self) -> u8 {
+        match self {
+            Self::V5_10 => 11,
+            Self::V6_1 => 12,
+            Self::V6_12 => 13,
+            Self::V7_2 => 14,
+        }
+    }
+
     /// The first two numbers.
     pub(crate) const fn version(self) -> &'static str {
         match self {

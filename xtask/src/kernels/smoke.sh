@@ -42,7 +42,7 @@ dropped() {
 # As many reloads as go into a thousand pings, of which none may be lost.
 reloads() {
     local count=0
-    inside peer ping -q -i 0.05 -c 1000 -W 5 -I "$FRIEND" "$HOST4" >"$at/pings" 2>&1 &
+    inside peer ping -q -i 0.005 -c 1000 -W 5 -I "$FRIEND" "$HOST4" >"$at/pings" 2>&1 &
     local pings=$!
     while kill -0 "$pings" 2>/dev/null; do
         count=$((count + 1))

@@ -2,8 +2,11 @@
 
 use std::fmt::Write as _;
 
-use super::answers::Answers;
+use super::answers::{Answers, Program};
+use super::build::{LEFT_OUT, LEFT_OUT_TESTS};
 use super::release::Release;
+use super::summary;
+use crate::test::Tally;
 
 /// What the cells mean; the beginning of the file.
 const METHOD: &str = include_str!("method.md");
@@ -11,11 +14,12 @@ const METHOD: &str = include_str!("method.md");
 /// A row: what it is called, and how it is made of the answers.
 type Row = (&'static str, fn(&Answers) -> String);
 
-const ROWS: [Row; 16] = [
+const ROWS: [Row; 17] = [
     ("kernel", |answers| value(answers, "kernel")),
     ("BTF", |answers| value(answers, "btf")),
     ("ring buffer", |answers| value(answers, "ring_buffer")),
     ("`bpf_loop`", |answers| value(answers, "bpf_loop")),
+    ("TCX", |answers| value(answers, "tcx")),
     ("the programs load", loads),
     ("ingress on a veth", |answers| value(answers, "veth.ingress")),
     ("ingress on virtio-net", |answers| value(answers, "virtio.ingress")),
@@ -32,10 +36,9 @@ const ROWS: [Row; 16] = [
     ("test programs", tests),
 ];
 
-/// One column a kernel.
+/// The whole file: in short, then one column a kernel, then what each of them said.
 pub(crate) fn markdown(runs: &[(Release, Answers)]) -> String {
-    let mut text = String::from(METHOD);
-    text.push_str("\n| |");
+    let mut text = format!("{METHOD}\n{}\n| |", summary::block(runs));
     for (release, _) in runs {
         let _ = write!(text, " {release} |");
     }
@@ -50,6 +53,13 @@ pub(crate) fn markdown(runs: &[(Release, Answers)]) -> String {
     text.push('\n');
     for (release, answers) in runs {
         said(&mut text, *release, answers);
+    }
+    text.push_str("\n## Not run in the guests\n\n");
+    for (program, why) in LEFT_OUT {
+        let _ = writeln!(text, "- `{program}`: {why}.");
+    }
+    for (program, test, why) in LEFT_OUT_TESTS {
+        let _ = writeln!(text, "- `{program}`, `{test}`: {why}.");
     }
     text
 }
@@ -69,16 +79,35 @@ fn said(text: &mut String, release: Release, answers: &Answers) {
             }
         }
     }
-    let failures: Vec<_> = answers.tests().iter().flat_map(|(_, tally)| tally.failures()).collect();
-    if !failures.is_empty() {
-        text.push_str("\nFailed:\n");
-        for failure in failures {
-            let _ = writeln!(text, "- `{failure}`");
+    if answers.tests().is_empty() {
+        return;
+    }
+    text.push_str("\n| test program | passed | failed | skipped | seconds |\n|---|---|---|---|---|\n");
+    for Program { name, tally, seconds } in answers.tests() {
+        let (passed, failed, skipped) = (tally.passed(), tally.failed(), tally.skipped().len());
+        let _ = writeln!(text, "| `{name}` | {passed} | {failed} | {skipped} | {seconds} |");
+    }
+    list(text, "Failed", answers, |tally| tally.failures().iter().map(|what| format!("`{what}`")).collect());
+    list(text, "Skipped", answers, |tally| {
+        tally.skipped().iter().map(|(what, why)| format!("{what}: {why}")).collect()
+    });
+}
+
+/// Lines of the test programs, by the program.
+fn list(text: &mut String, title: &str, answers: &Answers, lines: fn(&Tally) -> Vec<String>) {
+    let mut is_first = true;
+    for Program { name, tally, .. } in answers.tests() {
+        for line in lines(tally) {
+            if is_first {
+                let _ = writeln!(text, "\n{title}:");
+                is_first = false;
+            }
+            let _ = writeln!(text, "- `{name}`: {line}");
         }
     }
 }
 
-fn value(answers: &Answers, key: &str) -> String {
+pub(crate) fn value(answers: &Answers, key: &str) -> String {
     match answers.value(key) {
         Some("") | None => String::from("not seen"),
         Some(value) => value.replace('_', " "),
@@ -120,23 +149,25 @@ fn both(answers: &Answers, steps: &[&str]) -> String {
 
 /// One test, with what it counted.
 fn test(answers: &Answers, program: &str, name: &str) -> String {
-    let Some((_, tally)) = answers.tests().iter().find(|(title, _)| title == program) else {
+    let Some(program) = answers.tests().iter().find(|test| test.name == program) else {
         return String::from("not run");
     };
-    if tally.failures().iter().any(|failure| failure.contains(name)) {
+    if program.tally.failures().iter().any(|failure| failure.contains(name)) {
         return String::from("no");
     }
     answers.value("catalogue").map_or_else(|| String::from("not seen"), str::to_owned)
 }
 
-fn tests(answers: &Answers) -> String {
+/// All test programs together.
+pub(crate) fn tests(answers: &Answers) -> String {
     if answers.tests().is_empty() {
         return String::from("not run");
     }
-    let (mut passed, mut failed) = (0, 0);
-    for (_, tally) in answers.tests() {
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    for Program { tally, .. } in answers.tests() {
         passed += tally.passed();
         failed += tally.failed();
+        skipped += tally.skipped().len();
     }
-    format!("{passed} passed, {failed} failed")
+    format!("{passed} passed, {failed} failed, {skipped} skipped")
 }

@@ -11,6 +11,8 @@ pub(crate) struct Tally {
     ignored: Vec<(String, String)>,
     /// Failures that a `test result` line counts beyond those named so far.
     named: usize,
+    /// A test whose line was torn by what it printed past libtest.
+    torn: Option<String>,
 }
 
 impl Tally {
@@ -30,13 +32,31 @@ impl Tally {
             } else if let Some((name, reason)) = rest.split_once(" ... ignored") {
                 let reason = reason.trim_start_matches(", ");
                 self.ignored.push((name.to_owned(), reason.to_owned()));
+            } else {
+                self.torn = rest.split_once(" ... ").map(|(name, _)| name.to_owned());
             }
+        } else if let Some(part) = line.strip_prefix("left out: ") {
+            let (what, why) = part.split_once(": ").unwrap_or((part, ""));
+            let part = (format!("a part of a test: {what}"), why.to_owned());
+            if !self.ignored.contains(&part) {
+                self.ignored.push(part);
+            }
+        } else if line == "FAILED"
+            && let Some(name) = self.torn.take()
+        {
+            self.failures.push(name);
+            self.named += 1;
         }
     }
 
     /// Counts something that failed as a whole.
     pub(crate) fn fail(&mut self, what: String) {
         self.failures.push(what);
+    }
+
+    /// Counts something that was not run.
+    pub(crate) fn skip(&mut self, what: String, why: String) {
+        self.ignored.push((what, why));
     }
 
     /// Counts something that passed as a whole.
@@ -75,6 +95,11 @@ impl Tally {
         &self.failures
     }
 
+    /// What was skipped, and why.
+    pub(crate) fn skipped(&self) -> &[(String, String)] {
+        &self.ignored
+    }
+
     /// How many failed.
     pub(crate) fn failed(&self) -> usize {
         self.failures.len()
@@ -84,7 +109,7 @@ impl Tally {
 /// The closing line.
 impl fmt::Display for Tally {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { passed, failures, ignored, named: _ } = self;
+        let Self { passed, failures, ignored, named: _, torn: _ } = self;
         write!(formatter, "{passed} passed, {} failed, {} skipped", failures.len(), ignored.len())
     }
 }
@@ -127,6 +152,19 @@ mod tests {
         let tally =
             tally("test a ... something printed\nFAILED\ntest result: FAILED. 0 passed; 1 failed; 0 ignored");
         assert_eq!(tally.to_string(), "0 passed, 1 failed, 0 skipped");
+    }
+
+    #[test]
+    fn a_part_that_is_left_out_is_skipped_with_its_reason_and_the_test_keeps_its_name() {
+        let tally = tally(
+            "test a ... \nleft out: --tc tcx: this kernel has no TCX (Linux 6.6)\nok\n\
+             test b ... \nleft out: --tc tcx: this kernel has no TCX (Linux 6.6)\nFAILED\n\
+             test result: FAILED. 1 passed; 1 failed; 0 ignored",
+        );
+        assert_eq!(tally.to_string(), "1 passed, 1 failed, 1 skipped");
+        assert_eq!(tally.failures, ["b"]);
+        let why = "this kernel has no TCX (Linux 6.6)";
+        assert_eq!(tally.skipped(), [("a part of a test: --tc tcx".to_owned(), why.to_owned())]);
     }
 
     #[test]
