@@ -50,7 +50,10 @@ pub(crate) const LEFT_OUT: [(&str, &str); 14] = [
     ("netns_agent", "asks the agent more than the kernel: its command line, its end and its next start"),
     ("netns_tamper", "waits for the agent to look again, again and again; `netns_state` has foreign filters"),
     ("netns_guard", "asks the agent about connections of SSH; nothing of it is in the kernel programs"),
-    ("netns_addresses", "asks the agent what it takes from netlink; what it writes is a table like any other"),
+    (
+        "netns_addresses",
+        "asks the agent what it takes from netlink; what it writes is a table like any other",
+    ),
     ("netns_metrics", "needs Prometheus, and asks the agent only"),
     ("netns_names", "asks a resolver and the agent; what they write is a table like any other"),
 ];
