@@ -8,7 +8,7 @@ use crate::{
     frames::{SYN, icmp, tcp, udp},
 };
 
-const IMPOSSIBLE4: [&str; 14] = [
+const IMPOSSIBLE4: [&str; 15] = [
     HOST4,
     "127.0.0.1",
     "127.255.255.254",
@@ -20,6 +20,7 @@ const IMPOSSIBLE4: [&str; 14] = [
     "239.255.255.250",
     "232.1.1.1",
     "255.255.255.255",
+    "203.0.113.255",
     "127.0.0.53",
     "225.0.0.1",
     "238.1.2.3",
@@ -40,12 +41,11 @@ const IMPOSSIBLE6: [&str; 14] = [
     "::ffff:0:0",
     "::ffff:203.0.113.10",
 ];
-/// Possible, if odd: class E (240/4), the subnet's broadcast, shared, link-local, benchmarking; IPv4-compatible, site-local,
+/// Possible, if odd: class E (240/4), the subnet's own address, shared, link-local, benchmarking; IPv4-compatible, site-local,
 /// NAT64, 6to4, Teredo around the allowed address, documentation.
-const STRANGE4: [&str; 8] = [
+const STRANGE4: [&str; 7] = [
     "240.0.0.1",
     "255.255.255.254",
-    "203.0.113.255",
     "203.0.113.0",
     "100.64.0.1",
     "169.254.1.1",
