@@ -396,6 +396,17 @@ impl<K: Plain, V: Plain> KernelMap<K, V> {
         self.element(Command::MapUpdate, key, std::ptr::from_ref(value) as u64, 0)
     }
 
+    /// Sets the value of a key that is not there yet; false: it is there, and stays as it is. Not for maps per CPU.
+    pub fn add(&self, key: &K, value: &V) -> io::Result<bool> {
+        const BPF_NOEXIST: u64 = 1;
+        self.not_per_cpu()?;
+        match self.element(Command::MapUpdate, key, std::ptr::from_ref(value) as u64, BPF_NOEXIST) {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Sets the value of a key that is there; false: it is not. Not for maps per CPU.
     pub fn replace(&self, key: &K, value: &V) -> io::Result<bool> {
         const BPF_EXIST: u64 = 2;

@@ -116,7 +116,7 @@ fn flows_come_and_go() {
             reserved: 0,
         };
         for port in 1..=10_000 {
-            datapath.put_flow(&key(port), &flow(u64::from(port))).unwrap();
+            datapath.add_flow(&key(port), &flow(u64::from(port))).unwrap();
         }
         assert_eq!((datapath.flow_count().unwrap(), datapath.flows_capacity()), (10_000, 65536));
         let flows: BTreeMap<u16, u64> = datapath

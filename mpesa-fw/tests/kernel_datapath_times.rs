@@ -56,7 +56,7 @@ fn where_the_time_of_a_reload_goes() {
                 would_drop: 0,
                 reserved: 0,
             };
-            datapath.put_flow(&key, &flow).unwrap();
+            datapath.add_flow(&key, &flow).unwrap();
         }
         let (count, flows) = timed(|| datapath.flow_count().unwrap());
         report(&format!("flow_count of {count}"), &mut [flows]);

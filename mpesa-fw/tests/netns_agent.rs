@@ -100,7 +100,7 @@ fn detach_does_not_work_around_an_agent_that_hangs() -> Result<()> {
     let ran = run(&mut detach_command(&firewall))?;
     assert_eq!(ran.code, Some(4), "{}", ran.text());
     let holder = format!("process {}", agent.process.pid());
-    assert!(ran.stderr.contains(&holder) && ran.stderr.contains("kill -KILL"), "{}", ran.stderr);
+    assert!(ran.stderr.contains(&holder) && ran.stderr.contains("systemctl stop mpesa-fw"), "{}", ran.stderr);
     assert!(enforced(&field), "not half of it was taken away");
     // The question was asked, and the agent answers it when it goes on.
     agent.process.signal(Signal::SIGCONT)?;

@@ -51,7 +51,7 @@ pub(super) struct Tracked {
 /// # Errors
 /// The table is in use, and the kernel does not show it.
 pub(super) fn read(found: impl FnMut(Tracked)) -> io::Result<usize> {
-    let entries = entries();
+    let entries = entries()?;
     if entries == 0 {
         tracing::debug!(
             "no connection is tracked here: no guest has a connection that is older than the firewall"
@@ -66,9 +66,13 @@ pub(super) fn read(found: impl FnMut(Tracked)) -> io::Result<usize> {
     })
 }
 
-/// How many connections are tracked.
-fn entries() -> usize {
-    fs::read_to_string(COUNT).ok().and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+/// How many connections are tracked; none where the kernel has no conntrack.
+fn entries() -> io::Result<usize> {
+    match fs::read_to_string(COUNT) {
+        Ok(count) => count.trim().parse().map_err(|error| io::Error::other(format!("{COUNT}: {error}"))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

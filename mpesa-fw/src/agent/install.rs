@@ -91,6 +91,7 @@ impl Surroundings {
         if view.default_routes.is_empty() {
             let known = view.links.values().filter(|link| before.defaults.contains(&link.name));
             view.default_routes = known.map(|link| link.index).collect();
+            view.remembered = !view.default_routes.is_empty();
         }
         view.hooked = before.hooked.iter().map(|interface| interface.index).collect();
         let choice = choose(&policy.interfaces, &view);

@@ -49,6 +49,8 @@ pub struct View {
     pub broadcasts: BTreeSet<IpAddr>,
     /// Interfaces that hold a default route of either family.
     pub default_routes: BTreeSet<u32>,
+    /// No interface holds a default route: the ones above held it last.
+    pub remembered: bool,
     /// Interfaces that have a hook of ours: while nobody knows which one holds the default route, none of them is let go.
     pub hooked: BTreeSet<u32>,
 }
@@ -203,8 +205,13 @@ pub fn unprotected(view: &View, protected: &BTreeSet<u32>) -> Vec<Unprotected> {
         .collect()
 }
 
-/// The interfaces with a default route; until there is one, every physical interface and what is protected already.
+/// The interfaces with a default route. While there is none, those that held it last and what is protected already; where
+/// nobody knows them, every physical interface and what is protected already.
 fn default_interfaces(view: &View) -> Vec<u32> {
+    if view.remembered {
+        let hooked = view.hooked.iter().filter(|index| view.links.contains_key(index));
+        return view.default_routes.iter().chain(hooked).copied().collect();
+    }
     if !view.default_routes.is_empty() {
         return view.default_routes.iter().copied().collect();
     }
@@ -310,6 +317,15 @@ mod tests {
         assert_eq!(names(&choose(&[InterfacePattern::Default], &host)), ["eth0", "eth1", "ethbr"]);
         host.default_routes.insert(4);
         assert_eq!(names(&choose(&[InterfacePattern::Default], &host)), ["ethveth"]);
+    }
+
+    #[test]
+    fn nothing_is_let_go_while_the_default_route_is_only_remembered() {
+        let mut host = host();
+        host.remembered = true;
+        host.default_routes.insert(4);
+        host.hooked.extend([5, 99]);
+        assert_eq!(names(&choose(&[InterfacePattern::Default], &host)), ["ethveth", "ethbr"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 )]
 
 use std::{
+    collections::BTreeSet,
     io,
     net::{IpAddr, Ipv4Addr},
 };
@@ -16,7 +17,7 @@ use rtnetlink::{
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
         address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
-        link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage},
+        link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
         route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
     },
 };
@@ -61,8 +62,12 @@ impl Links {
     /// The kernel refuses a question.
     pub(super) async fn view(&self, routes: Routes) -> Result<View, rtnetlink::Error> {
         let mut view = View::default();
+        let mut up = BTreeSet::new();
         let mut links = self.handle.link().get().execute();
         while let Some(message) = links.try_next().await? {
+            if message.header.flags.contains(LinkFlags::Up) {
+                up.insert(message.header.index);
+            }
             if let Some(link) = link(&message) {
                 view.links.insert(link.index, link);
             }
@@ -70,7 +75,10 @@ impl Links {
         let mut addresses = self.handle.address().get().execute();
         while let Some(message) = addresses.try_next().await? {
             view.addresses.extend(address(&message).map(|a| (message.header.index, a)));
-            view.broadcasts.extend(broadcasts(&message));
+            // The subnet of an interface that is down may be behind another one (`fib_add_ifaddr` looks at it too).
+            if up.contains(&message.header.index) {
+                view.broadcasts.extend(broadcasts(&message));
+            }
         }
         if routes == Routes::Ask {
             let questions = [

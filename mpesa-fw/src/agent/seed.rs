@@ -184,8 +184,10 @@ impl<'a> Sower<'a> {
     }
 
     fn record(&mut self, key: &FlowKey, state: &FlowState) -> Result<(), AgentError> {
-        self.ground.datapath.put_flow(key, state)?;
-        self.seeded.seeded += 1;
+        // False: egress has opened it meanwhile, and knows better.
+        if self.ground.datapath.add_flow(key, state)? {
+            self.seeded.seeded += 1;
+        }
         Ok(())
     }
 }

@@ -105,7 +105,8 @@ impl Agent {
             (current.interim, current.before())
         };
         let surroundings = Surroundings::look_leniently(&running.policy, &before).await?;
-        let has_default = !surroundings.view.default_routes.is_empty();
+        let remembered = surroundings.view.remembered;
+        let has_default = !surroundings.view.default_routes.is_empty() && !remembered;
         if interim && has_default {
             return self.narrow(&running, surroundings).await;
         }
@@ -119,7 +120,9 @@ impl Agent {
             if has_default {
                 state.current.defaults = network.view.default_names();
             }
-            state.current.interim = running.follows_default() && !has_default;
+            // Those that held the route last are protected, so that it may be away for a moment; where more are, they stay
+            // until it is back.
+            state.current.interim = running.follows_default() && !has_default && (interim || !remembered);
             state.current.network = network;
         }
         self.tell_protection(Tell::Changes);
@@ -158,7 +161,10 @@ impl Agent {
                 let mut failed = BTreeMap::new();
                 let judge = Judge::new(&running.compiled, own.clone(), &published);
                 let own: HashSet<IpAddr> = own.collect();
-                let protected: BTreeSet<u32> = wanted.iter().map(|interface| interface.index).collect();
+                let hooked = attached.iter().map(|attachment| &attachment.interface);
+                let protected: BTreeSet<u32> =
+                    wanted.iter().chain(hooked).map(|interface| interface.index).collect();
+                let mut guests_are_known = false;
                 for interface in wanted {
                     if attached.iter().any(|a| a.interface == interface && a.live()) {
                         continue;
@@ -173,7 +179,13 @@ impl Agent {
                     let result = datapath.protect(&interface, &mut |datapath| {
                         let (mode, generation) = (running.mode(), running.stamp.number);
                         let ground = Ground { datapath, judge: &judge, mode, generation, own: &own };
-                        seeded = ground.seed(Whereabouts { view: &view, protected: &protected, own: &own });
+                        // Once for all of them: conntrack may be large, and the next one waits without hooks.
+                        seeded = if guests_are_known {
+                            ground.seed_sockets()
+                        } else {
+                            ground.seed(Whereabouts { view: &view, protected: &protected, own: &own })
+                        };
+                        guests_are_known = true;
                     });
                     match result {
                         Ok(_) => tracing::info!(interface = %interface.name, "protected"),

@@ -72,8 +72,9 @@ fn lock(bpffs: &Path) -> Result<Lock, Failure> {
             Err(error @ LockError::Held { .. }) => {
                 return Err(Failure::system(
                     format!("nothing was detached: {error}, and it does not answer"),
-                    "if it has another --runtime-dir, say which; if it hangs, end that process (`kill -KILL`) and \
-                     repeat this. One that goes on by itself detaches then, as it was asked to",
+                    "if it has another --runtime-dir, say which; if it hangs, end it so that nobody starts it again \
+                     (`systemctl stop mpesa-fw`; without systemd `kill -KILL` that process) and repeat this. One that goes on \
+                     by itself detaches then, as it was asked to",
                 ));
             }
             Err(error) => return Err(crate::agent::AgentError::from(error).into()),

@@ -260,13 +260,13 @@ impl Datapath {
         self.state.flows.max_entries()
     }
 
-    /// Records a flow (its local port is marked first), or replaces it.
+    /// Records a flow that is not known yet (its local port is marked first). False: it is known, and stays as it is.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn put_flow(&self, key: &FlowKey, flow: &FlowState) -> Result<()> {
+    pub fn add_flow(&self, key: &FlowKey, flow: &FlowState) -> Result<bool> {
         self.state.flow_ports.mark(key.local_port)?;
-        self.state.flows.put(key, flow).context(|| format!("record the flow {key:?}"))
+        self.state.flows.add(key, flow).context(|| format!("record the flow {key:?}"))
     }
 
     /// Changes a flow only if it is still there. False: it is gone.

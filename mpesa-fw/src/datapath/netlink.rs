@@ -151,6 +151,8 @@ impl Netlink {
         }
         let mut request = Request::new(RTM_DELQDISC, NLM_F_ACK);
         request.tc_header(interface, CLSACT_HANDLE, TC_H_CLSACT, 0);
+        // Without the kind, an `ingress` qdisc of somebody else, which has the same handle, would go too.
+        request.attribute(TCA_KIND, b"clsact\0");
         match self.talk(request, |_, _| {}) {
             Err(error)
                 if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENODEV | libc::ENOENT)) =>

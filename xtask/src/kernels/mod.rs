@@ -3,7 +3,7 @@
 //!
 //! A guest is one initramfs: a Debian root with the programs that the tests use, the kernel's modules, and what was
 //! built here. It has two NICs that QEMU connects with each other, and its serial console is the only way out: lines
-//! that begin with `@@ ` are answers ([`answers`]), the rest is for people. Everything fetched is kept below `target/`.
+//! that begin with `@@ ` are answers ([`mod@answers`]), the rest is for people. Everything fetched is kept below `target/`.
 
 mod answers;
 mod archive;
