@@ -14,7 +14,7 @@ use rtnetlink::packet_route::{
     route::{RouteAttribute, RouteMessage, RouteType},
 };
 
-use super::interfaces::{Layer, View};
+use super::view::{Layer, View};
 
 /// Answers that are kept at most.
 const KEPT: usize = 1 << 16;
@@ -122,7 +122,7 @@ impl<'a> Exits<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::interfaces::Link;
+    use crate::agent::view::Link;
 
     fn link(index: u32, layer: Layer, master: Option<u32>, parent: Option<u32>) -> (u32, Link) {
         (index, Link { index, name: format!("if{index}"), kind: None, layer, master, parent })

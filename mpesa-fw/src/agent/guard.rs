@@ -6,8 +6,9 @@ use mpesa_fw_common::{DropReason, Mode, Reason};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    interfaces::{Choice, Layer, View},
+    interfaces::Choice,
     judge::Judge,
+    view::{Layer, View},
 };
 
 /// Both ends of the caller's SSH connection, as `SSH_CONNECTION` says them.
@@ -136,10 +137,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        agent::{
-            interfaces::{Link, choose},
-            prepare::Prepared,
-        },
+        agent::{interfaces::choose, prepare::Prepared, view::Link},
         compile::RegistryRows,
     };
 

@@ -9,7 +9,7 @@ use std::{
 use super::{
     conntrack::{self, Tracked},
     exits::{Exits, Side},
-    interfaces::View,
+    view::View,
 };
 
 /// Where guests can be.

@@ -17,7 +17,7 @@ use super::{
     flows,
     guard::{self, SshConnection},
     guests::Whereabouts,
-    interfaces::{Choice, View, choose},
+    interfaces::{Choice, choose},
     judge::Judge,
     kernel::Kernel,
     links::{Links, Routes},
@@ -28,6 +28,7 @@ use super::{
     resolver::{Answer, ask},
     running::Running,
     seed::{Ground, Seeded},
+    view::View,
 };
 use crate::{
     datapath::{Attachment, Interface},

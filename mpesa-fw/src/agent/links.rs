@@ -23,7 +23,7 @@ use rtnetlink::{
 };
 use tokio::task::JoinHandle;
 
-use super::interfaces::{Layer, Link, View};
+use super::view::{Layer, Link, View};
 
 /// Routes are only asked for where the policy says `default`; a router's table is large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -37,6 +37,7 @@ pub mod status;
 mod store;
 mod tasks;
 mod trace;
+pub mod view;
 mod watch;
 
 use std::{

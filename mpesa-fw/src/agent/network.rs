@@ -8,7 +8,10 @@ use std::{
 use mpesa_fw_common::Mode;
 use serde::{Deserialize, Serialize};
 
-use super::interfaces::{Choice, Unprotected, View, unprotected};
+use super::{
+    interfaces::{Choice, Unprotected, unprotected},
+    view::View,
+};
 use crate::datapath::{Attachment, EgressHook, IngressHook};
 
 /// What is known since the last look.

@@ -149,8 +149,10 @@ impl<'a> Sower<'a> {
                 self.seeded.left_out += 1;
                 return;
             }
-            self.seeded.guests += 1;
-            result = self.record(&tracked.key, &state);
+            match self.record(&tracked.key, &state) {
+                Ok(is_new) => self.seeded.guests += usize::from(is_new),
+                Err(error) => result = Err(error),
+            }
         });
         match unread {
             Ok(unread) => self.seeded.unread = unread,
@@ -183,12 +185,11 @@ impl<'a> Sower<'a> {
         })
     }
 
-    fn record(&mut self, key: &FlowKey, state: &FlowState) -> Result<(), AgentError> {
-        // False: egress has opened it meanwhile, and knows better.
-        if self.ground.datapath.add_flow(key, state)? {
-            self.seeded.seeded += 1;
-        }
-        Ok(())
+    /// False: egress has opened it meanwhile, and knows better.
+    fn record(&mut self, key: &FlowKey, state: &FlowState) -> Result<bool, AgentError> {
+        let is_new = self.ground.datapath.add_flow(key, state)?;
+        self.seeded.seeded += usize::from(is_new);
+        Ok(is_new)
     }
 }
 

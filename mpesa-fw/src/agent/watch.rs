@@ -14,7 +14,6 @@ use super::{
     error::AgentError,
     guests::Whereabouts,
     install::{Surroundings, Tell, install},
-    interfaces::View,
     judge::Judge,
     kernel::beside,
     links::{Change, Changes},
@@ -22,6 +21,7 @@ use super::{
     prepare::Prepared,
     seed::Ground,
     status::ahead_notes,
+    view::View,
 };
 use crate::datapath::{Attachment, Interface};
 
