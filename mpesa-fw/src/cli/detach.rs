@@ -40,9 +40,7 @@ fn by_agent(runtime_dir: &Path, bpffs: Option<&Path>) -> Result<Vec<String>, Fai
     let meant = bpffs.and_then(|pins| std::path::absolute(pins).ok());
     match Client::new(&Options::control_socket(runtime_dir)).ask(Request::Detach { bpffs: meant }) {
         Ok(Answer::Detached(removed)) => Ok(removed),
-        Ok(Answer::Status(_) | Answer::Events(_) | Answer::Reloaded(_)) => {
-            Err(Failure::internal("the agent answered another question"))
-        }
+        Ok(_) => Err(Failure::another_answer()),
         Err(ClientError::NotThere(_) | ClientError::Broken { .. }) => from_pins(pins),
         Err(error @ (ClientError::Forbidden { .. } | ClientError::Refused(_))) => Err(error.into()),
     }

@@ -16,18 +16,16 @@ use crate::{
 /// Shows what was dropped last.
 pub(super) fn events(runtime_dir: &Path, arguments: &EventsArguments) -> Result<(), Failure> {
     let request = Request::Events { last: arguments.last };
-    match Client::new(&Options::control_socket(runtime_dir)).ask(request)? {
-        Answer::Events(events) => match arguments.format.format {
-            Format::Json => print_json(&events),
-            Format::Table if events.is_empty() => print("nothing was dropped since the agent started\n"),
-            Format::Table => {
-                let head =
-                    ["TIME", "INTERFACE", "DIRECTION", "REASON", "RULE", "PROTOCOL", "SOURCE", "TARGET", ""];
-                print(&table(&head, events.iter().map(row)))
-            }
-        },
-        Answer::Status(_) | Answer::Reloaded(_) | Answer::Detached(_) => {
-            Err(Failure::internal("the agent answered another question"))
+    let Answer::Events(events) = Client::new(&Options::control_socket(runtime_dir)).ask(request)? else {
+        return Err(Failure::another_answer());
+    };
+    match arguments.format.format {
+        Format::Json => print_json(&events),
+        Format::Table if events.is_empty() => print("nothing was dropped since the agent started\n"),
+        Format::Table => {
+            let head =
+                ["TIME", "INTERFACE", "DIRECTION", "REASON", "RULE", "PROTOCOL", "SOURCE", "TARGET", ""];
+            print(&table(&head, events.iter().map(row)))
         }
     }
 }

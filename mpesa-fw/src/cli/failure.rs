@@ -49,6 +49,11 @@ impl Failure {
         Self { code: INTERNAL, message: Some(message.into()), help: Some(DEFECT.into()) }
     }
 
+    /// The agent answered another question than it was asked.
+    pub(super) fn another_answer() -> Self {
+        Self::internal("the agent answered another question")
+    }
+
     /// Says it on stderr, and how the process ends.
     pub(super) fn report(self) -> ExitCode {
         use io::Write as _;

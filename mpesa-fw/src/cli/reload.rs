@@ -24,14 +24,12 @@ pub(super) fn reload(runtime_dir: &Path, arguments: ReloadArguments) -> Result<(
         })
         .transpose()?;
     let request = Request::Reload { rules, force: arguments.force, caller: caller::ssh_connection() };
-    match Client::new(&Options::control_socket(runtime_dir)).ask(request)? {
-        Answer::Reloaded(done) => match arguments.format.format {
-            Format::Json => print_json(&done),
-            Format::Table => print(&text(&done)),
-        },
-        Answer::Status(_) | Answer::Events(_) | Answer::Detached(_) => {
-            Err(Failure::internal("the agent answered another question"))
-        }
+    let Answer::Reloaded(done) = Client::new(&Options::control_socket(runtime_dir)).ask(request)? else {
+        return Err(Failure::another_answer());
+    };
+    match arguments.format.format {
+        Format::Json => print_json(&done),
+        Format::Table => print(&text(&done)),
     }
 }
 

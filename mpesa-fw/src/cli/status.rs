@@ -24,14 +24,14 @@ const DROPS: usize = 12;
 
 /// Shows how things are.
 pub(super) fn status(runtime_dir: &Path, format: Format) -> Result<(), Failure> {
-    match Client::new(&Options::control_socket(runtime_dir)).ask(Request::Status)? {
-        Answer::Status(status) => match format {
-            Format::Json => print_json(&status),
-            Format::Table => print(&text(&status, OffsetDateTime::now_utc())),
-        },
-        Answer::Events(_) | Answer::Reloaded(_) | Answer::Detached(_) => {
-            Err(Failure::internal("the agent answered another question"))
-        }
+    let Answer::Status(status) =
+        Client::new(&Options::control_socket(runtime_dir)).ask(Request::Status)?
+    else {
+        return Err(Failure::another_answer());
+    };
+    match format {
+        Format::Json => print_json(&status),
+        Format::Table => print(&text(&status, OffsetDateTime::now_utc())),
     }
 }
 
