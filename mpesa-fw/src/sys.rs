@@ -9,7 +9,7 @@ use std::{
     io,
     os::{
         fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
-        unix::ffi::OsStrExt,
+        unix::{ffi::OsStrExt, process::CommandExt as _},
     },
     path::Path,
     ptr::NonNull,
@@ -326,3 +326,12 @@ pub fn trim_memory() {
         libc::malloc_trim(0);
     }
 }
+/// The process that `command` starts leads a session and a process group of its own from its first instruction on.
+pub fn lead_a_session(command: &mut std::process::Command) {
+    // SAFETY: the closure runs between fork and exec, and setsid is async-signal-safe (signal-safety(7)); it allocates
+    // nothing and takes no lock.
+    unsafe {
+        command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(io::Error::from));
+    }
+}
+

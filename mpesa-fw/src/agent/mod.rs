@@ -4,13 +4,18 @@
 //! [tasks](Agent::tasks) watch interfaces, resolve names and keep flows. What changes hooks or tables takes the
 //! `change` lock, one at a time.
 
+pub mod archive;
 pub mod change;
 pub mod clock;
+mod confirm;
 mod conntrack;
+mod cuts;
 mod error;
 pub mod events;
+pub mod evidence;
 mod exits;
 mod flows;
+mod frame;
 mod guard;
 mod guests;
 mod install;
@@ -28,17 +33,18 @@ mod reload;
 mod resolver;
 mod running;
 mod seed;
-
 mod snapshot;
 mod sockets;
 mod start;
-
 pub mod status;
 mod store;
 mod tasks;
 mod trace;
+pub mod trial;
 pub mod view;
+mod wanted;
 mod watch;
+pub mod watchdog;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -49,6 +55,8 @@ use std::{
 
 use tokio::sync::Notify;
 
+pub use archive::KeptGeneration;
+pub use confirm::Confirmed;
 pub use error::{AgentError, DEFECT, Kind};
 pub use events::EventRecord;
 pub use guard::SshConnection;
@@ -56,14 +64,15 @@ pub use kernel::beside;
 pub use names::NameStatus;
 pub use notify::stopping;
 pub use options::Options;
-pub use reload::{ReloadRequest, Reloaded};
+pub use reload::{Asked, ReloadRequest, Reloaded};
 pub use running::{Running, hex};
 pub use seed::Denied;
 pub use snapshot::Snapshot;
 pub use start::private_directory;
-
 pub use status::Status;
+pub use trial::TrialStatus;
 
+use archive::Archive;
 use events::EventLog;
 use install::Before;
 use kernel::Kernel;
@@ -73,6 +82,7 @@ use network::{Network, Protection};
 use resolver::Resolver;
 use seed::Seeded;
 use store::Store;
+use trial::Trial;
 
 /// The agent: one generation in force, and everything that keeps it so.
 pub struct Agent {
@@ -87,16 +97,23 @@ pub struct Agent {
     /// A hook is gone that the last look still saw.
     wake_network: Notify,
     wake_trace: Notify,
+    wake_trial: Notify,
     started_at: u64,
     names_store: Store,
     reloads_store: Store,
     defaults_store: Store,
+    trial_store: Store,
+    archive: Archive,
     _bpffs_lock: Lock,
 }
 
 /// What the agent knows. Never locked while something blocks.
 struct State {
     current: Current,
+    /// What is kept of the generation in force; none where its text could not be kept.
+    kept: Option<KeptGeneration>,
+    /// Unless it is confirmed, the generation in force is taken back.
+    trial: Option<Trial>,
     /// How reloads went, by label.
     reloads: BTreeMap<String, u64>,
     protection: Protection,

@@ -3,6 +3,7 @@
 mod arguments;
 mod caller;
 mod check;
+mod confirm;
 mod detach;
 mod events;
 mod failure;
@@ -12,8 +13,10 @@ mod logging;
 mod output;
 mod pages;
 mod reload;
+mod rollback;
 mod run;
 mod status;
+mod trial;
 mod when;
 
 use std::{panic, process::ExitCode};
@@ -49,6 +52,9 @@ fn dispatch(Arguments { runtime_dir, command }: Arguments) -> Result<(), Failure
         Command::Run(arguments) => run::run(&runtime_dir, *arguments),
         Command::Check(arguments) => check::check(&arguments),
         Command::Reload(arguments) => reload::reload(&runtime_dir, arguments),
+        Command::Confirm(arguments) => confirm::confirm(&runtime_dir, &arguments),
+        Command::Rollback(arguments) => rollback::rollback(&runtime_dir, &arguments),
+        Command::Watchdog(arguments) => run::watchdog(&runtime_dir, *arguments),
         Command::Status(arguments) => status::status(&runtime_dir, arguments.format),
         Command::Events(arguments) => events::events(&runtime_dir, &arguments),
         Command::Detach(arguments) => detach::detach(&runtime_dir, arguments.bpffs.as_deref()),

@@ -76,6 +76,8 @@ pub struct Datapath {
     running: Option<(GenerationStamp, GenerationPins)>,
     adopted: bool,
     mended: Vec<String>,
+    /// Generations have higher numbers.
+    counted_to: u32,
     fault: Option<Fault>,
 }
 
@@ -111,6 +113,7 @@ impl Datapath {
             running: None,
             adopted: false,
             mended: Vec::new(),
+            counted_to: 0,
             fault: None,
         };
         let mut found = datapath.find()?;
@@ -126,6 +129,11 @@ impl Datapath {
     #[must_use]
     pub fn mounted_bpffs(&self) -> Option<&Path> {
         self.mounted.as_deref()
+    }
+
+    /// Numbers that earlier boots gave to generations are not given again.
+    pub const fn count_from(&mut self, last: u32) {
+        self.counted_to = last;
     }
 
     /// The generation that judges packets now; none before the first commit.
@@ -167,7 +175,7 @@ impl Datapath {
         bpffs::expect_writable(&self.options.bpffs, "load a generation")?;
         let used = self.pins.generations()?.iter().map(|generation| generation.number).max().unwrap_or(0);
         let choice = Choice {
-            number: used.max(self.running().map_or(0, |stamp| stamp.number)).saturating_add(1),
+            number: used.max(self.counted_to).max(self.running().map_or(0, |stamp| stamp.number)).saturating_add(1),
             serial,
             trace: self.options.trace,
             limit_seed: self.limit_seed,
