@@ -235,6 +235,8 @@ mod tests {
             layer: Layer::Ethernet,
             master: None,
             parent: None,
+            xdp_program: 0,
+            mtu: 1500,
         };
         View {
             links: BTreeMap::from([(2, link(2, "eth0")), (3, link(3, "eth1"))]),

@@ -53,6 +53,8 @@ pub(super) enum Command {
     Status(FormatArguments),
     /// Show the packets that were dropped last.
     Events(EventsArguments),
+    /// Look for what keeps the firewall from doing its work, before it is attached and while it runs.
+    Doctor(DoctorArguments),
     /// Stop judging packets: the only way to do so. Ends the agent.
     Detach(DetachArguments),
     /// Print completions for a shell.
@@ -172,6 +174,18 @@ pub(super) struct EventsArguments {
     /// How many; the agent keeps the last 1000.
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub last: usize,
+    #[command(flatten)]
+    pub format: FormatArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DoctorArguments {
+    /// The policy file [default: the one in force, or /etc/mpesa-fw/rules.yaml].
+    #[arg(long, value_name = "FILE")]
+    pub rules: Option<PathBuf>,
+    /// Directory of pins.
+    #[arg(long, value_name = "DIR", default_value = BPFFS)]
+    pub bpffs: PathBuf,
     #[command(flatten)]
     pub format: FormatArguments,
 }

@@ -5,6 +5,7 @@ mod caller;
 mod check;
 mod confirm;
 mod detach;
+mod doctor;
 mod events;
 mod failure;
 #[cfg(test)]
@@ -57,6 +58,7 @@ fn dispatch(Arguments { runtime_dir, command }: Arguments) -> Result<(), Failure
         Command::Watchdog(arguments) => run::watchdog(&runtime_dir, *arguments),
         Command::Status(arguments) => status::status(&runtime_dir, arguments.format),
         Command::Events(arguments) => events::events(&runtime_dir, &arguments),
+        Command::Doctor(arguments) => doctor::doctor(&runtime_dir, arguments),
         Command::Detach(arguments) => detach::detach(&runtime_dir, arguments.bpffs.as_deref()),
         Command::Completions { shell } => pages::completions(shell),
         Command::Man { command } => pages::man(command.as_deref()),

@@ -63,6 +63,22 @@ use object::Object;
 use pins::{GenerationPins, Pins};
 use state::State;
 
+/// Whether this kernel has what the programs need.
+///
+/// # Errors
+/// What it lacks.
+pub fn requirements() -> Result<()> {
+    requirements::check()
+}
+
+/// Whether a directory is on a bpffs (or will be when it is made), and can be written.
+///
+/// # Errors
+/// It can't.
+pub fn pins_can_be_kept(bpffs: &Path) -> Result<bool> {
+    bpffs::is_ready(bpffs)
+}
+
 /// The datapath behind one pin directory. One process at a time may hold one: the agent's lock sees to that.
 pub struct Datapath {
     options: Options,
