@@ -310,3 +310,28 @@ fn without_room_for_the_promise_nothing_is_put_on_trial() -> Result<()> {
     holds("the return", TAKEN_BACK, || right(&field))?;
     Ok(())
 }
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn detached_is_detached_whatever_is_on_trial() -> Result<()> {
+    let field = Field::new()?;
+    let (_web, firewall, mut agent) = started(&field)?;
+    let open = || Curl::http(field.host.place.v4, 80).from(&field.attacker.namespace).is_ok() && safaricom_is_let_in(&field);
+    on_trial(&firewall, SHORT)?;
+    assert_eq!(firewall.ask(["detach"])?.code, Some(0));
+    agent.process.wait(SOON)?;
+    holds("the end of the watchdog", SOON, || watchdogs(&firewall).is_ok_and(|pids| pids.is_empty()))?;
+    assert!(open());
+
+    firewall.policy(&policy(&[WEB], &[]))?;
+    let mut agent = firewall.start(&["--force"])?;
+    assert!(firewall.status()?["trial"].is_null() && right(&field), "nothing is left of the trial");
+    // Likewise without an agent.
+    on_trial(&firewall, SHORT)?;
+    agent.process.kill()?;
+    drop(agent);
+    assert_eq!(firewall.ask(["detach".as_ref(), "--bpffs".as_ref(), firewall.bpffs.as_os_str()])?.code, Some(0));
+    holds("the end of the watchdog", TAKEN_BACK, || watchdogs(&firewall).is_ok_and(|pids| pids.is_empty()))?;
+    assert!(open());
+    Ok(())
+}

@@ -208,6 +208,11 @@ impl Agent {
                 return Err(error.into());
             }
         };
+        // Nothing is in force that could be taken back, and a watchdog must not bring it back either.
+        self.state().trial = None;
+        if let Err(error) = self.trial_store.remove() {
+            tracing::error!(%error, "what is on file of a trial could not be removed");
+        }
         tracing::warn!("detached on request: nothing is judged any more");
         Ok(removed)
     }

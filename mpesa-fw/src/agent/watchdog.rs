@@ -22,7 +22,7 @@ use super::{
     lock::{Lock, LockError},
     trial::TrialRecord,
 };
-use crate::sys;
+use crate::{datapath, sys};
 
 /// The name of the hidden command.
 pub const COMMAND: &str = "watchdog";
@@ -82,6 +82,8 @@ pub async fn watch(options: Options) -> Result<Ended, AgentError> {
             continue;
         }
         match Lock::directory(&options.runtime_dir) {
+            // Detached without the agent: there is nothing to take back.
+            Ok(_) if !datapath::is_in_force(&options.bpffs) => return Ok(Ended::Without),
             Ok(lock) => {
                 tracing::warn!("no agent is left, and nobody confirmed what is on trial: it is taken back");
                 Agent::start(options, None).await?;

@@ -71,6 +71,12 @@ pub fn requirements() -> Result<()> {
     requirements::check()
 }
 
+/// Whether a generation is pinned below `bpffs`.
+#[must_use]
+pub fn is_in_force(bpffs: &Path) -> bool {
+    Pins::below(bpffs).generations().is_ok_and(|generations| !generations.is_empty())
+}
+
 /// Whether a directory is on a bpffs (or will be when it is made), and can be written.
 ///
 /// # Errors
