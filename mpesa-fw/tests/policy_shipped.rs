@@ -17,7 +17,7 @@ fn load(name: &str) -> Loaded {
 
 #[test]
 fn dedicated() {
-    let Loaded { policy, warnings, total: _ } = load("dedicated.yaml");
+    let Loaded { policy, warnings, total: _, texts: _ } = load("dedicated.yaml");
     assert_eq!(warnings, []);
     assert_eq!(policy.mode, Mode::Observe);
     assert_eq!(policy.ingress.default, Verdict::Drop);
@@ -67,7 +67,7 @@ fn safaricom_is_the_twelve_published_hosts() {
 
 #[test]
 fn shared_443_charges_safaricom_before_everybody() {
-    let Loaded { policy, warnings, total: _ } = load("shared-443.yaml");
+    let Loaded { policy, warnings, total: _, texts: _ } = load("shared-443.yaml");
     assert_eq!(warnings, []);
     assert_eq!(policy.mode, Mode::Observe);
     let services = &policy.ingress.services;
@@ -82,7 +82,7 @@ fn environments() {
         ("staging", Mode::Enforce, vec!["sandbox.safaricom.co.ke"]),
         ("production", Mode::Enforce, vec!["api.safaricom.co.ke"]),
     ] {
-        let Loaded { policy, warnings, total: _ } = load(&format!("environments/{name}.yaml"));
+        let Loaded { policy, warnings, total: _, texts: _ } = load(&format!("environments/{name}.yaml"));
         assert_eq!(warnings, [], "{name}");
         assert_eq!(policy.mode, mode, "{name}");
         assert_eq!(policy.egress.allow[0].names, hosts, "{name}");

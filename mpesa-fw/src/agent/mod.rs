@@ -25,6 +25,7 @@ mod kernel;
 mod links;
 pub mod lock;
 mod look;
+pub mod minute;
 mod names;
 pub mod network;
 mod notify;
@@ -81,6 +82,7 @@ use events::EventLog;
 use install::Before;
 use kernel::Kernel;
 use lock::Lock;
+use minute::Minute;
 use names::Names;
 use network::{Network, Protection};
 use resolver::Resolver;
@@ -118,6 +120,8 @@ struct State {
     kept: Option<KeptGeneration>,
     /// Unless it is confirmed, the generation in force is taken back.
     trial: Option<Trial>,
+    /// Counts of a minute ago.
+    minute: Minute,
     /// How reloads went, by label.
     reloads: BTreeMap<String, u64>,
     protection: Protection,

@@ -7,6 +7,7 @@ use super::{
     error::AgentError,
     interfaces::{Refused, Unprotected},
     kernel::beside,
+    minute::Recent,
     network::{Network, Protection},
     seed::Denied,
 };
@@ -24,6 +25,8 @@ pub struct Snapshot {
     pub started_at: u64,
     /// Every count.
     pub counts: Vec<RuleCounts>,
+    /// What was dropped lately.
+    pub recent: Recent,
     /// Drops from ranges that sets watch.
     pub near_misses: Vec<(String, u64)>,
     /// Events that were too many.
@@ -98,6 +101,7 @@ impl Agent {
             since: if protection == state.protection { state.since } else { clock::unix() },
             protection,
             started_at: self.started_at,
+            recent: state.minute.recent(clock::monotonic(), &counts),
             counts,
             near_misses,
             events_suppressed,

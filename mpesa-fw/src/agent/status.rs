@@ -9,6 +9,7 @@ use time::{Date, OffsetDateTime};
 use super::{
     NameStatus, Snapshot, TrialStatus, clock,
     interfaces::{Refused, Unprotected},
+    minute::Recent,
     network::{Protection, egress_label, ingress_label},
     seed::Denied,
 };
@@ -43,6 +44,9 @@ pub struct Status {
     pub destinations: Vec<RuleStatus>,
     /// What was dropped, or would have been; the most first.
     pub drops: Vec<DropStatus>,
+    /// What was dropped lately.
+    #[serde(default)]
+    pub recent: Recent,
     /// Drops from ranges that sets watch.
     pub near_misses: BTreeMap<String, u64>,
     /// Flows that this host opened.
@@ -187,6 +191,7 @@ impl Status {
             services,
             destinations,
             drops: drop_statuses(&snapshot.counts),
+            recent: snapshot.recent,
             near_misses: snapshot.near_misses.iter().cloned().collect(),
             flows: FlowStatus { open: snapshot.flows, capacity: snapshot.flows_capacity },
             missing: snapshot.missing,

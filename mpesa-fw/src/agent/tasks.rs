@@ -20,6 +20,7 @@ impl Agent {
         tasks.spawn(Arc::clone(self).keep_flows());
         tasks.spawn(Arc::clone(self).drain_events());
         tasks.spawn(Arc::clone(self).watch_trial());
+        tasks.spawn(Arc::clone(self).remember_counts());
         if self.options.trace_packets {
             tasks.spawn(Arc::clone(self).trace_packets());
         }

@@ -12,6 +12,7 @@ use crate::agent::{
     change::{Change, Names},
     evidence::{Evidence, NewlyDropped, ServiceEvidence, SessionEvidence},
     interfaces::{Refused, Unprotected},
+    minute::{Recent, RecentDrop},
     network::Protection,
     status::{AgentStatus, DropStatus, FlowStatus, GenerationStatus, InterfaceStatus, RuleStatus},
 };
@@ -115,6 +116,14 @@ fn status() {
             bytes: 120,
             would_drop_packets: 0,
         }],
+        recent: Recent {
+            seconds: 60,
+            drops: vec![RecentDrop {
+                direction: "ingress".into(),
+                reason: "no_service".into(),
+                packets: 5,
+            }],
+        },
         near_misses: BTreeMap::from([("safaricom".into(), 1)]),
         flows: FlowStatus { open: 1, capacity: 2 },
         names: vec![NameStatus {

@@ -17,6 +17,7 @@ mod reload;
 mod rollback;
 mod run;
 mod status;
+mod summary;
 mod trial;
 mod when;
 

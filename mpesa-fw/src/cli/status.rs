@@ -8,14 +8,13 @@ use super::{
     arguments::Format,
     failure::Failure,
     output::{print, print_json, table},
-    trial,
-    when::{ago, stamp},
+    summary,
+    when::ago,
 };
 use crate::{
     agent::{
         Options, Status,
-        network::Protection,
-        status::{DropStatus, InterfaceStatus, RuleStatus},
+        status::{DropStatus, RuleStatus},
     },
     control::{Answer, Client, Request},
 };
@@ -37,13 +36,11 @@ pub(super) fn status(runtime_dir: &Path, format: Format) -> Result<(), Failure> 
 }
 
 fn text(status: &Status, now: OffsetDateTime) -> String {
-    let mut text = String::new();
-    head(&mut text, status, now);
+    let mut text = summary::summary(status, now);
     interfaces(&mut text, status);
     let Status { services, destinations, drops, near_misses, .. } = status;
     text += &counts(services, destinations, drops, near_misses, now);
     names(&mut text, status);
-    warnings(&mut text, status);
     text
 }
 
@@ -60,37 +57,6 @@ pub fn counts(
     rules(&mut text, services, destinations, now);
     dropped(&mut text, drops, near_misses);
     text
-}
-
-fn head(text: &mut String, status: &Status, now: OffsetDateTime) {
-    let is_first = |i: &InterfaceStatus| i.ahead_of_ingress.is_empty() && i.ahead_of_egress.is_empty();
-    let word = match status.protection {
-        Protection::Enforcing if !status.interfaces.iter().all(is_first) => {
-            "enforcing, BUT other programs see packets first and may accept them on their own"
-        }
-        Protection::Enforcing => "enforcing",
-        Protection::Observing => "observing: everything is judged and counted, NOTHING IS DROPPED",
-        Protection::Incomplete => "INCOMPLETE: not every interface of the policy is protected",
-    };
-    let _ = writeln!(text, "{word}, since {} ({})", stamp(status.since), ago(status.since, now));
-    let generation = &status.generation;
-    let serial = generation.serial.map(|serial| format!(", serial {serial}")).unwrap_or_default();
-    let _ = writeln!(
-        text,
-        "generation {}{serial}, digest {}, loaded {}, from {}",
-        generation.number,
-        generation.digest.chars().take(12).collect::<String>(),
-        ago(generation.loaded, now),
-        generation.rules.display()
-    );
-    if let Some(number) = generation.text_of {
-        let _ = writeln!(text, "its text is that of generation {number}, whatever the file says now");
-    }
-    if let Some(trial) = &status.trial {
-        *text += &trial::head(trial);
-        *text += &trial::evidence(&trial.evidence);
-    }
-    let _ = writeln!(text, "flows {} of {}", status.flows.open, status.flows.capacity);
 }
 
 fn interfaces(text: &mut String, status: &Status) {
@@ -160,21 +126,4 @@ fn names(text: &mut String, status: &Status) {
         vec![name.name.clone(), more]
     });
     let _ = write!(text, "\n{}", table(&["NAME", "ADDRESSES"], rows));
-}
-
-fn warnings(text: &mut String, status: &Status) {
-    if !status.warnings.is_empty() || !status.denied_connections.is_empty() {
-        text.push('\n');
-    }
-    for warning in &status.warnings {
-        let _ = writeln!(text, "warning: {warning}");
-    }
-    for denied in &status.denied_connections {
-        let guest = denied.guest.map_or_else(String::new, |guest| format!(" (of the guest {guest})"));
-        let _ = writeln!(
-            text,
-            "warning: {} connection {}{guest} -> {} was open at the start and is not permitted ({})",
-            denied.protocol, denied.local, denied.remote, denied.reason
-        );
-    }
 }
