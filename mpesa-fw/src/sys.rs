@@ -347,4 +347,3 @@ pub fn lead_a_session(command: &mut std::process::Command) {
         command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(io::Error::from));
     }
 }
-

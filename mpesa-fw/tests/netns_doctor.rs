@@ -36,8 +36,14 @@ fn a_host_is_looked_at_before_the_firewall_is_attached() -> Result<()> {
     let firewall = field.firewall()?;
     firewall.policy(&policy(&[WEB], &[]))?;
     let (_, findings) = found(&firewall, &[])?;
-    assert!(tells(&findings, "fine", "is valid") && tells(&findings, "fine", "has what the programs need"), "{findings:?}");
-    assert!(tells(&findings, "fine", "eth0: veth") && tells(&findings, "note", "no agent answers"), "{findings:?}");
+    assert!(
+        tells(&findings, "fine", "is valid") && tells(&findings, "fine", "has what the programs need"),
+        "{findings:?}"
+    );
+    assert!(
+        tells(&findings, "fine", "eth0: veth") && tells(&findings, "note", "no agent answers"),
+        "{findings:?}"
+    );
     assert!(!tells(&findings, "wrong", "eth0"), "{findings:?}");
 
     // Each of these by itself.
@@ -52,7 +58,11 @@ fn a_host_is_looked_at_before_the_firewall_is_attached() -> Result<()> {
     field.host.namespace.sh("ip link set eth0 nomaster; ip link set eth0 mtu 1500")?;
     let (_, findings) = found(&firewall, &[])?;
     assert!(!tells(&findings, "note", "MTU") && !tells(&findings, "note", "port of"), "{findings:?}");
-    broken("ip xfrm policy add src 196.201.214.0/24 dst 203.0.113.10 dir in", "wrong", "IPsec covers 196.201.214.0/24")?;
+    broken(
+        "ip xfrm policy add src 196.201.214.0/24 dst 203.0.113.10 dir in",
+        "wrong",
+        "IPsec covers 196.201.214.0/24",
+    )?;
     field.host.namespace.sh("ip xfrm policy flush")?;
 
     firewall.policy(&policy(&[WEB], &[]).replace("[eth0]", "[eth0, eth7]"))?;
@@ -75,9 +85,14 @@ fn what_the_agent_has_seen_is_part_of_it() -> Result<()> {
     );
     let (firewall, _agent) = field.protected(&watched)?;
     let (_, findings) = found(&firewall, &[])?;
-    assert!(tells(&findings, "fine", "enforcing") && !tells(&findings, "wrong", "neighbourhood"), "{findings:?}");
+    assert!(
+        tells(&findings, "fine", "enforcing") && !tells(&findings, "wrong", "neighbourhood"),
+        "{findings:?}"
+    );
     let _silence = Curl::http(field.host.place.v4, 80).from(&field.attacker.namespace);
-    holds("a near miss", SOON, || found(&firewall, &[]).is_ok_and(|(_, f)| tells(&f, "wrong", "neighbourhood of the set `provider`")))?;
+    holds("a near miss", SOON, || {
+        found(&firewall, &[]).is_ok_and(|(_, f)| tells(&f, "wrong", "neighbourhood of the set `provider`"))
+    })?;
     firewall.reload(&watched.replace("mode: enforce", "mode: observe"))?;
     assert!(tells(&found(&firewall, &[])?.1, "note", "observing"));
     // For people too.

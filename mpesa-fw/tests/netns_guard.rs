@@ -277,7 +277,9 @@ fn a_reload_that_would_cut_open_connections_is_refused_and_lists_them() -> Resul
     let inbound = format!("tcp from {} to {host}:7000 (ingress: no_service)", visitor.local_addr()?);
     assert!(told.contains(&inbound) && told.contains("1 connection(s)"), "{told}");
     let told = refused(&[VISITED], &[])?;
-    let outgoing = |protocol: &str, local: SocketAddr| format!("{protocol} from {host}:{} to 192.0.2.80:5000 (egress: no_destination)", local.port());
+    let outgoing = |protocol: &str, local: SocketAddr| {
+        format!("{protocol} from {host}:{} to 192.0.2.80:5000 (egress: no_destination)", local.port())
+    };
     assert!(told.contains("2 connection(s)"), "{told}");
     assert!(told.contains(&outgoing("tcp", ours.local_addr()?)), "{told}");
     assert!(told.contains(&outgoing("udp", datagrams.local_addr()?)), "{told}");

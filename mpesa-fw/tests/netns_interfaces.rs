@@ -188,9 +188,9 @@ fn interfaces_that_stand_on_each_other_judge_twice_and_it_is_said() -> Result<()
     let (firewall, mut agent) = field.protected(&open.replace("[eth0]", "[eth0, \"eth0.*\"]"))?;
     agent.process.wait_for_log("each packet of eth0.10 is judged", SOON)?;
     let warned = |status: &str| {
-        status.lines().any(|line| {
-            line.starts_with("  ! each packet of eth0.10") && line.contains("passes eth0 too")
-        })
+        status
+            .lines()
+            .any(|line| line.starts_with("  ! each packet of eth0.10") && line.contains("passes eth0 too"))
     };
     let status = firewall.ask(["status"])?.stdout;
     assert!(warned(&status), "{status}");

@@ -73,7 +73,9 @@ fn what_nobody_confirms_is_taken_back_and_not_reloaded_by_accident() -> Result<(
     let told = on_trial(&firewall, SHORT)?;
     said(&told, 0, "ON TRIAL: unless somebody runs `mpesa-fw confirm")?;
     holds("the return", TAKEN_BACK, || right(&field))?;
-    let reverted = || firewall.metrics().is_ok_and(|m| m.sum("mpesa_fw_reloads_total", &[("result", "reverted")]) == 1.0);
+    let reverted = || {
+        firewall.metrics().is_ok_and(|m| m.sum("mpesa_fw_reloads_total", &[("result", "reverted")]) == 1.0)
+    };
     holds("the count", SOON, reverted)?;
     said(&firewall.ask(["confirm"])?, 1, "nothing is on trial")?;
     holds("the end of the watchdog", SOON, || watchdogs(&firewall).is_ok_and(|pids| pids.is_empty()))?;
@@ -88,7 +90,11 @@ fn what_nobody_confirms_is_taken_back_and_not_reloaded_by_accident() -> Result<(
     drop(agent);
     let mut agent = firewall.start(&[])?;
     assert!(right(&field));
-    assert!(firewall.status()?["warnings"].to_string().contains("nobody confirmed"), "{}", firewall.status()?);
+    assert!(
+        firewall.status()?["warnings"].to_string().contains("nobody confirmed"),
+        "{}",
+        firewall.status()?
+    );
 
     // Another text is as good as any.
     firewall.reload(&policy(&[WEB, "{ name: more, ports: [81], from: [any] }"], &[]))?;
@@ -188,7 +194,8 @@ fn killed_at_any_step_of_a_trial_the_promise_is_kept() -> Result<()> {
     let mut firewall = field.firewall()?;
     let orders = firewall.directory.join("orders");
     firewall.environment.push((fault::VARIABLE, orders.clone().into()));
-    let steps = ["TrialPledged", "StatePrepared", "HookReplaced", "HooksSwapped", "TrialSettled", "ReloadDone"];
+    let steps =
+        ["TrialPledged", "StatePrepared", "HookReplaced", "HooksSwapped", "TrialSettled", "ReloadDone"];
     for step in steps {
         firewall.policy(&policy(&[WEB], &[]))?;
         let mut agent = firewall.start(&["--force"])?;
@@ -200,8 +207,10 @@ fn killed_at_any_step_of_a_trial_the_promise_is_kept() -> Result<()> {
         eventually("the death of the agent", SOON, || (!agent.process.running()).then_some(()))?;
         drop(agent);
         assert!(!orders.exists(), "{step}: was not reached");
-        holds("the end of the watchdog", TAKEN_BACK, || watchdogs(&firewall).is_ok_and(|pids| pids.is_empty()))
-            .with_context(|| step.to_owned())?;
+        holds("the end of the watchdog", TAKEN_BACK, || {
+            watchdogs(&firewall).is_ok_and(|pids| pids.is_empty())
+        })
+        .with_context(|| step.to_owned())?;
         assert!(right(&field), "{step}: after");
     }
     // Confirmed is confirmed, also if the client does not hear of it.
@@ -233,7 +242,10 @@ fn the_evidence_shows_what_is_dropped_now_and_passed_before() -> Result<()> {
     let evidence = evidence()?;
     let dropped = evidence["newly_dropped"].as_array().context("a list")?;
     assert_eq!(dropped.len(), 1, "port 81 was closed before too: {evidence}");
-    assert_eq!((&dropped[0]["target_port"], &dropped[0]["reason"]), (&80.into(), &"source_not_allowed".into()));
+    assert_eq!(
+        (&dropped[0]["target_port"], &dropped[0]["reason"]),
+        (&80.into(), &"source_not_allowed".into())
+    );
     assert_eq!(evidence["services"][0]["passed_packets"], 0);
     assert!(Curl::http(field.host.place.v4, 80).from(&field.attacker.namespace).is_ok());
     let passed = firewall.status()?["trial"]["evidence"]["services"][0]["passed_packets"].as_u64();
@@ -316,7 +328,10 @@ fn without_room_for_the_promise_nothing_is_put_on_trial() -> Result<()> {
 fn detached_is_detached_whatever_is_on_trial() -> Result<()> {
     let field = Field::new()?;
     let (_web, firewall, mut agent) = started(&field)?;
-    let open = || Curl::http(field.host.place.v4, 80).from(&field.attacker.namespace).is_ok() && safaricom_is_let_in(&field);
+    let open = || {
+        Curl::http(field.host.place.v4, 80).from(&field.attacker.namespace).is_ok()
+            && safaricom_is_let_in(&field)
+    };
     on_trial(&firewall, SHORT)?;
     assert_eq!(firewall.ask(["detach"])?.code, Some(0));
     agent.process.wait(SOON)?;
@@ -330,7 +345,10 @@ fn detached_is_detached_whatever_is_on_trial() -> Result<()> {
     on_trial(&firewall, SHORT)?;
     agent.process.kill()?;
     drop(agent);
-    assert_eq!(firewall.ask(["detach".as_ref(), "--bpffs".as_ref(), firewall.bpffs.as_os_str()])?.code, Some(0));
+    assert_eq!(
+        firewall.ask(["detach".as_ref(), "--bpffs".as_ref(), firewall.bpffs.as_os_str()])?.code,
+        Some(0)
+    );
     holds("the end of the watchdog", TAKEN_BACK, || watchdogs(&firewall).is_ok_and(|pids| pids.is_empty()))?;
     assert!(open());
     Ok(())

@@ -58,15 +58,8 @@ enum Suite {
 }
 
 impl Suite {
-    const ALL: [Self; 7] = [
-        Self::Decision,
-        Self::Compile,
-        Self::Policy,
-        Self::Common,
-        Self::Kernel,
-        Self::Guard,
-        Self::Trial,
-    ];
+    const ALL: [Self; 7] =
+        [Self::Decision, Self::Compile, Self::Policy, Self::Common, Self::Kernel, Self::Guard, Self::Trial];
 
     const fn arguments(self) -> &'static [&'static str] {
         match self {

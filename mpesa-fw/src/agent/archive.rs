@@ -149,8 +149,12 @@ impl Archive {
                 kept.push(old);
             }
         }
-        let needed: BTreeSet<&str> =
-            kept.iter().chain(others.iter().copied()).flat_map(|g| &g.files).map(|f| f.sha256.as_str()).collect();
+        let needed: BTreeSet<&str> = kept
+            .iter()
+            .chain(others.iter().copied())
+            .flat_map(|g| &g.files)
+            .map(|f| f.sha256.as_str())
+            .collect();
         for entry in fs::read_dir(&self.texts)? {
             let entry = entry?;
             if !entry.file_name().to_str().is_some_and(|name| needed.contains(name)) {

@@ -66,8 +66,9 @@ impl Agent {
             let confirmed = before.as_ref().map(|b| b.confirmed.clone()).or_else(|| state.kept.clone());
             (before, confirmed)
         };
-        let confirmed = confirmed
-            .ok_or_else(|| no("the text of the generation in force is not kept: nothing could come back".into()))?;
+        let confirmed = confirmed.ok_or_else(|| {
+            no("the text of the generation in force is not kept: nothing could come back".into())
+        })?;
         let record = TrialRecord {
             trial: KeptGeneration::on_trial(prepared, files),
             confirmed,
@@ -185,7 +186,8 @@ impl Agent {
         let filed = match (&trial, kept) {
             (_, None) => Ok(()),
             (trial, Some(kept)) => {
-                let (archive, confirmed) = (self.archive.clone(), trial.as_ref().map(|t| t.confirmed.clone()));
+                let (archive, confirmed) =
+                    (self.archive.clone(), trial.as_ref().map(|t| t.confirmed.clone()));
                 beside(move || archive.record(&kept, &confirmed.iter().collect::<Vec<_>>())).await
             }
         };

@@ -1,6 +1,10 @@
 //! Connections that pass now and would not under another policy: the lock-out guard looks at all of them.
 
-use std::{collections::BTreeMap, net::{IpAddr, SocketAddr}, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use mpesa_fw_common::{
     Direction, DropReason, Mode,
@@ -76,7 +80,8 @@ impl Future<'_> {
         open: &Open,
         caller: Option<SshConnection>,
     ) -> Result<(), WouldCut> {
-        let own = caller.and_then(|caller| check(self.judge, self.mode, caller, self.view, self.choice).err());
+        let own =
+            caller.and_then(|caller| check(self.judge, self.mode, caller, self.view, self.choice).err());
         let mut others = match self.mode {
             Mode::Observe => Vec::new(),
             Mode::Enforce => self.cuts(before, open),
@@ -118,15 +123,26 @@ impl Future<'_> {
     fn cut_flows(&self, flows: &[(FlowKey, FlowState)]) -> Vec<Cut> {
         let now = clock::monotonic();
         let is_live = |key: &FlowKey, state: &FlowState| {
-            state.phase == FlowPhase::Answered as u8 && state.would_drop == 0 && !state.is_expired(key.protocol, now)
+            state.phase == FlowPhase::Answered as u8
+                && state.would_drop == 0
+                && !state.is_expired(key.protocol, now)
         };
-        flows.iter().filter(|(key, state)| is_live(key, state)).filter_map(|(key, _)| self.cut_flow(key)).collect()
+        flows
+            .iter()
+            .filter(|(key, state)| is_live(key, state))
+            .filter_map(|(key, _)| self.cut_flow(key))
+            .collect()
     }
 
     fn cut_flow(&self, key: &FlowKey) -> Option<Cut> {
         let (local, remote) = (IpAddr::from(key.local), IpAddr::from(key.remote));
         // An address of no interface is a guest's, or gone: its packets pass some hook.
-        let leaves = SshConnection { client: remote, client_port: key.remote_port, server: local, server_port: key.local_port };
+        let leaves = SshConnection {
+            client: remote,
+            client_port: key.remote_port,
+            server: local,
+            server_port: key.local_port,
+        };
         if !passes_a_hook(leaves, self.view, |index| self.choice.protect.contains_key(&index)) {
             return None;
         }

@@ -115,11 +115,8 @@ impl Scene {
     /// Looks at it. Blocks.
     pub(super) fn evidence(&self) -> Evidence {
         let since = Duration::from_nanos(clock::monotonic().saturating_sub(self.baseline.at));
-        let mut evidence = Evidence {
-            seconds: since.as_secs(),
-            newly_dropped: self.newly_dropped(),
-            ..Evidence::default()
-        };
+        let mut evidence =
+            Evidence { seconds: since.as_secs(), newly_dropped: self.newly_dropped(), ..Evidence::default() };
         let counts = self.kernel.lock().counters();
         match counts {
             Ok(counts) => evidence.services = self.services(&counts),
@@ -128,7 +125,9 @@ impl Scene {
         if let Some(caller) = self.caller {
             match Sockets::dump_with_activity() {
                 Ok(sockets) => evidence.session = Some(session(caller, &sockets, since)),
-                Err(error) => evidence.unseen = Some(format!("cannot list the sockets of this host: {error}")),
+                Err(error) => {
+                    evidence.unseen = Some(format!("cannot list the sockets of this host: {error}"))
+                }
             }
         }
         evidence
@@ -160,7 +159,8 @@ impl Scene {
                 *kinds.entry(NewlyDropped::of(event)).or_default() += 1;
             }
         }
-        let mut list: Vec<_> = kinds.into_iter().map(|(kind, events)| NewlyDropped { events, ..kind }).collect();
+        let mut list: Vec<_> =
+            kinds.into_iter().map(|(kind, events)| NewlyDropped { events, ..kind }).collect();
         list.sort_by_key(|kind| std::cmp::Reverse(kind.events));
         list
     }

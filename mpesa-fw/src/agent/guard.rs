@@ -206,9 +206,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        agent::{
-            archive::Archive, interfaces::choose, prepare::Prepared, view::Link, wanted::Wanted,
-        },
+        agent::{archive::Archive, interfaces::choose, prepare::Prepared, view::Link, wanted::Wanted},
         compile::RegistryRows,
     };
 

@@ -155,7 +155,7 @@ mod tests {
                         master: None,
                         parent: None,
                         xdp_program: 0,
-            mtu: 1500,
+                        mtu: 1500,
                     };
                     (*index, link)
                 })

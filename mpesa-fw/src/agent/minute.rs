@@ -78,7 +78,8 @@ fn sums(counts: &[RuleCounts]) -> Sums {
     for counts in counts {
         for reason in DropReason::ALL {
             let block = &counts.block;
-            let packets = block.dropped[*reason as usize].packets + block.would_drop[*reason as usize].packets;
+            let packets =
+                block.dropped[*reason as usize].packets + block.would_drop[*reason as usize].packets;
             if packets > 0 {
                 *sums.entry((counts.direction, *reason)).or_default() += packets;
             }

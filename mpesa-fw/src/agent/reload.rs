@@ -106,7 +106,12 @@ impl Agent {
         };
         match &result {
             Ok(done) => {
-                tracing::info!(generation = done.generation, digest = &done.digest[..12], result = label, "reloaded");
+                tracing::info!(
+                    generation = done.generation,
+                    digest = &done.digest[..12],
+                    result = label,
+                    "reloaded"
+                );
             }
             Err(error) => {
                 tracing::error!(result = label, "nothing was reloaded, the policy in force stays: {error}")
@@ -229,7 +234,10 @@ impl Agent {
             Asked::File(file) => to_file(file.clone()),
             Asked::Generation(number) => match self.archive.get(*number) {
                 Some(kept) => Ok(Wanted::Kept(Box::new(kept))),
-                None => Err(AgentError::NotKept { number: *number, why: "it is not among those that are kept".into() }),
+                None => Err(AgentError::NotKept {
+                    number: *number,
+                    why: "it is not among those that are kept".into(),
+                }),
             },
             Asked::Back => match on_trial {
                 Some(trial) => Ok(Wanted::Kept(Box::new(trial.record.confirmed.clone()))),

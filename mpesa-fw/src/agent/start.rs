@@ -52,7 +52,8 @@ impl Agent {
         let begin = Begin::decide(&TrialRecord::store(&options.state_dir), &options.rules);
         match begin.wanted {
             Wanted::File(_) => {
-                beside(move || Prepared::read(&begin.wanted, &archive, &RegistryRows::default()).map(drop)).await
+                beside(move || Prepared::read(&begin.wanted, &archive, &RegistryRows::default()).map(drop))
+                    .await
             }
             Wanted::Kept(_) => Ok(()), // was valid, and the start knows what to do where it is lost
         }
@@ -124,7 +125,9 @@ impl Agent {
         notes.extend(begin.note.clone());
         let is_over = begin.taken_back.is_some();
         let trial = match begin.trial {
-            Some(record) => Some(Trial { record, previous: None, baseline: kernel.with(|d| Baseline::take(d)).await? }),
+            Some(record) => {
+                Some(Trial { record, previous: None, baseline: kernel.with(|d| Baseline::take(d)).await? })
+            }
             None => None,
         };
         let mut reloads: BTreeMap<String, u64> = reloads_store.read().unwrap_or_default();
@@ -140,7 +143,11 @@ impl Agent {
         let state = State {
             current,
             kept: None,
-            trial: begin.taken_back.map(|record| Trial { record, previous: None, baseline: Baseline::default() }),
+            trial: begin.taken_back.map(|record| Trial {
+                record,
+                previous: None,
+                baseline: Baseline::default(),
+            }),
             minute: Minute::default(),
             reloads,
             protection: Protection::Incomplete,
@@ -192,7 +199,8 @@ enum Past {
 impl Past {
     /// What is running is known if its text is kept.
     async fn find(kernel: &Kernel, archive: &Archive) -> Result<Self, AgentError> {
-        let (stamp, rows) = kernel.with(|datapath| (datapath.running(), datapath.registry_rows().clone())).await;
+        let (stamp, rows) =
+            kernel.with(|datapath| (datapath.running(), datapath.registry_rows().clone())).await;
         let Some(stamp) = stamp else { return Ok(Self::Nothing) };
         let archive = archive.clone();
         Ok(beside(move || {

@@ -72,7 +72,8 @@ pub async fn watch(options: Options) -> Result<Ended, AgentError> {
     let deadline = Duration::from_nanos(first.deadline);
     loop {
         // Another trial has another watchdog.
-        let goes_on = store.read::<TrialRecord>().is_some_and(|now| !now.taken_back && now.deadline == first.deadline);
+        let goes_on =
+            store.read::<TrialRecord>().is_some_and(|now| !now.taken_back && now.deadline == first.deadline);
         if !goes_on {
             return Ok(Ended::Without);
         }
@@ -91,7 +92,10 @@ pub async fn watch(options: Options) -> Result<Ended, AgentError> {
                 return Ok(Ended::TakenBack);
             }
             Err(LockError::Held { pid: Some(pid), .. }) if late > PATIENCE => {
-                tracing::error!(pid, "the agent should have taken back what is on trial and did not: it is killed");
+                tracing::error!(
+                    pid,
+                    "the agent should have taken back what is on trial and did not: it is killed"
+                );
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
                 sleep(POLL).await;
             }

@@ -32,8 +32,9 @@ pub(super) fn doctor(runtime_dir: &Path, arguments: DoctorArguments) -> Result<(
     let rules = arguments.rules.or(in_force).unwrap_or_else(|| PathBuf::from(RULES));
     let subject = Subject { rules, bpffs: arguments.bpffs, status };
     let runtime = Builder::new_current_thread().enable_all().build();
-    let runtime =
-        runtime.map_err(|error| Failure::system(format!("cannot start: {error}"), "are there file descriptors left?"))?;
+    let runtime = runtime.map_err(|error| {
+        Failure::system(format!("cannot start: {error}"), "are there file descriptors left?")
+    })?;
     let findings = runtime.block_on(examine(&subject));
     match arguments.format.format {
         Format::Json => print_json(&findings)?,

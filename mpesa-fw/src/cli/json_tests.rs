@@ -118,11 +118,7 @@ fn status() {
         }],
         recent: Recent {
             seconds: 60,
-            drops: vec![RecentDrop {
-                direction: "ingress".into(),
-                reason: "no_service".into(),
-                packets: 5,
-            }],
+            drops: vec![RecentDrop { direction: "ingress".into(), reason: "no_service".into(), packets: 5 }],
         },
         near_misses: BTreeMap::from([("safaricom".into(), 1)]),
         flows: FlowStatus { open: 1, capacity: 2 },

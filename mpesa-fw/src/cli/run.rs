@@ -71,7 +71,9 @@ fn runtime() -> Result<Runtime, Failure> {
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_keep_alive(KEEP_ALIVE)
         .build()
-        .map_err(|error| Failure::system(format!("cannot start: {error}"), "are there file descriptors left?"))
+        .map_err(|error| {
+            Failure::system(format!("cannot start: {error}"), "are there file descriptors left?")
+        })
 }
 
 async fn serve(options: Options, metrics: SocketAddr, caller: Option<SshConnection>) -> Result<(), Failure> {

@@ -29,7 +29,10 @@ pub(super) fn summary(status: &Status, now: OffsetDateTime) -> String {
     let _ = writeln!(text, "last calls: {}", calls(status, now));
     let _ = writeln!(text, "{}", drops(status));
     for (set, packets) in status.near_misses.iter().filter(|(_, packets)| **packets > 0) {
-        let _ = writeln!(text, "near misses: {packets} packets from the range that set {set} watches: has the provider moved?");
+        let _ = writeln!(
+            text,
+            "near misses: {packets} packets from the range that set {set} watches: has the provider moved?"
+        );
     }
     let _ = writeln!(text, "flows: {} of {}", status.flows.open, status.flows.capacity);
     attention(&mut text, status);
@@ -44,10 +47,14 @@ fn protection(text: &mut String, status: &Status, now: OffsetDateTime) {
     };
     let word = match status.protection {
         Protection::Enforcing if !status.interfaces.iter().all(is_first) => {
-            format!("enforcing on {on}, BUT other programs see packets first and may accept them on their own")
+            format!(
+                "enforcing on {on}, BUT other programs see packets first and may accept them on their own"
+            )
         }
         Protection::Enforcing => format!("enforcing on {on}"),
-        Protection::Observing => format!("observing {on}: everything is judged and counted, NOTHING IS DROPPED"),
+        Protection::Observing => {
+            format!("observing {on}: everything is judged and counted, NOTHING IS DROPPED")
+        }
         Protection::Incomplete => "INCOMPLETE: not every interface of the policy is protected".to_owned(),
     };
     let _ = writeln!(text, "{word}, since {} ({})", stamp(status.since), ago(status.since, now));

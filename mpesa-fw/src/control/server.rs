@@ -192,7 +192,9 @@ impl Answers for Agent {
                 let request = ReloadRequest { policy, force, caller, confirm_within };
                 Ok(Answer::Reloaded(Box::new(self.reload(request).await?)))
             }
-            Request::Confirm { generation } => Ok(Answer::Confirmed(Box::new(self.confirm(generation).await?))),
+            Request::Confirm { generation } => {
+                Ok(Answer::Confirmed(Box::new(self.confirm(generation).await?)))
+            }
             Request::Trial => Ok(Answer::Trial(self.trial_status().await.map(Box::new))),
             Request::Generations => Ok(Answer::Generations(self.generations().await)),
             Request::Events { last } => Ok(Answer::Events(self.last_events(last))),

@@ -197,7 +197,10 @@ impl Datapath {
         bpffs::expect_writable(&self.options.bpffs, "load a generation")?;
         let used = self.pins.generations()?.iter().map(|generation| generation.number).max().unwrap_or(0);
         let choice = Choice {
-            number: used.max(self.counted_to).max(self.running().map_or(0, |stamp| stamp.number)).saturating_add(1),
+            number: used
+                .max(self.counted_to)
+                .max(self.running().map_or(0, |stamp| stamp.number))
+                .saturating_add(1),
             serial,
             trace: self.options.trace,
             limit_seed: self.limit_seed,

@@ -58,7 +58,9 @@ async fn ask(server: &NameServerConfig, name: &str) -> Finding {
     builder.options_mut().cache_size = 0;
     let mut fqdn = match Name::from_utf8(name) {
         Ok(fqdn) => fqdn,
-        Err(error) => return Finding::note("names", format!("{name}: {error}"), "it can't be asked for", "mend it"),
+        Err(error) => {
+            return Finding::note("names", format!("{name}: {error}"), "it can't be asked for", "mend it");
+        }
     };
     fqdn.set_fqdn(true);
     match builder.build().lookup_ip(fqdn).await {

@@ -74,7 +74,8 @@ fn choices(choice: &Choice) -> Vec<Finding> {
 }
 
 fn card(link: &Link) -> Finding {
-    let what = link.kind.clone().or_else(|| driver(link)).unwrap_or_else(|| "its driver is not known".to_owned());
+    let what =
+        link.kind.clone().or_else(|| driver(link)).unwrap_or_else(|| "its driver is not known".to_owned());
     Finding::fine("interfaces", format!("{}: {what}", link.name))
 }
 
@@ -178,9 +179,19 @@ fn hooks(attached: &agent::status::InterfaceStatus) -> Vec<Finding> {
             let gone = attached.ingress.is_none() || attached.egress.is_none();
             let ahead = !attached.ahead_of_ingress.is_empty() || !attached.ahead_of_egress.is_empty();
             if gone || ahead {
-                Finding::wrong("hooks", what, "packets pass unjudged, or may", "see the agent's log for whose it is")
+                Finding::wrong(
+                    "hooks",
+                    what,
+                    "packets pass unjudged, or may",
+                    "see the agent's log for whose it is",
+                )
             } else {
-                Finding::note("hooks", what, "it works, and is second best", "see ARCHITECTURE.md and README.md")
+                Finding::note(
+                    "hooks",
+                    what,
+                    "it works, and is second best",
+                    "see ARCHITECTURE.md and README.md",
+                )
             }
         })
         .collect()

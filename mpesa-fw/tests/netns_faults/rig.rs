@@ -218,7 +218,9 @@ impl<'a> Rig<'a> {
                 if self.running() {
                     let confirmed = self.firewall.ask(["confirm"])?;
                     if confirmed.code == Some(3) {
-                        eventually("the end of an agent that hung up", SOON, || (!self.running()).then_some(()))?;
+                        eventually("the end of an agent that hung up", SOON, || {
+                            (!self.running()).then_some(())
+                        })?;
                     }
                 }
                 Ok(())

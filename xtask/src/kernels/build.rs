@@ -49,7 +49,10 @@ pub(crate) const LEFT_OUT: &[(&str, &str)] = &[
     ("netns_control", "waits out timers that all kernels have"),
     ("netns_agent", "asks the agent more than the kernel: its command line, its end and its next start"),
     ("netns_doctor", "looks at the host with tools of its own; nothing of it is in the kernel programs"),
-    ("netns_trial", "kills agents and waits for what becomes of reloads on trial; the swap is that of `netns_reload`"),
+    (
+        "netns_trial",
+        "kills agents and waits for what becomes of reloads on trial; the swap is that of `netns_reload`",
+    ),
     ("netns_tamper", "waits for the agent to look again, again and again; `netns_state` has foreign filters"),
     ("netns_guard", "asks the agent about connections of SSH; nothing of it is in the kernel programs"),
     (
