@@ -18,9 +18,11 @@ use std::{
 
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
+mod cgroup;
 mod info;
 mod map;
 
+pub use cgroup::{BPF_CGROUP_SOCK_OPS, cgroup_link_create, netns_cookie};
 pub use info::{
     LinkInfo, LinkKind, MapInfo, ObjectKind, ProgramInfo, link_info, map_info, object_kind, program_info,
 };
@@ -216,7 +218,26 @@ pub fn fill(map: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// A writable mapping of a map's values.
+/// Whether an array map that was made with `BPF_F_MMAPABLE` begins with `bytes` and holds zeros behind. Also of a frozen one.
+pub fn holds(map: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<bool> {
+    let info = map_info(map)?;
+    let capacity = info.value_size.next_multiple_of(8) as usize * info.max_entries as usize;
+    if bytes.len() > capacity {
+        return Ok(false);
+    }
+    let mapping = Mapping::with(map, capacity, libc::PROT_READ)?;
+    let wanted = bytes.chunks(8).map(|chunk| {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        u64::from_ne_bytes(word)
+    });
+    let wanted = wanted.chain(std::iter::repeat(0)).take(capacity / 8);
+    // SAFETY: within the mapping, whose length is a multiple of 8, and aligned. Volatile, because a program may write there.
+    let read = |index| unsafe { mapping.start.cast::<u64>().add(index).as_ptr().read_volatile() };
+    Ok(wanted.enumerate().all(|(index, word)| read(index) == word))
+}
+
+/// A mapping of a map's values.
 struct Mapping {
     start: NonNull<u8>,
     length: usize,
@@ -224,12 +245,16 @@ struct Mapping {
 
 impl Mapping {
     fn new(map: BorrowedFd<'_>, length: usize) -> io::Result<Self> {
+        Self::with(map, length, libc::PROT_READ | libc::PROT_WRITE)
+    }
+
+    fn with(map: BorrowedFd<'_>, length: usize, protection: libc::c_int) -> io::Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choice.
         let start = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
                 length,
-                libc::PROT_READ | libc::PROT_WRITE,
+                protection,
                 libc::MAP_SHARED,
                 map.as_raw_fd(),
                 0,

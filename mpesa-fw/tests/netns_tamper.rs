@@ -56,7 +56,14 @@ fn a_program_that_accepts_before_ours_is_said_everywhere() -> Result<()> {
     firewall.policy(&policy(&[WEB], &[]))?;
     let mut agent = firewall.start(&["--tc", "clsact"])?;
     assert!(!reached());
-    attach_foreign_tc_ahead(&field.host, firewall.bpffs.parent().expect("it has one"))?;
+    let bpffs = firewall.bpffs.parent().expect("it has one");
+    attach_foreign_tc_ahead(&field.host, bpffs)?;
+    agent.process.wait_for_log("tampering: ", SOON)?;
+    assert!(!reached(), "ours was moved before it");
+    // Whoever puts the same program there again means it.
+    field.host.namespace.sh("tc filter delete dev eth0 egress prio 1 handle 1 bpf")?;
+    let again = "tc filter add dev eth0 egress prio 1 handle 1 bpf direct-action object-pinned";
+    field.host.namespace.sh(&format!("{again} {}", bpffs.join("foreign-tc-accept").display()))?;
     assert!(reached(), "the foreign filter lets everything out: that is what is to be said");
     let enforcing = |direction| -> Result<f64> {
         Ok(firewall.metrics()?.sum("mpesa_fw_enforcing", &[("interface", "eth0"), ("direction", direction)]))

@@ -13,6 +13,7 @@ mod exits;
 mod flows;
 mod guard;
 mod guests;
+mod handshakes;
 mod install;
 pub mod interfaces;
 mod judge;
@@ -35,6 +36,7 @@ mod start;
 
 pub mod status;
 mod store;
+mod tamper;
 mod tasks;
 mod trace;
 pub mod view;
@@ -52,6 +54,7 @@ use tokio::sync::Notify;
 pub use error::{AgentError, DEFECT, Kind};
 pub use events::EventRecord;
 pub use guard::SshConnection;
+pub use handshakes::HandshakeStatus;
 pub use kernel::beside;
 pub use names::NameStatus;
 pub use notify::stopping;
@@ -63,6 +66,7 @@ pub use snapshot::Snapshot;
 pub use start::private_directory;
 
 pub use status::Status;
+pub use tamper::TamperRecord;
 
 use events::EventLog;
 use install::Before;
@@ -91,6 +95,7 @@ pub struct Agent {
     names_store: Store,
     reloads_store: Store,
     defaults_store: Store,
+    tampering_store: Store,
     _bpffs_lock: Lock,
 }
 
@@ -101,6 +106,8 @@ struct State {
     reloads: BTreeMap<String, u64>,
     protection: Protection,
     since: u64,
+    pace: handshakes::Pace,
+    tampering: tamper::TamperLog,
     /// What was said already.
     said: BTreeSet<String>,
     /// What the file says of [`Current::defaults`].
@@ -178,8 +185,7 @@ impl Agent {
         }
         let _one = self.change.lock().await;
         self.state().detached = true;
-        let bpffs = self.options.bpffs.clone();
-        let removed = match beside(move || crate::datapath::detach(&bpffs)).await {
+        let removed = match self.kernel.with(|datapath| datapath.detach_all()).await {
             Ok(removed) => removed,
             Err(error) => {
                 // The agent goes on, and mends what is gone.

@@ -3,14 +3,14 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use super::{
-    Agent, NameStatus, Running, clock,
+    Agent, NameStatus, Running, TamperRecord, clock,
     error::AgentError,
     interfaces::{Refused, Unprotected},
     kernel::beside,
     network::{Network, Protection},
     seed::Denied,
 };
-use crate::datapath::{Attachment, RuleCounts};
+use crate::datapath::{Attachment, Handshakes, RuleCounts};
 
 /// One moment. Counts are read from the kernel when it is taken.
 pub struct Snapshot {
@@ -24,6 +24,8 @@ pub struct Snapshot {
     pub started_at: u64,
     /// Every count.
     pub counts: Vec<RuleCounts>,
+    /// Handshakes of services, of those that are gone too; none: completed connections are not counted.
+    pub handshakes: Option<Vec<Handshakes>>,
     /// Drops from ranges that sets watch.
     pub near_misses: Vec<(String, u64)>,
     /// Events that were too many.
@@ -48,6 +50,10 @@ pub struct Snapshot {
     pub denied: Vec<Denied>,
     /// How reloads went.
     pub reloads: BTreeMap<String, u64>,
+    /// What somebody did to the datapath, by kind.
+    pub tamper_counts: BTreeMap<String, u64>,
+    /// The last of it, oldest first.
+    pub tampering: Vec<TamperRecord>,
     /// What the admin should know.
     pub notes: Vec<String>,
 }
@@ -77,6 +83,7 @@ impl Agent {
     pub fn snapshot(&self) -> Result<Snapshot, AgentError> {
         let datapath = self.kernel.lock();
         let counts = datapath.counters()?;
+        let handshakes = datapath.handshakes()?;
         let near_misses = datapath.near_misses()?;
         let events_suppressed = datapath.events_suppressed()?;
         let flows = datapath.flow_count()?;
@@ -92,13 +99,16 @@ impl Agent {
         if has_changed || protection != state.protection {
             self.wake_network.notify_one();
         }
-        let notes = current.notes.iter().cloned().chain(network.judged_twice()).collect();
+        let suspects = state.pace.suspects(clock::monotonic(), handshakes.as_deref().unwrap_or_default());
+        let notes = suspects.into_values().chain(current.notes.iter().cloned());
+        let notes = notes.chain(network.judged_twice()).collect();
         Ok(Snapshot {
             running: Arc::clone(&current.running),
             since: if protection == state.protection { state.since } else { clock::unix() },
             protection,
             started_at: self.started_at,
             counts,
+            handshakes,
             near_misses,
             events_suppressed,
             flows,
@@ -111,6 +121,8 @@ impl Agent {
             names: current.names.status(),
             denied: current.seeded.denied.clone(),
             reloads: state.reloads.clone(),
+            tamper_counts: state.tampering.all_counts(),
+            tampering: state.tampering.last.iter().cloned().collect(),
             notes,
         })
     }

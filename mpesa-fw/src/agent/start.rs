@@ -62,6 +62,7 @@ impl Agent {
 
         let names_store = Store::new(&options.state_dir, "names.json");
         let reloads_store = Store::new(&options.state_dir, "reloads.json");
+        let tampering_store = Store::new(&options.state_dir, "tampering.json");
         let defaults_store = Store::new(&options.state_dir, "defaults.json");
         let saved_defaults: BTreeSet<String> = defaults_store.read().unwrap_or_default();
         let around = found_before(&kernel, &saved_defaults).await?;
@@ -98,6 +99,8 @@ impl Agent {
             reloads: reloads_store.read().unwrap_or_default(),
             protection: Protection::Incomplete,
             since: clock::unix(),
+            tampering: tampering_store.read().unwrap_or_default(),
+            pace: super::handshakes::Pace::default(),
             said: BTreeSet::new(),
             saved_defaults,
             detached: false,
@@ -116,6 +119,7 @@ impl Agent {
             names_store,
             reloads_store,
             defaults_store,
+            tampering_store,
             _bpffs_lock: bpffs_lock,
         });
         beside(crate::sys::trim_memory).await;

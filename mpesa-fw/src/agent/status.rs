@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use time::{Date, OffsetDateTime};
 
 use super::{
-    NameStatus, Snapshot, clock,
+    HandshakeStatus, NameStatus, Snapshot, TamperRecord, clock,
     interfaces::{Refused, Unprotected},
     network::{Protection, egress_label, ingress_label},
     seed::Denied,
@@ -38,6 +38,8 @@ pub struct Status {
     pub services: Vec<RuleStatus>,
     /// Destinations in file order.
     pub destinations: Vec<RuleStatus>,
+    /// SYNs and completed connections of services that take TCP; none: completed connections are not counted.
+    pub handshakes: Option<Vec<HandshakeStatus>>,
     /// What was dropped, or would have been; the most first.
     pub drops: Vec<DropStatus>,
     /// Drops from ranges that sets watch.
@@ -50,6 +52,10 @@ pub struct Status {
     pub denied_connections: Vec<Denied>,
     /// How reloads went, by result.
     pub reloads: BTreeMap<String, u64>,
+    /// What somebody did to the datapath, by kind.
+    pub tamper_counts: BTreeMap<String, u64>,
+    /// The last of it, oldest first.
+    pub tampering: Vec<TamperRecord>,
     /// What somebody should look at.
     pub warnings: Vec<String>,
 }
@@ -178,6 +184,7 @@ impl Status {
             interfaces,
             services,
             destinations,
+            handshakes: snapshot.handshakes.as_deref().map(|counts| HandshakeStatus::of(policy, counts)),
             drops: drop_statuses(&snapshot.counts),
             near_misses: snapshot.near_misses.iter().cloned().collect(),
             flows: FlowStatus { open: snapshot.flows, capacity: snapshot.flows_capacity },
@@ -187,6 +194,8 @@ impl Status {
             names: snapshot.names,
             denied_connections: snapshot.denied,
             reloads: snapshot.reloads,
+            tamper_counts: snapshot.tamper_counts,
+            tampering: snapshot.tampering,
             warnings,
         }
     }

@@ -70,7 +70,7 @@ impl Agent {
     }
 
     /// Compares what is with what should be, and mends it.
-    async fn resync(&self) {
+    pub(super) async fn resync(&self) {
         let _one = self.change.lock().await;
         if let Err(error) = self.resync_now().await {
             tracing::error!("interfaces could not be looked at: {error}");
@@ -99,6 +99,8 @@ impl Agent {
         if self.state().detached {
             return Ok(());
         }
+        // Before anything is changed here: what was done by others meanwhile would not be seen any more.
+        self.look().await;
         let running = self.state().current.running.clone();
         let (interim, before) = {
             let current = &self.state().current;
@@ -126,6 +128,7 @@ impl Agent {
             state.current.network = network;
         }
         self.tell_protection(Tell::Changes);
+        self.note_hooks().await;
         Ok(())
     }
 
@@ -140,7 +143,6 @@ impl Agent {
         let running = Arc::clone(running);
         let (view, published) = (view.clone(), self.state().current.published.clone());
         let known = self.state().current.seeded.denied.clone();
-        let before = self.state().current.network.attachments.clone();
         self.kernel
             .with(move |datapath| {
                 let own = view.addresses.iter().map(|(_, a)| *a);
@@ -168,12 +170,6 @@ impl Agent {
                 for interface in wanted {
                     if attached.iter().any(|a| a.interface == interface && a.live()) {
                         continue;
-                    }
-                    if before.iter().any(|a| a.interface == interface && a.live()) {
-                        tracing::error!(
-                            interface = %interface.name,
-                            "somebody removed a hook of this interface: its packets were not judged meanwhile"
-                        );
                     }
                     let mut seeded = Ok(super::Seeded::default());
                     let result = datapath.protect(&interface, &mut |datapath| {
@@ -207,6 +203,15 @@ impl Agent {
 
     /// The default route has come: the other physical interfaces are let go, by another generation of the same policy.
     async fn narrow(&self, running: &Arc<Running>, surroundings: Surroundings) -> Result<(), AgentError> {
+        self.install_again(running, surroundings).await
+    }
+
+    /// Another generation of the policy in force.
+    pub(super) async fn install_again(
+        &self,
+        running: &Arc<Running>,
+        surroundings: Surroundings,
+    ) -> Result<(), AgentError> {
         let rows = self.kernel.with(|datapath| datapath.registry_rows().clone()).await;
         let again = Arc::clone(running);
         let prepared = beside(move || Prepared::again(&again, &rows)).await?;
@@ -252,7 +257,7 @@ impl Agent {
         }
     }
 
-    fn say_once(&self, what: String) {
+    pub(super) fn say_once(&self, what: String) {
         let mut state = self.state();
         if state.said.len() > 1000 {
             state.said.clear();

@@ -6,6 +6,7 @@ mod check;
 mod detach;
 mod events;
 mod failure;
+mod handshakes;
 #[cfg(test)]
 mod json_tests;
 mod logging;
@@ -14,6 +15,7 @@ mod pages;
 mod reload;
 mod run;
 mod status;
+mod tampering;
 mod when;
 
 use std::{panic, process::ExitCode};

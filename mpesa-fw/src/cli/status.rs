@@ -7,7 +7,9 @@ use time::OffsetDateTime;
 use super::{
     arguments::Format,
     failure::Failure,
+    handshakes::handshakes,
     output::{print, print_json, table},
+    tampering::tampering,
     when::{ago, stamp},
 };
 use crate::{
@@ -41,7 +43,9 @@ fn text(status: &Status, now: OffsetDateTime) -> String {
     interfaces(&mut text, status);
     let Status { services, destinations, drops, near_misses, .. } = status;
     text += &counts(services, destinations, drops, near_misses, now);
+    text += &handshakes(status, now);
     names(&mut text, status);
+    text += &tampering(status, now);
     warnings(&mut text, status);
     text
 }

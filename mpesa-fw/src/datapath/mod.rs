@@ -6,14 +6,20 @@
 
 mod addresses;
 mod attach;
+mod baseline;
 mod bpffs;
 mod commit;
+mod connections;
 mod counters;
+mod culprit;
+mod departures;
 mod detach;
 mod error;
+mod front;
 mod generation;
 mod heal;
 mod hooks;
+mod intact;
 mod netlink;
 mod object;
 mod pins;
@@ -24,21 +30,24 @@ mod slots;
 mod state;
 mod swap;
 mod tables;
+mod tamper;
 mod types;
 mod view;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
 use aya::maps::{MapData, RingBuf};
 use mpesa_fw_common::{
-    state::{FlowKey, FlowState},
+    state::{FlowKey, FlowState, InterfaceSlot},
     tables::GenerationStamp,
 };
 
+pub use connections::{Caller, Handshakes};
 pub use counters::RuleCounts;
 pub use detach::detach;
 pub use error::{DatapathError, ErrorKind};
@@ -47,6 +56,7 @@ pub use object::OBJECT;
 #[doc(hidden)]
 pub use swap::Fault;
 pub use tables::{Table, tables};
+pub use tamper::{TamperKind, Tampering};
 pub use types::{
     Attachment, EgressHook, IngressHook, Interface, Options, Report, Result, TcChoice, XdpChoice,
 };
@@ -55,9 +65,12 @@ use crate::{
     compile::{Compiled, RegistryRows},
     fault::{self, Point},
 };
+use baseline::{Baseline, WatchedPin};
+use departures::Departures;
 use error::Context;
 use generation::{Choice, Programs};
 use hooks::Found;
+use intact::Counted;
 use netlink::Netlink;
 use object::Object;
 use pins::{GenerationPins, Pins};
@@ -73,8 +86,21 @@ pub struct Datapath {
     state: State,
     registry: RegistryRows,
     limit_seed: u64,
+    netns_cookie: u64,
     running: Option<(GenerationStamp, GenerationPins)>,
     adopted: bool,
+    /// Of the running generation.
+    tables: Vec<(&'static str, OwnedFd)>,
+    next_table: usize,
+    /// Tables that differ from it, and that was told.
+    damaged: HashSet<&'static str>,
+    baseline: Option<Baseline>,
+    state_pins: Vec<WatchedPin>,
+    departures: Departures,
+    places: Vec<InterfaceSlot>,
+    counted: Counted,
+    /// Foreign programs that ours was moved before.
+    overtaken: HashSet<u32>,
     mended: Vec<String>,
     fault: Option<Fault>,
 }
@@ -96,9 +122,13 @@ impl Datapath {
         let mut object = Object::open()?;
         let ids = shape::adopt_state(&mut object, &pins, options.flows_capacity)?;
         let limit_seed = state::limit_seed(&pins)?;
+        // 0 is no namespace's: where it can't be had (before Linux 5.14), no connection is counted.
+        let netns_cookie = netlink.netns_cookie().unwrap_or(0);
         let state = State::open(&pins, ids)?;
         fault::point(Point::StateOpened)?;
         let registry = registry::read(&state)?;
+        let state_pins = baseline::state_pins(&pins)?;
+        let departures = Departures::open().context(|| "listen for interfaces that go away")?;
         let mut datapath = Self {
             options,
             pins,
@@ -108,8 +138,18 @@ impl Datapath {
             state,
             registry,
             limit_seed,
+            netns_cookie,
             running: None,
             adopted: false,
+            tables: Vec::new(),
+            next_table: 0,
+            damaged: HashSet::new(),
+            baseline: None,
+            state_pins,
+            departures,
+            places: Vec::new(),
+            counted: Counted::default(),
+            overtaken: HashSet::new(),
             mended: Vec::new(),
             fault: None,
         };
@@ -171,6 +211,7 @@ impl Datapath {
             serial,
             trace: self.options.trace,
             limit_seed: self.limit_seed,
+            netns_cookie: self.netns_cookie,
         };
         let ids = &self.state.ids;
         generation::stage(&mut self.object, &self.pins, compiled, &choice, |id| ids.contains(&id))
@@ -208,6 +249,27 @@ impl Datapath {
     /// The kernel does not answer.
     pub fn counters(&self) -> Result<Vec<RuleCounts>> {
         counters::read(&self.state, &self.registry)
+    }
+
+    /// SYNs and completed connections of every service, sums over all interfaces. None: completed connections are not counted
+    /// (no cgroup v2, or somebody detached the program).
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub fn handshakes(&self) -> Result<Option<Vec<Handshakes>>> {
+        if connections::program(&self.pins).is_none() {
+            return Ok(None);
+        }
+        connections::handshakes(&self.state, &self.registry).map(Some)
+    }
+
+    /// Who finished handshakes with services lately: the last few thousand callers that services list, and as many of services
+    /// that are open to any.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub fn recent_callers(&self) -> Result<Vec<Caller>> {
+        connections::callers(&self.state, &self.registry)
     }
 
     /// Drops from the wider ranges of sets with `watch`, by set.
@@ -302,6 +364,17 @@ impl Datapath {
         addresses::set_resolved(&self.state, answers)
     }
 
+    /// Stops judging: removes every hook, table and pin. Nothing is looked for any more.
+    ///
+    /// # Errors
+    /// No permission, or a hook that can't be removed; what could be detached is.
+    pub fn detach_all(&mut self) -> Result<Vec<String>> {
+        self.baseline = None;
+        let detached = detach(&self.options.bpffs)?;
+        self.running = None;
+        Ok(detached)
+    }
+
     /// For tests: what goes wrong in the next commits.
     #[doc(hidden)]
     pub const fn inject(&mut self, fault: Option<Fault>) {
@@ -317,7 +390,12 @@ impl Datapath {
         hooks::find(&self.pins, &self.netlink, &interfaces, &self.our_programs()?)
     }
 
+    /// Those of all pinned generations, and of the running one whatever became of its pins.
     fn our_programs(&self) -> Result<HashSet<u32>> {
-        detach::programs_of(&self.pins)
+        let mut ours = detach::programs_of(&self.pins)?;
+        if let Some(baseline) = &self.baseline {
+            ours.extend(baseline.programs.ids().context(|| "look at the running programs")?);
+        }
+        Ok(ours)
     }
 }

@@ -155,7 +155,7 @@ impl<K: Plain, V: Plain> KernelMap<K, V> {
     /// missed or seen twice.
     pub fn for_each(&self, mut each: impl FnMut(&K, &V)) -> io::Result<()> {
         self.not_per_cpu()?;
-        let mut room = 4096;
+        let mut room = (self.max_entries as usize).clamp(1, 4096);
         let mut keys = vec![K::new_zeroed(); room];
         let mut values = vec![V::new_zeroed(); room];
         let mut position = None;

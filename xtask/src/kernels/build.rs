@@ -14,7 +14,7 @@ const AGENT: &str = "mpesa-fw";
 
 /// The test programs that run in a guest, what says most first: where the time does not suffice, the last are not begun.
 /// Those that ask a kernel for what kernels differ in; all of them would keep an emulated processor for an hour.
-const TESTS: [&str; 11] = [
+const TESTS: [&str; 12] = [
     "kernel_datapath",
     "netns_egress",
     "netns_ingress",
@@ -26,10 +26,11 @@ const TESTS: [&str; 11] = [
     "kernel_datapath_state",
     "decision",
     "netns_guests",
+    "netns_connections",
 ];
 
 /// Those that do not, and why.
-pub(crate) const LEFT_OUT: [(&str, &str); 14] = [
+pub(crate) const LEFT_OUT: [(&str, &str); 15] = [
     ("kernel_datapath_times", "measures time, which means nothing in emulation"),
     ("netns_load", "30,000 packets a second are more than an emulated processor sends"),
     (
@@ -49,6 +50,7 @@ pub(crate) const LEFT_OUT: [(&str, &str); 14] = [
     ("netns_control", "waits out timers that all kernels have"),
     ("netns_agent", "asks the agent more than the kernel: its command line, its end and its next start"),
     ("netns_tamper", "waits for the agent to look again, again and again; `netns_state` has foreign filters"),
+    ("netns_tamper_watch", "limits in seconds; what it looks at is what `netns_pins` and `netns_state` attach"),
     ("netns_guard", "asks the agent about connections of SSH; nothing of it is in the kernel programs"),
     (
         "netns_addresses",
