@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use mpesa_fw::datapath::{Caller, Datapath, Options, TcChoice, XdpChoice};
 use support::{FENCE, Field, SOON, WEB, policy};
 use testbed::{Answer, Curl, Firewall, Host, Process, holds, place};
 
@@ -71,7 +72,10 @@ fn finished_handshakes_are_counted_and_nothing_else() -> Result<()> {
     let (firewall, _agent) = field.protected(&policy(&[WEB, DUAL], &[]))?;
     let _dual = dual(&field, firewall.logs())?;
     let text = firewall.namespace.get(Firewall::METRICS, "/metrics")?.1;
-    assert!(text.contains("mpesa_fw_connections_total{rule=\"web\"} 0"), "a row before the first call: {text}");
+    assert!(
+        text.contains("mpesa_fw_connections_total{rule=\"web\"} 0"),
+        "a row before the first call: {text}"
+    );
     assert_eq!(firewall.metrics()?.sum("mpesa_fw_service_last_connection_timestamp_seconds", &[]), 0.0);
 
     calls(&field.safaricom, &field.host, 80, 6);
@@ -83,15 +87,18 @@ fn finished_handshakes_are_counted_and_nothing_else() -> Result<()> {
 
     // Neither what is denied, nor what this host says to itself.
     assert_eq!(Curl::http(field.host.place.v4, 80).from(&field.attacker.namespace), Answer::Silence);
-    for own in ["http://127.0.0.1/".to_owned(), "http://[::1]/".to_owned(), format!("http://{}/", field.host.place.v4)] {
+    for own in [
+        "http://127.0.0.1/".to_owned(),
+        "http://[::1]/".to_owned(),
+        format!("http://{}/", field.host.place.v4),
+    ] {
         assert!(Curl::get(&own).from(&field.host.namespace).is_ok(), "{own}");
     }
     assert_eq!(connections(&firewall, "web")?, 6.0);
 
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
-    let last = firewall
-        .metrics()?
-        .sum("mpesa_fw_service_last_connection_timestamp_seconds", &[("rule", "web")]);
+    let last =
+        firewall.metrics()?.sum("mpesa_fw_service_last_connection_timestamp_seconds", &[("rule", "web")]);
     assert!((now - 30.0..=now + 1.0).contains(&last), "{last} at {now}");
     let status = firewall.status()?;
     let web = &status["handshakes"][0];
@@ -114,7 +121,8 @@ fn spoofed_syns_are_no_callbacks() -> Result<()> {
     calls(&field.safaricom, &field.host, 80, 2);
     let mut wire = field.wire()?;
     // From the address that is allowed, by somebody who never sees the answers.
-    let forged = "[to_host()/IP(src=S4,dst=H4)/TCP(sport=2000+n,dport=80,flags='S',seq=n) for n in range(40)]";
+    let forged =
+        "[to_host()/IP(src=S4,dst=H4)/TCP(sport=2000+n,dport=80,flags='S',seq=n) for n in range(40)]";
     assert_eq!(wire.send(&[("forged", forged)])?, ["forged"]);
     assert_eq!((syns(&firewall, "web")?, connections(&firewall, "web")?), (42.0, 2.0));
     // A guess at the rest of a handshake finishes none.
@@ -146,6 +154,16 @@ fn counts_follow_the_name_across_reloads_and_restarts() -> Result<()> {
     let before = firewall.metrics()?;
     agent.process.kill()?;
     calls(&field.safaricom, &field.host, 80, 2);
+    // Who it was is kept with the counts.
+    let callers = field.host.namespace.inside(|| recent_callers(&firewall))?;
+    let known: Vec<_> =
+        callers.iter().map(|caller| (caller.service.as_str(), caller.source, caller.connections)).collect();
+    let from = &field.safaricom.place;
+    assert!(
+        known.contains(&("web", from.v4.into(), 4)) && known.contains(&("web", from.v6.into(), 2)),
+        "{known:?}"
+    );
+    assert!(callers.iter().all(|caller| caller.last_seen > 0));
     let agent = firewall.start(&[])?;
     let now = firewall.metrics()?;
     assert_eq!(now.went_back(&before), [] as [String; 0]);
@@ -166,6 +184,17 @@ fn counts_follow_the_name_across_reloads_and_restarts() -> Result<()> {
     holds("the end of the program", SOON, || programs().is_ok_and(|now| now < counting))?;
     drop(agent);
     Ok(())
+}
+
+fn recent_callers(firewall: &Firewall<'_>) -> Result<Vec<Caller>> {
+    let options = Options {
+        bpffs: firewall.bpffs.clone(),
+        xdp: XdpChoice::Auto,
+        tc: TcChoice::Auto,
+        flows_capacity: mpesa_fw_common::state::FLOWS_CAPACITY,
+        trace: false,
+    };
+    Ok(Datapath::open(options)?.recent_callers()?)
 }
 
 fn ok_programs() -> Result<String> {

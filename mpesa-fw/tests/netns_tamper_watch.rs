@@ -73,7 +73,8 @@ impl<'a> Scene<'a> {
 
     fn is_enforced(&self) -> bool {
         Curl::http(self.field.host.place.v4, 80).from(&self.field.safaricom.namespace).is_ok()
-            && Curl::http(self.field.host.place.v4, 80).from(&self.field.attacker.namespace) == Answer::Silence
+            && Curl::http(self.field.host.place.v4, 80).from(&self.field.attacker.namespace)
+                == Answer::Silence
     }
 
     /// Protection is back, by packets and by what is said.
@@ -98,6 +99,15 @@ impl<'a> Scene<'a> {
         let pin = self.pins().join("links").join(name);
         let shown = self.bpftool(&["link", "show", "pinned", &pin.to_string_lossy()])?;
         Ok(shown.split(':').next().unwrap_or_default().trim().to_owned())
+    }
+
+    /// Puts another program into a link, and lives until its standard input ends.
+    fn intruder(&self, link: &Path, kind: &str) -> Result<std::process::Child> {
+        let mut python = self.python(&["replace", &link.to_string_lossy(), kind]);
+        let mut intruder = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut done = [0; 4];
+        std::io::Read::read_exact(intruder.stdout.as_mut().context("piped")?, &mut done)?;
+        Ok(intruder)
     }
 
     fn python(&self, arguments: &[&str]) -> std::process::Command {
@@ -127,7 +137,8 @@ fn links_that_are_detached_come_back() -> Result<()> {
         let before = scene.firewall.metrics()?;
         assert!(scene.is_enforced());
         let now = scene.firewall.metrics()?;
-        let counted = |metrics: &testbed::Metrics| metrics.sum("mpesa_fw_connections_total", &[("rule", "web")]);
+        let counted =
+            |metrics: &testbed::Metrics| metrics.sum("mpesa_fw_connections_total", &[("rule", "web")]);
         assert_eq!(counted(&now) - counted(&before), 1.0);
     }
     // What the kernel refuses while there is a link.
@@ -223,8 +234,7 @@ fn a_program_in_the_place_of_ours_is_thrown_out() -> Result<()> {
     };
     for (direction, kind) in hooks {
         let link = scene.pins().join(format!("links/eth0-{direction}"));
-        let mut python = scene.python(&["replace", &link.to_string_lossy(), kind]);
-        let mut intruder = python.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+        let mut intruder = scene.intruder(&link, kind)?;
         let said = scene.noticed("program_replaced", &format!("eth0 {direction}"))?;
         assert!(said.contains("`intruder`") && said.contains("put_right=true"), "{said}");
         assert!(said.contains("held by process") && said.contains("python3"), "{said}");
@@ -240,14 +250,12 @@ fn a_program_in_the_place_of_ours_is_thrown_out() -> Result<()> {
 #[ignore = "needs root and a kernel"]
 fn a_program_in_the_place_of_ours_is_not_called_enforcing() -> Result<()> {
     let field = Field::new()?;
+    let _web = field.web(&[80])?;
     let scene = Scene::new(&field, &[])?;
     // While the agent can't put it right.
     scene.agent.process.signal(nix::sys::signal::Signal::SIGSTOP)?;
     let link = scene.pins().join("links/eth0-ingress");
-    let mut python = scene.python(&["replace", &link.to_string_lossy(), "xdp"]);
-    let mut intruder = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-    let mut said = [0; 4];
-    std::io::Read::read_exact(intruder.stdout.as_mut().context("piped")?, &mut said)?;
+    let mut intruder = scene.intruder(&link, "xdp")?;
     let attached = field.host.namespace.inside(|| -> Result<_> {
         let bpffs = scene.firewall.bpffs.clone();
         let options = mpesa_fw::datapath::Options {
@@ -262,7 +270,10 @@ fn a_program_in_the_place_of_ours_is_not_called_enforcing() -> Result<()> {
         Ok(datapath.mended().to_vec())
     })?;
     scene.agent.process.signal(nix::sys::signal::Signal::SIGCONT)?;
-    assert!(attached.iter().any(|what| what.contains("eth0 ingress ran generation one that is not pinned")), "{attached:?}");
+    assert!(
+        attached.iter().any(|what| what.contains("eth0 ingress ran generation one that is not pinned")),
+        "{attached:?}"
+    );
     drop(intruder.stdin.take());
     intruder.wait()?;
     scene.restored()
@@ -292,7 +303,21 @@ fn pins_come_back_and_the_next_agent_adopts_them() -> Result<()> {
     // Another object in the place of one.
     let counters = pins.join("state/NEAR_MISSES");
     fs::remove_file(&counters)?;
-    scene.bpftool(&["map", "create", &counters.to_string_lossy(), "type", "array", "key", "4", "value", "8", "entries", "1", "name", "other"])?;
+    scene.bpftool(&[
+        "map",
+        "create",
+        &counters.to_string_lossy(),
+        "type",
+        "array",
+        "key",
+        "4",
+        "value",
+        "8",
+        "entries",
+        "1",
+        "name",
+        "other",
+    ])?;
     scene.noticed("pin_removed", &counters.to_string_lossy())?;
     let shown = scene.bpftool(&["map", "show", "pinned", &counters.to_string_lossy()])?;
     assert!(shown.contains("NEAR_MISSES"), "{shown}");
@@ -330,11 +355,10 @@ fn what_is_written_into_the_state_is_written_over() -> Result<()> {
     let mut scene = Scene::new(&field, &[])?;
     assert!(scene.is_enforced());
     let state = scene.pins().join("state");
-    let cpus = aya::util::nr_cpus().map_err(|(path, error)| anyhow::anyhow!("{path}: {error}"))?;
     // Safaricom's address becomes one of this host: its callbacks would be dropped as spoofed.
-    let address = zerocopy::IntoBytes::as_bytes(&mpesa_fw_common::Address::from(
-        std::net::IpAddr::from(field.safaricom.place.v4),
-    ))
+    let address = zerocopy::IntoBytes::as_bytes(&mpesa_fw_common::Address::from(std::net::IpAddr::from(
+        field.safaricom.place.v4,
+    )))
     .to_vec();
     let writes: [(&str, Vec<u8>, Vec<u8>); 4] = [
         ("OWN_ADDRESSES", address.clone(), vec![1]),
@@ -352,10 +376,10 @@ fn what_is_written_into_the_state_is_written_over() -> Result<()> {
     }
     assert_eq!(scene.counted("state_changed")?, writes.len() as f64);
     // Counts can't be brought back, only told of. Row 0 of the first interface is what nobody claims.
-    Curl::http(field.host.place.v4, 81).from(&field.attacker.namespace);
+    let _ = Curl::http(field.host.place.v4, 81).from(&field.attacker.namespace);
     std::thread::sleep(testbed::here(NOTICED));
     let block = size_of::<mpesa_fw_common::counter::CounterBlock>();
-    let ran = update(&scene, &state.join("COUNTERS"), &[0; 4], &vec![0; block * cpus])?;
+    let ran = update(&scene, &state.join("COUNTERS"), &[0; 4], &vec![0; block])?;
     assert_eq!(ran.code, Some(0), "{}", ran.text());
     let said = scene.noticed("counts_changed", "eth0 ingress no rule")?;
     assert!(said.contains("counts went back"), "{said}");
@@ -367,7 +391,7 @@ fn what_is_written_into_the_state_is_written_over() -> Result<()> {
 fn tables_are_frozen_and_what_a_program_writes_into_them_is_noticed() -> Result<()> {
     let field = Field::new()?;
     let _web = field.web(&[80])?;
-    let mut scene = Scene::new(&field, &[])?;
+    let scene = Scene::new(&field, &[])?;
     let program = scene.generation()?.join("ingress_xdp");
     let shown = scene.bpftool(&["-j", "prog", "show", "pinned", &program.to_string_lossy()])?;
     let shown: serde_json::Value = serde_json::from_str(&shown)?;
@@ -382,13 +406,19 @@ fn tables_are_frozen_and_what_a_program_writes_into_them_is_noticed() -> Result<
     }
     let classes = classes.context("the classes of sources")?;
     let mut command = field.host.namespace.command("bpftool");
-    command.args(["map", "update", "id", &classes, "key"]).args(hex(&[0; 4])).arg("value").args(hex(&[0; 16]));
+    command
+        .args(["map", "update", "id", &classes, "key"])
+        .args(hex(&[0; 4]))
+        .arg("value")
+        .args(hex(&[0; 16]));
     let ran = run(&mut command)?;
     assert_ne!(ran.code, Some(0), "from user space it can't be changed: {}", ran.text());
 
     ok(&mut scene.python(&["scribble", &classes]))?;
     // One table a second is looked at.
-    holds("the table to be noticed", Duration::from_secs(40), || scene.agent.process.log().contains("table_changed"))?;
+    holds("the table to be noticed", Duration::from_secs(40), || {
+        scene.agent.process.log().contains("table_changed")
+    })?;
     holds("another generation", SOON, || {
         scene.firewall.status().is_ok_and(|status| status["generation"]["number"] == 2)
     })?;

@@ -177,8 +177,7 @@ impl Agent {
         }
         let running = Arc::clone(&self.state().current.running);
         let before = self.state().current.before();
-        let surroundings =
-            super::install::Surroundings::look_leniently(&running.policy, &before).await?;
+        let surroundings = super::install::Surroundings::look_leniently(&running.policy, &before).await?;
         self.install_again(&running, surroundings).await
     }
 }

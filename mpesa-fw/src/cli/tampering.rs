@@ -20,7 +20,14 @@ pub(super) fn tampering(status: &Status, now: OffsetDateTime) -> String {
     let _ = writeln!(text, "\n TAMPERING, {all} so far; the last:");
     for record in status.tampering.iter().rev().take(SHOWN) {
         let mended = if record.mended { "put right" } else { "NOT PUT RIGHT" };
-        let _ = writeln!(text, " {} {} ({}): {}; {mended}", ago(record.time, now), record.place, record.kind, record.what);
+        let _ = writeln!(
+            text,
+            " {} {} ({}): {}; {mended}",
+            ago(record.time, now),
+            record.place,
+            record.kind,
+            record.what
+        );
         if let Some(culprit) = &record.culprit {
             let _ = writeln!(text, "   by {culprit}");
         }

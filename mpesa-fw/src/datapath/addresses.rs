@@ -56,7 +56,8 @@ pub(super) fn is_own_changed(state: &State) -> Result<bool> {
     known.sort_unstable();
     let words = hint_words(own.iter());
     let mut is_hint_changed = false;
-    let read = state.own_hints.for_each(|index, word| is_hint_changed |= words.get(*index as usize) != Some(word));
+    let read =
+        state.own_hints.for_each(|index, word| is_hint_changed |= words.get(*index as usize) != Some(word));
     read.context(what)?;
     Ok(known != *own || is_hint_changed)
 }

@@ -52,8 +52,11 @@ impl Baseline {
     pub(super) fn new(pins: &Pins, generation: &GenerationPins, hooks: Vec<Hook>) -> Result<Self> {
         let programs = Programs::open(generation)?;
         let counting = connections::open_link(&pins.connections_link()).unwrap_or(None);
-        let mut paths: Vec<PathBuf> =
-            PROGRAMS.into_iter().chain([connections::PROGRAM, STAMP]).map(|name| generation.path(name)).collect();
+        let mut paths: Vec<PathBuf> = PROGRAMS
+            .into_iter()
+            .chain([connections::PROGRAM, STAMP])
+            .map(|name| generation.path(name))
+            .collect();
         paths.push(pins.connections_link());
         let hooks: Vec<_> = hooks
             .into_iter()

@@ -69,8 +69,7 @@ pub(super) fn attach(pins: &Pins, program: BorrowedFd<'_>) -> Result<()> {
     let root = root()?;
     let what = || format!("attach to the cgroup {}", root.display());
     let cgroup = File::open(&root).context(what)?;
-    let link =
-        sys::cgroup_link_create(program, cgroup.as_fd(), sys::BPF_CGROUP_SOCK_OPS).context(what)?;
+    let link = sys::cgroup_link_create(program, cgroup.as_fd(), sys::BPF_CGROUP_SOCK_OPS).context(what)?;
     fault::passed(Point::CountingLinked);
     sys::pin(link.as_fd(), &pin).context(|| format!("pin the link {}", pin.display()))?;
     fault::passed(Point::CountingPinned);

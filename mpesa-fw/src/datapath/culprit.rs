@@ -25,7 +25,8 @@ pub(super) fn describe(id: u32) -> String {
     };
     let tag: String = info.tag.iter().map(|byte| format!("{byte:02x}")).collect();
     let loaded = loaded_at(info.load_time);
-    let mut text = format!("program `{}` (id {id}, tag {tag}), loaded by uid {} at {loaded}", info.name, info.uid);
+    let mut text =
+        format!("program `{}` (id {id}, tag {tag}), loaded by uid {} at {loaded}", info.name, info.uid);
     let pins = pins_of(id);
     if !pins.is_empty() {
         let pins: Vec<_> = pins.iter().map(|pin| pin.display().to_string()).collect();
@@ -67,7 +68,9 @@ fn pins_of(id: u32) -> Vec<PathBuf> {
             }
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() => open.push(entry.path()),
-                Ok(_) if runs(&entry.path(), id) && !found.contains(&entry.path()) => found.push(entry.path()),
+                Ok(_) if runs(&entry.path(), id) && !found.contains(&entry.path()) => {
+                    found.push(entry.path())
+                }
                 Ok(_) | Err(_) => {}
             }
         }

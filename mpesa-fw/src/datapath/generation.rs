@@ -149,9 +149,7 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<Option<DatapathError>> {
             .collect();
         loads
             .into_iter()
-            .map(|(name, load)| {
-                (name, load.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            })
+            .map(|(name, load)| (name, load.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))))
             .collect::<Vec<_>>()
     });
     let counting = loaded.iter().position(|(name, _)| *name == connections::PROGRAM);

@@ -305,7 +305,14 @@ impl Found {
         let interface = named_now(info.interface, name);
         let of_another_version = theirs.contains(&info.program);
         let is_ours = of_another_version || ours.contains(&info.program);
-        self.hooks.push(Hook { interface, direction, way, program: info.program, is_ours, of_another_version });
+        self.hooks.push(Hook {
+            interface,
+            direction,
+            way,
+            program: info.program,
+            is_ours,
+            of_another_version,
+        });
         Ok(())
     }
 }

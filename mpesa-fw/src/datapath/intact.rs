@@ -42,7 +42,8 @@ impl Counted {
 impl Datapath {
     /// Compares the state that only the agent writes, and writes it again where it differs.
     pub(super) fn look_at_state(&mut self, found: &mut Vec<Tampering>) -> Result<()> {
-        let tampered = |map: &str| Tampering::new(TamperKind::State, format!("map {map}"), "somebody wrote into it");
+        let tampered =
+            |map: &str| Tampering::new(TamperKind::State, format!("map {map}"), "somebody wrote into it");
         if addresses::is_own_changed(&self.state)? {
             let mended = addresses::restore_own(&self.state).map_err(std::io::Error::other);
             found.push(tampered("OWN_ADDRESSES").after(mended));

@@ -222,7 +222,8 @@ impl Datapath {
             let moved = front::move_ahead(&self.pins, &self.netlink, watched, hook.program_of(programs));
             is_moved = moved.is_ok();
             if is_moved {
-                let left = view::ahead(&self.netlink, &watched.hook).context(|| format!("look at {place}"))?;
+                let left =
+                    view::ahead(&self.netlink, &watched.hook).context(|| format!("look at {place}"))?;
                 watched.ahead = left.unwrap_or_default();
             }
             told = told.after(moved);

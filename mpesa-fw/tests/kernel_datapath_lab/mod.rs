@@ -15,8 +15,7 @@ use mpesa_fw::{
     datapath::{Datapath, DatapathError, Interface, Options, Report, TcChoice, XdpChoice},
     policy::model::{Addresses, Claim, Destination, Egress, Ingress, Location, Policy, Service},
 };
-use mpesa_fw_common::{
-    ABI_VERSION,Mode, Verdict};
+use mpesa_fw_common::{ABI_VERSION, Mode, Verdict};
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     net::if_::if_nametoindex,

@@ -34,15 +34,16 @@ def instruction(code, registers=0, offset=0, immediate=0):
     return bytes([code, registers]) + offset.to_bytes(2, "little", signed=True) + immediate.to_bytes(4, "little", signed=True)
 
 
-def load(kind, instructions):
+def load(kind, instructions, attach_type=0):
     code, licence = ctypes.create_string_buffer(instructions, len(instructions)), text("GPL")
     head = u32(kind, len(instructions) // 8) + pointer(code) + pointer(licence)
-    return bpf(PROG_LOAD, head + bytes(24) + b"intruder".ljust(16, b"\0"))
+    return bpf(PROG_LOAD, head + bytes(24) + b"intruder".ljust(16, b"\0") + u32(0, attach_type))
 
 
 def answering(kind):
-    number, answer = {"xdp": (6, 2), "tc": (3, 0)}[kind]  # XDP_PASS, TC_ACT_OK
-    return load(number, instruction(0xB7, immediate=answer) + instruction(0x95))
+    # Type, XDP_PASS or TC_ACT_OK, and BPF_XDP: a link takes only what is meant for the same kind of hook.
+    number, answer, attach_type = {"xdp": (6, 2, 37), "tc": (3, 0, 0)}[kind]
+    return load(number, instruction(0xB7, immediate=answer) + instruction(0x95), attach_type)
 
 
 verb, *rest = sys.argv[1:]

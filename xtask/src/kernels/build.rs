@@ -50,7 +50,10 @@ pub(crate) const LEFT_OUT: [(&str, &str); 15] = [
     ("netns_control", "waits out timers that all kernels have"),
     ("netns_agent", "asks the agent more than the kernel: its command line, its end and its next start"),
     ("netns_tamper", "waits for the agent to look again, again and again; `netns_state` has foreign filters"),
-    ("netns_tamper_watch", "limits in seconds; what it looks at is what `netns_pins` and `netns_state` attach"),
+    (
+        "netns_tamper_watch",
+        "limits in seconds; what it looks at is what `netns_pins` and `netns_state` attach",
+    ),
     ("netns_guard", "asks the agent about connections of SSH; nothing of it is in the kernel programs"),
     (
         "netns_addresses",
