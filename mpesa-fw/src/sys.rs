@@ -226,15 +226,24 @@ pub fn holds(map: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<bool> {
         return Ok(false);
     }
     let mapping = Mapping::with(map, capacity, libc::PROT_READ)?;
-    let wanted = bytes.chunks(8).map(|chunk| {
-        let mut word = [0; 8];
-        word[..chunk.len()].copy_from_slice(chunk);
-        u64::from_ne_bytes(word)
-    });
-    let wanted = wanted.chain(std::iter::repeat(0)).take(capacity / 8);
-    // SAFETY: within the mapping, whose length is a multiple of 8, and aligned. Volatile, because a program may write there.
-    let read = |index| unsafe { mapping.start.cast::<u64>().add(index).as_ptr().read_volatile() };
-    Ok(wanted.enumerate().all(|(index, word)| read(index) == word))
+    let mut page = [0u8; 4096];
+    let mut rest = bytes;
+    let mut offset = 0;
+    while offset < capacity {
+        let length = page.len().min(capacity - offset);
+        // SAFETY: `offset + length` lies within the mapping. A program that writes there meanwhile makes it differ, no more.
+        unsafe {
+            std::ptr::copy_nonoverlapping(mapping.start.as_ptr().add(offset), page.as_mut_ptr(), length);
+        }
+        let (wanted, behind) = rest.split_at(length.min(rest.len()));
+        let (written, zeros) = page[..length].split_at(wanted.len());
+        if written != wanted || zeros.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        rest = behind;
+        offset += length;
+    }
+    Ok(true)
 }
 
 /// A mapping of a map's values.

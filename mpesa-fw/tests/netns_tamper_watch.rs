@@ -3,6 +3,9 @@
 
 mod support;
 
+#[path = "support/scene.rs"]
+mod scene;
+
 use std::{
     fs,
     io::Write as _,
@@ -13,109 +16,9 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use mpesa_fw_common::ABI_VERSION;
+use scene::{NOTICED, Scene};
 use support::{FENCE, Field, SOON, WEB, policy};
 use testbed::{Answer, Curl, Firewall, Host, Started, attach_foreign_tc_ahead, holds, ok, place, run};
-
-/// What is promised.
-const NOTICED: Duration = Duration::from_secs(2);
-
-/// One protected host, and the ways to hurt it.
-struct Scene<'a> {
-    field: &'a Field,
-    firewall: Firewall<'a>,
-    agent: Started,
-    told: usize,
-}
-
-impl<'a> Scene<'a> {
-    fn new(field: &'a Field, more: &[&str]) -> Result<Self> {
-        let firewall = field.firewall()?;
-        firewall.policy(&policy(&[WEB, FENCE], &[]))?;
-        let agent = firewall.start(more)?;
-        // The first look has been.
-        std::thread::sleep(testbed::here(Duration::from_millis(1200)));
-        Ok(Self { field, firewall, agent, told: 0 })
-    }
-
-    fn pins(&self) -> PathBuf {
-        self.firewall.bpffs.join(format!("abi-{ABI_VERSION}"))
-    }
-
-    fn generation(&self) -> Result<PathBuf> {
-        let entries = fs::read_dir(self.pins())?.filter_map(Result::ok).map(|entry| entry.path());
-        let is_generation =
-            |path: &PathBuf| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("generation-"));
-        entries.into_iter().find(is_generation).context("a generation")
-    }
-
-    /// Tells what the log has said of tampering since the last time, and how long it took from now. Nobody asks the agent
-    /// anything meanwhile.
-    fn noticed(&mut self, kind: &str, place: &str) -> Result<String> {
-        let begun = Instant::now();
-        let mut line = None;
-        holds(&format!("{kind} at {place}"), NOTICED, || {
-            let log = self.agent.process.log();
-            let told = log.lines().filter(|line| line.contains("tampering: ")).skip(self.told);
-            line = told.map(str::to_owned).find(|line| {
-                line.contains(&format!("kind=\"{kind}\"")) && line.contains(&format!("place={place}"))
-            });
-            line.is_some()
-        })
-        .with_context(|| self.agent.process.log())?;
-        self.told = self.agent.process.log().lines().filter(|line| line.contains("tampering: ")).count();
-        println!("{kind} at {place}: noticed after {} ms", begun.elapsed().as_millis());
-        line.context("it was there")
-    }
-
-    fn counted(&self, kind: &str) -> Result<f64> {
-        Ok(self.firewall.metrics()?.sum("mpesa_fw_tampering_total", &[("kind", kind)]))
-    }
-
-    fn is_enforced(&self) -> bool {
-        Curl::http(self.field.host.place.v4, 80).from(&self.field.safaricom.namespace).is_ok()
-            && Curl::http(self.field.host.place.v4, 80).from(&self.field.attacker.namespace)
-                == Answer::Silence
-    }
-
-    /// Protection is back, by packets and by what is said.
-    fn restored(&self) -> Result<()> {
-        holds("protection", SOON, || {
-            self.firewall.metrics().is_ok_and(|metrics| metrics.sum("mpesa_fw_enforcing", &[]) == 2.0)
-        })?;
-        ensure!(self.is_enforced(), "packets are judged again");
-        holds("a record that says so", SOON, || {
-            self.firewall.status().is_ok_and(|status| {
-                status["tampering"].as_array().is_some_and(|all| all.iter().all(|one| one["mended"] == true))
-            })
-        })
-        .with_context(|| self.firewall.ask(["status"]).map(|ran| ran.stdout).unwrap_or_default())
-    }
-
-    fn bpftool(&self, arguments: &[&str]) -> Result<String> {
-        ok(self.field.host.namespace.command("bpftool").args(arguments))
-    }
-
-    fn link_id(&self, name: &str) -> Result<String> {
-        let pin = self.pins().join("links").join(name);
-        let shown = self.bpftool(&["link", "show", "pinned", &pin.to_string_lossy()])?;
-        Ok(shown.split(':').next().unwrap_or_default().trim().to_owned())
-    }
-
-    /// Puts another program into a link, and lives until its standard input ends.
-    fn intruder(&self, link: &Path, kind: &str) -> Result<std::process::Child> {
-        let mut python = self.python(&["replace", &link.to_string_lossy(), kind]);
-        let mut intruder = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let mut done = [0; 4];
-        std::io::Read::read_exact(intruder.stdout.as_mut().context("piped")?, &mut done)?;
-        Ok(intruder)
-    }
-
-    fn python(&self, arguments: &[&str]) -> std::process::Command {
-        let mut python = self.field.host.namespace.command("python3");
-        python.args(["-c", include_str!("support/tamper.py")]).args(arguments);
-        python
-    }
-}
 
 #[test]
 #[ignore = "needs root and a kernel"]
@@ -466,5 +369,33 @@ fn what_the_agent_does_itself_is_no_tampering() -> Result<()> {
         assert_eq!(status["tamper_counts"]["pin_removed"], 0, "{status}");
     }
     std::io::stdout().flush()?;
+    Ok(())
+}
+
+/// Time on processors of all threads of a process that live now.
+fn cpu_time(pid: u32) -> Result<Duration> {
+    let mut nanoseconds = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may end meanwhile.
+        let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
+        nanoseconds += text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0);
+    }
+    Ok(Duration::from_nanos(nanoseconds))
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn an_idle_agent_costs_no_visible_time() -> Result<()> {
+    const SPAN: Duration = Duration::from_secs(20);
+    let field = Field::new()?;
+    let scene = Scene::new(&field, &[])?;
+    let pid = scene.agent.process.pid();
+    let before = cpu_time(pid)?;
+    std::thread::sleep(SPAN);
+    let spent = cpu_time(pid)?.saturating_sub(before);
+    let an_hour = spent.as_secs_f64() * 3600.0 / SPAN.as_secs_f64();
+    println!("an idle agent, all of it: {spent:?} of processor time in {SPAN:?}, {an_hour:.1} s an hour");
+    // In a debug build too, which takes many times longer than the shipped one.
+    assert!(spent.as_secs_f64() < 0.01 * SPAN.as_secs_f64(), "{spent:?}");
     Ok(())
 }

@@ -95,6 +95,11 @@ impl Agent {
                 return;
             }
         };
+        self.note(found).await;
+    }
+
+    /// Takes note of what was found.
+    pub(super) async fn note(&self, found: Vec<Tampering>) {
         if found.is_empty() {
             return;
         }

@@ -27,6 +27,7 @@ pub(super) fn set_own(state: &State, addresses: &BTreeSet<IpAddr>) -> Result<()>
             "remove some of them from the interfaces: packets that claim the others as source are not recognised",
         ));
     }
+    state.written.borrow_mut().own = None;
     let mut known = BTreeSet::new();
     state.own_addresses.for_each(|address, _| known.extend([*address])).context(what)?;
     // Those that are gone first only where there is no room for both.

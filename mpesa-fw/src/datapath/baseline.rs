@@ -16,8 +16,9 @@ use super::{
     generation::Programs,
     hooks::{Hook, Way},
     pins::{GenerationPins, PROGRAMS, Pins, STAMP, make_directory},
+    state::LIMIT_SEED,
 };
-use crate::sys;
+use crate::sys::{self, ObjectKind};
 
 /// Everything that can be looked for.
 pub(super) struct Baseline {
@@ -49,7 +50,13 @@ pub(super) struct WatchedPin {
 
 impl Baseline {
     /// From what is attached and pinned now.
-    pub(super) fn new(pins: &Pins, generation: &GenerationPins, hooks: Vec<Hook>) -> Result<Self> {
+    /// What was there `before` and has lost its pin meanwhile is held on to.
+    pub(super) fn new(
+        pins: &Pins,
+        generation: &GenerationPins,
+        hooks: Vec<Hook>,
+        before: &mut Vec<WatchedPin>,
+    ) -> Result<Self> {
         let programs = Programs::open(generation)?;
         let counting = connections::open_link(&pins.connections_link()).unwrap_or(None);
         let mut paths: Vec<PathBuf> = PROGRAMS
@@ -71,7 +78,11 @@ impl Baseline {
                 WatchedHook { hook, link, ahead: Vec::new(), is_gone: false }
             })
             .collect();
-        let pins = paths.into_iter().filter_map(|path| WatchedPin::open(path).ok()).collect();
+        let open = |path: PathBuf| {
+            let held = before.iter().position(|pin| pin.path == path).map(|at| before.swap_remove(at));
+            WatchedPin::open(path).ok().or(held)
+        };
+        let pins = paths.into_iter().filter_map(open).collect();
         Ok(Self { programs, hooks, counting, pins })
     }
 }
@@ -96,6 +107,11 @@ impl WatchedPin {
         let object = sys::open_pin(&path)?;
         let inode = inode(&path);
         Ok(Self { path, object, inode, is_given_up: false })
+    }
+
+    fn is_map(&self, among: &[u32]) -> bool {
+        let is_map = sys::object_kind(self.object.as_fd()).is_ok_and(|kind| kind == ObjectKind::Map);
+        is_map && sys::map_info(self.object.as_fd()).is_ok_and(|info| among.contains(&info.id))
     }
 
     /// Whether it is there, and the one that was there.
@@ -123,12 +139,15 @@ fn inode(path: &Path) -> Option<u64> {
 }
 
 /// The pins of the state, which all generations share.
-pub(super) fn state_pins(pins: &Pins) -> Result<Vec<WatchedPin>> {
+/// `ours` are the maps; what else lies there is left alone.
+pub(super) fn state_pins(pins: &Pins, ours: &[u32]) -> Result<Vec<WatchedPin>> {
     let directory = pins.state_directory();
     let what = || format!("hold the pins in {}", directory.display());
     let mut held = Vec::new();
     for entry in fs::read_dir(&directory).context(what)? {
-        held.push(WatchedPin::open(entry.context(what)?.path()).context(what)?);
+        let path = entry.context(what)?.path();
+        let is_seed = path.file_name().is_some_and(|name| name == LIMIT_SEED);
+        held.extend(WatchedPin::open(path).ok().filter(|pin| is_seed || pin.is_map(ours)));
     }
     Ok(held)
 }

@@ -29,6 +29,21 @@ impl Datapath {
     /// A hook could not be swapped or attached; the previous generation judges on, as before.
     pub fn commit(
         &mut self,
+        staged: Staged,
+        rows: &RegistryRows,
+        fresh: &Fresh,
+        interfaces: &[Interface],
+        between: &mut dyn FnMut(&Datapath),
+    ) -> Result<Report> {
+        let committed = self.commit_now(staged, rows, fresh, interfaces, between);
+        if committed.is_err() {
+            self.rebase();
+        }
+        committed
+    }
+
+    fn commit_now(
+        &mut self,
         mut staged: Staged,
         rows: &RegistryRows,
         fresh: &Fresh,
@@ -97,6 +112,16 @@ impl Datapath {
         interface: &Interface,
         between: &mut dyn FnMut(&Datapath),
     ) -> Result<Attachment> {
+        let protected = self.protect_now(interface, between);
+        self.rebase();
+        protected
+    }
+
+    fn protect_now(
+        &mut self,
+        interface: &Interface,
+        between: &mut dyn FnMut(&Datapath),
+    ) -> Result<Attachment> {
         let Some((_, generation)) = &self.running else {
             return Err(DatapathError::new(
                 ErrorKind::Internal,
@@ -116,7 +141,6 @@ impl Datapath {
             }
             return Err(error);
         }
-        self.rebase();
         let attachments = self.attachments()?;
         attachments.into_iter().find(|attachment| attachment.interface.index == interface.index).ok_or_else(
             || {

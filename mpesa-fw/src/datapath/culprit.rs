@@ -2,7 +2,10 @@
 
 use std::{
     fs,
-    os::{fd::AsFd, unix::fs::MetadataExt as _},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -17,8 +20,18 @@ const LOOKS: usize = 20_000;
 
 /// Name, id, tag, who loaded it and when, where it is pinned, who holds it.
 pub(super) fn describe(id: u32) -> String {
-    let Ok(program) = sys::program_by_id(id) else {
-        return format!("program id {id}, which can't be looked at (CAP_SYS_ADMIN) or is gone");
+    let pins = pins_of(id);
+    // The kernel gives programs by number only to CAP_SYS_ADMIN.
+    let pinned = |_| {
+        let objects = pins.iter().filter_map(|pin| sys::open_pin(pin).ok());
+        let is_it = |fd: &OwnedFd| sys::object_kind(fd.as_fd()).is_ok_and(|kind| kind == ObjectKind::Program);
+        objects.into_iter().find(is_it).ok_or(())
+    };
+    let Ok(program) = sys::program_by_id(id).or_else(pinned) else {
+        return format!(
+            "program id {id}, which can't be looked at without CAP_SYS_ADMIN, or is gone{}",
+            at(&pins)
+        );
     };
     let Ok(info) = sys::program_info(program.as_fd()) else {
         return format!("program id {id}");
@@ -27,16 +40,17 @@ pub(super) fn describe(id: u32) -> String {
     let loaded = loaded_at(info.load_time);
     let mut text =
         format!("program `{}` (id {id}, tag {tag}), loaded by uid {} at {loaded}", info.name, info.uid);
-    let pins = pins_of(id);
-    if !pins.is_empty() {
-        let pins: Vec<_> = pins.iter().map(|pin| pin.display().to_string()).collect();
-        text += &format!(", pinned at {}", pins.join(", "));
-    }
+    text += &at(&pins);
     let holders = holders_of(id);
     if !holders.is_empty() {
         text += &format!(", held by {}", holders.join(", "));
     }
     text
+}
+
+fn at(pins: &[PathBuf]) -> String {
+    let pins: Vec<_> = pins.iter().map(|pin| pin.display().to_string()).collect();
+    if pins.is_empty() { String::new() } else { format!(", pinned at {}", pins.join(", ")) }
 }
 
 /// From nanoseconds since boot.

@@ -130,9 +130,9 @@ pub(super) struct Found {
 /// A link whose interface is not in this network namespace.
 #[derive(Debug)]
 pub(super) struct Away {
-    pin: PathBuf,
-    direction: Direction,
-    link: u32,
+    pub(super) pin: PathBuf,
+    pub(super) direction: Direction,
+    pub(super) link: u32,
 }
 
 impl Away {
@@ -163,57 +163,6 @@ impl Found {
     pub(super) fn covers(&self, interface: &Interface) -> bool {
         let covered = |hook: &Hook| !hook.of_another_version;
         Direction::ALL.into_iter().all(|direction| self.hook(interface.index, direction).is_some_and(covered))
-    }
-
-    /// Removes the pins of dead links, gives the links of renamed interfaces and of other versions their places and names,
-    /// and moves those whose interface is away out of the way of another of that name. Detaches nothing.
-    pub(super) fn tidy(&mut self, pins: &Pins) {
-        for pin in self.dead.drain(..) {
-            warn_if_it_stays(&pin, fs::remove_file(&pin));
-            fault::passed(Point::LinkTidied);
-        }
-        for Away { pin, direction, link } in &mut self.away {
-            let aside = pins.link_aside(*link, *direction);
-            if *pin != aside {
-                tracing::warn!(
-                    pin = %pin.display(),
-                    "a protected interface is in another network namespace: it is judged there until the next reload"
-                );
-                warn_if_it_stays(pin, fs::rename(&pin, &aside));
-                *pin = aside;
-            }
-        }
-        // Through names that no interface has, because two may have changed names with each other, and a rename onto
-        // a pin would detach what is pinned there.
-        let mut moved = Vec::new();
-        for hook in &mut self.hooks {
-            let (Way::Xdp(pin) | Way::Tcx(pin)) = &mut hook.way else { continue };
-            let wanted = pins.link(&hook.interface.name, hook.direction);
-            let passing = pins.link(&format!("/{}", hook.interface.index), hook.direction);
-            if *pin != wanted {
-                warn_if_it_stays(pin, fs::rename(&pin, &passing));
-                fault::passed(Point::LinkTidied);
-                moved.push((passing, wanted.clone()));
-                *pin = wanted;
-            }
-        }
-        for (passing, wanted) in moved {
-            // A rename replaces what lies there: the pin of somebody else, or of a hook that nobody could move.
-            if wanted.exists() {
-                tracing::warn!(pin = %passing.display(), wanted = %wanted.display(), "the pin of a link stays: its place is taken");
-                continue;
-            }
-            warn_if_it_stays(&passing, fs::rename(&passing, &wanted));
-        }
-        for junk in self.junk.drain(..) {
-            tracing::warn!(path = %junk.display(), "this is no link of mpesa-fw: it is left alone");
-        }
-    }
-}
-
-fn warn_if_it_stays(pin: &Path, answer: io::Result<()>) {
-    if let Err(error) = answer {
-        tracing::warn!(pin = %pin.display(), %error, "the pin of a link stays as it is");
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     sys::{self, KernelMap, Plain, SharedWords},
 };
 
-const LIMIT_SEED: &str = "LIMIT_SEED";
+pub(super) const LIMIT_SEED: &str = "LIMIT_SEED";
 
 /// The state maps that the agent reads or writes.
 pub(super) struct State {

@@ -14,6 +14,9 @@ use super::{
 };
 use crate::{compile::Compiled, sys};
 
+/// Foreign programs that ours is moved before, in the life of an agent.
+const MOVES: usize = 16;
+
 macro_rules! kinds {
     ($($(#[$doc:meta])+ $name:ident: $label:literal,)+) => {
         /// What was done.
@@ -131,12 +134,16 @@ impl Datapath {
         self.counted.clear();
         self.places = slots::read(&self.state).unwrap_or_default();
         let Some((_, generation)) = &self.running else { return };
-        let made = self.find().and_then(|found| Baseline::new(&self.pins, generation, found.hooks));
-        match made {
+        let found = self.find();
+        let mut before = self.baseline.take();
+        let mut none = Vec::new();
+        let pins = before.as_mut().map_or(&mut none, |before| &mut before.pins);
+        match found.and_then(|found| Baseline::new(&self.pins, generation, found.hooks, pins)) {
             Ok(made) => self.baseline = Some(made),
+            // What is gone is still looked for.
             Err(error) => {
-                tracing::warn!("changes by others can't be noticed: {error}");
-                self.baseline = None;
+                tracing::warn!("what is attached could not be looked at: {error}");
+                self.baseline = before;
             }
         }
     }
@@ -218,7 +225,9 @@ impl Datapath {
         let mut told = Tampering::new(TamperKind::Order, place, what).at(&hook);
         told.culprit = Some(news.iter().map(|id| culprit::describe(*id)).collect::<Vec<_>>().join("; "));
         // Once for each program: whoever puts his there again and again means it, and it would never end.
-        if news.iter().any(|id| self.overtaken.insert(*id)) {
+        let is_worth_it = self.overtaken.len() < MOVES && news.iter().any(|id| !self.overtaken.contains(id));
+        self.overtaken.extend(news.iter().take(MOVES));
+        if is_worth_it {
             let moved = front::move_ahead(&self.pins, &self.netlink, watched, hook.program_of(programs));
             is_moved = moved.is_ok();
             if is_moved {
@@ -229,7 +238,7 @@ impl Datapath {
             told = told.after(moved);
             told.mended &= watched.ahead.is_empty();
         } else {
-            told.what += "; ours was moved before it once already, and is not again";
+            told.what += "; ours was moved to the front before, and is not again";
         }
         found.push(told);
         Ok(is_moved)
