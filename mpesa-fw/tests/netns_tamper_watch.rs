@@ -6,19 +6,12 @@ mod support;
 #[path = "support/scene.rs"]
 mod scene;
 
-use std::{
-    fs,
-    io::Write as _,
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::{Duration, Instant},
-};
+use std::{fs, io::Write as _, path::Path, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
-use mpesa_fw_common::ABI_VERSION;
+use anyhow::{Context as _, Result};
 use scene::{NOTICED, Scene};
 use support::{FENCE, Field, SOON, WEB, policy};
-use testbed::{Answer, Curl, Firewall, Host, Started, attach_foreign_tc_ahead, holds, ok, place, run};
+use testbed::{Curl, Host, attach_foreign_tc_ahead, holds, ok, place, run};
 
 #[test]
 #[ignore = "needs root and a kernel"]
