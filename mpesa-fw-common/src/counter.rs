@@ -40,8 +40,9 @@ pub struct CounterBlock {
     pub would_drop: [Counter; DROP_REASONS],
     /// Monotonic clock in nanoseconds when a packet last passed; 0: never. Coarse (some milliseconds).
     pub last_passed: u64,
-    /// Keeps the size a multiple of 16.
-    pub reserved: u64,
+    /// Of `passed`: SYNs without ACK that a service let pass. How many of them became connections, only the kernel's
+    /// sockets know ([`ConnectionCount`](crate::connection::ConnectionCount)).
+    pub passed_syns: u64,
 }
 
 impl CounterBlock {
@@ -51,7 +52,7 @@ impl CounterBlock {
         dropped: [Counter { packets: 0, bytes: 0 }; DROP_REASONS],
         would_drop: [Counter { packets: 0, bytes: 0 }; DROP_REASONS],
         last_passed: 0,
-        reserved: 0,
+        passed_syns: 0,
     };
 }
 

@@ -9,6 +9,7 @@
 #![no_std]
 
 pub mod address;
+pub mod connection;
 pub mod counter;
 pub mod decide;
 pub mod event;
@@ -27,4 +28,4 @@ pub use tables::RuleSet;
 
 /// Version of every lay-out in this crate; part of the pin directory's name, so that an agent
 /// never adopts maps whose values it would misread. Raise it with any change of a shared type.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

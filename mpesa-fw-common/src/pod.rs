@@ -20,6 +20,8 @@ mod bridge {
     pod!(
         crate::Address,
         crate::RuleSet,
+        crate::connection::CallerKey,
+        crate::connection::ConnectionCount,
         crate::counter::CounterBlock,
         crate::event::Event,
         crate::event::EventBucket,

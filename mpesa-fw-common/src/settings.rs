@@ -102,6 +102,8 @@ pub struct Settings {
     pub names_only: u64,
     /// Secret of the limiter's hash, so that nobody can choose sources that share a set.
     pub limit_seed: u64,
+    /// Cookie of the agent's network namespace: programs at a cgroup see the sockets of every one.
+    pub netns_cookie: u64,
     /// Number of the generation.
     pub generation: u32,
     /// A [`Mode`].
@@ -121,6 +123,7 @@ impl Settings {
         outside: [0; 3],
         names_only: 0,
         limit_seed: 0,
+        netns_cookie: 0,
         generation: 0,
         mode: Mode::Observe as u32,
         defaults: [Verdict::Drop as u32; 2],

@@ -1,4 +1,5 @@
-//! The one file of the programs that reads and writes through pointers: packets, map values, sockets.
+//! The one file of the programs (with its part for connections) that reads and writes through pointers: packets, map values,
+//! sockets.
 
 use core::{arch::asm, ptr};
 
@@ -13,6 +14,10 @@ use mpesa_fw_common::{
     decide::Sender,
     packet::{PacketBytes, PacketMeta, Parsed},
 };
+
+mod connection;
+
+pub use connection::Connection;
 
 /// Verifier: an offset into a packet must have an upper bound before it is added (MAX_PACKET_OFF is 0xffff). No header
 /// that counts lies further in than this.
@@ -286,6 +291,13 @@ pub fn set_bits(word: Option<*mut u64>, bits: u64) {
             }
         }
     }
+}
+
+/// Adds to a number that others may add to at the same time.
+#[inline(always)]
+pub fn add(number: &mut u64, more: u64) {
+    // SAFETY: a valid, aligned number. An instruction of its own (BPF_ATOMIC | BPF_ADD, any kernel), as in `set_bits`.
+    unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) number, in(reg) more) };
 }
 
 /// Makes the compiler forget what it knows of a number.

@@ -31,6 +31,12 @@ pub fn traces() -> bool {
     setting!(trace) != 0
 }
 
+/// Cookie of the network namespace in which the agent protects.
+#[inline(always)]
+pub fn namespace() -> u64 {
+    setting!(netns_cookie)
+}
+
 /// The maps of this generation, and those that all share. `IN_PLACE`: the search for an IPv4 source is no function of its
 /// own, which the verifier pays for.
 pub struct Kernel<const IN_PLACE: bool>;

@@ -8,6 +8,7 @@ mod access;
 #[cfg(feature = "bench")]
 mod bench;
 mod case;
+mod connections;
 #[cfg(feature = "bench")]
 mod flood;
 mod kernel;
@@ -16,11 +17,11 @@ mod report;
 mod search;
 mod trace;
 
-use access::{SkbFrame, XdpFrame};
+use access::{Connection, SkbFrame, XdpFrame};
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
-    macros::{classifier, xdp},
-    programs::{TcContext, XdpContext},
+    macros::{classifier, sock_ops, xdp},
+    programs::{SockOpsContext, TcContext, XdpContext},
 };
 use mpesa_fw_common::Verdict;
 
@@ -46,6 +47,13 @@ pub fn ingress_tc(context: TcContext) -> i32 {
 #[inline(always)]
 pub fn egress_tc(context: TcContext) -> i32 {
     tc_action(case::egress(&SkbFrame::new(context.skb.skb)))
+}
+
+/// TCP connections of this host whose handshake is finished. Decides nothing.
+#[sock_ops]
+#[inline(always)]
+pub fn connections(context: SockOpsContext) -> u32 {
+    connections::count(&Connection::new(context.ops))
 }
 
 /// Pass is "no opinion": other filters on the hook run too.

@@ -11,6 +11,7 @@ use aya_ebpf::{
 };
 use mpesa_fw_common::{
     Address, RuleSet,
+    connection::{CALLERS_CAPACITY, CallerKey, ConnectionCount},
     counter::{COUNTER_BLOCKS, COUNTER_SLOTS, CounterBlock, INTERFACES},
     event::EventBucket,
     limit::{LIMIT_SETS, LimitSet},
@@ -71,6 +72,14 @@ pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentState> =
 pub static LIMITS: Array<LimitSet> = Array::with_max_entries(LIMIT_SETS as u32, 0);
 #[map]
 pub static COUNTERS: PerCpuArray<CounterBlock> = PerCpuArray::with_max_entries(COUNTER_BLOCKS as u32, 0);
+#[map]
+pub static CONNECTIONS: Array<ConnectionCount> = Array::with_max_entries(COUNTER_SLOTS as u32, 0);
+#[map]
+pub static CALLERS: LruHashMap<CallerKey, ConnectionCount> =
+    LruHashMap::with_max_entries(CALLERS_CAPACITY, 0);
+#[map]
+pub static STRANGERS: LruHashMap<CallerKey, ConnectionCount> =
+    LruHashMap::with_max_entries(CALLERS_CAPACITY, 0);
 #[map]
 pub static NEAR_MISSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(WATCHED_SETS as u32, 0);
 #[map]

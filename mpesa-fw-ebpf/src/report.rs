@@ -22,7 +22,7 @@ pub fn report(case: &Case, direction: Direction) -> Verdict {
     match decision.reason {
         Reason::Pass(reason) => {
             if let Some(block) = access::value(block) {
-                count_pass(block, length, reason);
+                count_pass(block, length, reason, case.meta.opens_connection());
             }
             Verdict::Pass
         }
@@ -53,10 +53,11 @@ fn count(counter: &mut Counter, length: u32) {
 }
 
 #[inline(always)]
-fn count_pass(block: &mut CounterBlock, length: u32, reason: PassReason) {
+fn count_pass(block: &mut CounterBlock, length: u32, reason: PassReason, opens_connection: bool) {
     count(&mut block.passed, length);
     if matches!(reason, PassReason::Service) {
         block.last_passed = access::now();
+        block.passed_syns += u64::from(opens_connection);
     }
 }
 

@@ -106,6 +106,12 @@ points! {
     RegistryRestored: Impossible,
     /// Every hook runs the new generation.
     HooksSwapped: Impossible,
+    /// The link of the program that counts connections was made; it has no pin.
+    CountingLinked: Impossible,
+    /// It was pinned.
+    CountingPinned: Impossible,
+    /// It has the new generation's program.
+    CountingReplaced: Impossible,
     /// A link was detached; its pin is there.
     LinkDetached: Possible,
     /// The hook of an interface is gone.

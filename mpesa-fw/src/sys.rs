@@ -18,9 +18,11 @@ use std::{
 
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
+mod cgroup;
 mod info;
 mod map;
 
+pub use cgroup::{BPF_CGROUP_SOCK_OPS, cgroup_link_create, netns_cookie};
 pub use info::{
     LinkInfo, LinkKind, MapInfo, ObjectKind, ProgramInfo, link_info, map_info, object_kind, program_info,
 };
@@ -216,7 +218,35 @@ pub fn fill(map: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// A writable mapping of a map's values.
+/// Whether an array map that was made with `BPF_F_MMAPABLE` begins with `bytes` and holds zeros behind. Also of a frozen one.
+pub fn holds(map: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<bool> {
+    let info = map_info(map)?;
+    let capacity = info.value_size.next_multiple_of(8) as usize * info.max_entries as usize;
+    if bytes.len() > capacity {
+        return Ok(false);
+    }
+    let mapping = Mapping::with(map, capacity, libc::PROT_READ)?;
+    let mut page = [0u8; 4096];
+    let mut rest = bytes;
+    let mut offset = 0;
+    while offset < capacity {
+        let length = page.len().min(capacity - offset);
+        // SAFETY: `offset + length` lies within the mapping. A program that writes there meanwhile makes it differ, no more.
+        unsafe {
+            std::ptr::copy_nonoverlapping(mapping.start.as_ptr().add(offset), page.as_mut_ptr(), length);
+        }
+        let (wanted, behind) = rest.split_at(length.min(rest.len()));
+        let (written, zeros) = page[..length].split_at(wanted.len());
+        if written != wanted || zeros.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        rest = behind;
+        offset += length;
+    }
+    Ok(true)
+}
+
+/// A mapping of a map's values.
 struct Mapping {
     start: NonNull<u8>,
     length: usize,
@@ -224,16 +254,13 @@ struct Mapping {
 
 impl Mapping {
     fn new(map: BorrowedFd<'_>, length: usize) -> io::Result<Self> {
+        Self::with(map, length, libc::PROT_READ | libc::PROT_WRITE)
+    }
+
+    fn with(map: BorrowedFd<'_>, length: usize, protection: libc::c_int) -> io::Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choice.
         let start = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                length,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                map.as_raw_fd(),
-                0,
-            )
+            libc::mmap(std::ptr::null_mut(), length, protection, libc::MAP_SHARED, map.as_raw_fd(), 0)
         };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());

@@ -18,6 +18,7 @@ mod flows;
 mod frame;
 mod guard;
 mod guests;
+mod handshakes;
 mod install;
 pub mod interfaces;
 mod judge;
@@ -40,6 +41,7 @@ mod sockets;
 mod start;
 pub mod status;
 mod store;
+mod tamper;
 mod tasks;
 mod trace;
 pub mod trial;
@@ -63,6 +65,7 @@ pub use error::{AgentError, DEFECT, Kind};
 pub use events::EventRecord;
 pub use guard::SshConnection;
 pub use interfaces::Choice;
+pub use handshakes::HandshakeStatus;
 pub use kernel::beside;
 pub use look::look_around;
 pub use names::NameStatus;
@@ -76,6 +79,7 @@ pub use start::private_directory;
 pub use status::Status;
 pub use trial::TrialStatus;
 pub use view::{Link, View};
+pub use tamper::TamperRecord;
 
 use archive::Archive;
 use events::EventLog;
@@ -110,6 +114,7 @@ pub struct Agent {
     defaults_store: Store,
     trial_store: Store,
     archive: Archive,
+    tampering_store: Store,
     _bpffs_lock: Lock,
 }
 
@@ -126,6 +131,8 @@ struct State {
     reloads: BTreeMap<String, u64>,
     protection: Protection,
     since: u64,
+    pace: handshakes::Pace,
+    tampering: tamper::TamperLog,
     /// What was said already.
     said: BTreeSet<String>,
     /// What the file says of [`Current::defaults`].
@@ -203,8 +210,7 @@ impl Agent {
         }
         let _one = self.change.lock().await;
         self.state().detached = true;
-        let bpffs = self.options.bpffs.clone();
-        let removed = match beside(move || crate::datapath::detach(&bpffs)).await {
+        let removed = match self.kernel.with(|datapath| datapath.detach_all()).await {
             Ok(removed) => removed,
             Err(error) => {
                 // The agent goes on, and mends what is gone.

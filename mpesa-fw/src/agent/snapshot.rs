@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use super::{
-    Agent, NameStatus, Running, clock,
+    Agent, NameStatus, Running, TamperRecord, clock,
     error::AgentError,
     interfaces::{Refused, Unprotected},
     kernel::beside,
@@ -11,7 +11,7 @@ use super::{
     network::{Network, Protection},
     seed::Denied,
 };
-use crate::datapath::{Attachment, RuleCounts};
+use crate::datapath::{Attachment, Handshakes, RuleCounts};
 
 /// One moment. Counts are read from the kernel when it is taken.
 pub struct Snapshot {
@@ -27,6 +27,8 @@ pub struct Snapshot {
     pub counts: Vec<RuleCounts>,
     /// What was dropped lately.
     pub recent: Recent,
+    /// Handshakes of services, of those that are gone too; none: completed connections are not counted.
+    pub handshakes: Option<Vec<Handshakes>>,
     /// Drops from ranges that sets watch.
     pub near_misses: Vec<(String, u64)>,
     /// Events that were too many.
@@ -51,6 +53,10 @@ pub struct Snapshot {
     pub denied: Vec<Denied>,
     /// How reloads went.
     pub reloads: BTreeMap<String, u64>,
+    /// What somebody did to the datapath, by kind.
+    pub tamper_counts: BTreeMap<String, u64>,
+    /// The last of it, oldest first.
+    pub tampering: Vec<TamperRecord>,
     /// What the admin should know.
     pub notes: Vec<String>,
 }
@@ -80,6 +86,7 @@ impl Agent {
     pub fn snapshot(&self) -> Result<Snapshot, AgentError> {
         let datapath = self.kernel.lock();
         let counts = datapath.counters()?;
+        let handshakes = datapath.handshakes()?;
         let near_misses = datapath.near_misses()?;
         let events_suppressed = datapath.events_suppressed()?;
         let flows = datapath.flow_count()?;
@@ -95,7 +102,9 @@ impl Agent {
         if has_changed || protection != state.protection {
             self.wake_network.notify_one();
         }
-        let notes = current.notes.iter().cloned().chain(network.judged_twice()).collect();
+        let suspects = state.pace.suspects(clock::monotonic(), handshakes.as_deref().unwrap_or_default());
+        let notes = suspects.into_values().chain(current.notes.iter().cloned());
+        let notes = notes.chain(network.judged_twice()).collect();
         Ok(Snapshot {
             running: Arc::clone(&current.running),
             since: if protection == state.protection { state.since } else { clock::unix() },
@@ -103,6 +112,7 @@ impl Agent {
             started_at: self.started_at,
             recent: state.minute.recent(clock::monotonic(), &counts),
             counts,
+            handshakes,
             near_misses,
             events_suppressed,
             flows,
@@ -115,6 +125,8 @@ impl Agent {
             names: current.names.status(),
             denied: current.seeded.denied.clone(),
             reloads: state.reloads.clone(),
+            tamper_counts: state.tampering.all_counts(),
+            tampering: state.tampering.last.iter().cloned().collect(),
             notes,
         })
     }

@@ -78,6 +78,7 @@ impl Agent {
 
         let names_store = Store::new(&options.state_dir, "names.json");
         let reloads_store = Store::new(&options.state_dir, "reloads.json");
+        let tampering_store = Store::new(&options.state_dir, "tampering.json");
         let defaults_store = Store::new(&options.state_dir, "defaults.json");
         let trial_store = TrialRecord::store(&options.state_dir);
         let archive = Archive::below(&options.state_dir);
@@ -152,6 +153,8 @@ impl Agent {
             reloads,
             protection: Protection::Incomplete,
             since: clock::unix(),
+            tampering: tampering_store.read().unwrap_or_default(),
+            pace: super::handshakes::Pace::default(),
             said: BTreeSet::new(),
             saved_defaults,
             detached: false,
@@ -173,6 +176,7 @@ impl Agent {
             defaults_store,
             trial_store,
             archive,
+            tampering_store,
             _bpffs_lock: bpffs_lock,
         });
         let goes_on = trial.is_some();

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use time::{Date, OffsetDateTime};
 
 use super::{
-    NameStatus, Snapshot, TrialStatus, clock,
+    HandshakeStatus, NameStatus, Snapshot, TamperRecord, TrialStatus, clock,
     interfaces::{Refused, Unprotected},
     minute::Recent,
     network::{Protection, egress_label, ingress_label},
@@ -42,6 +42,8 @@ pub struct Status {
     pub services: Vec<RuleStatus>,
     /// Destinations in file order.
     pub destinations: Vec<RuleStatus>,
+    /// SYNs and completed connections of services that take TCP; none: completed connections are not counted.
+    pub handshakes: Option<Vec<HandshakeStatus>>,
     /// What was dropped, or would have been; the most first.
     pub drops: Vec<DropStatus>,
     /// What was dropped lately.
@@ -57,6 +59,10 @@ pub struct Status {
     pub denied_connections: Vec<Denied>,
     /// How reloads went, by result.
     pub reloads: BTreeMap<String, u64>,
+    /// What somebody did to the datapath, by kind.
+    pub tamper_counts: BTreeMap<String, u64>,
+    /// The last of it, oldest first.
+    pub tampering: Vec<TamperRecord>,
     /// What somebody should look at.
     pub warnings: Vec<String>,
 }
@@ -190,6 +196,7 @@ impl Status {
             interfaces,
             services,
             destinations,
+            handshakes: snapshot.handshakes.as_deref().map(|counts| HandshakeStatus::of(policy, counts)),
             drops: drop_statuses(&snapshot.counts),
             recent: snapshot.recent,
             near_misses: snapshot.near_misses.iter().cloned().collect(),
@@ -200,6 +207,8 @@ impl Status {
             names: snapshot.names,
             denied_connections: snapshot.denied,
             reloads: snapshot.reloads,
+            tamper_counts: snapshot.tamper_counts,
+            tampering: snapshot.tampering,
             warnings,
         }
     }

@@ -21,6 +21,8 @@ impl Agent {
         tasks.spawn(Arc::clone(self).drain_events());
         tasks.spawn(Arc::clone(self).watch_trial());
         tasks.spawn(Arc::clone(self).remember_counts());
+        tasks.spawn(Arc::clone(self).watch_handshakes());
+        tasks.spawn(Arc::clone(self).watch_tampering());
         if self.options.trace_packets {
             tasks.spawn(Arc::clone(self).trace_packets());
         }

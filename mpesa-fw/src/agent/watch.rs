@@ -19,11 +19,11 @@ use super::{
     links::{Change, Changes},
     network::Network,
     prepare::Prepared,
-    seed::Ground,
+    seed::{Denied, Ground},
     status::ahead_notes,
     view::View,
 };
-use crate::datapath::{Attachment, Interface};
+use crate::datapath::{Attachment, Datapath, Interface};
 
 /// Belt and braces: everything is looked at again this often.
 const RESYNC: Duration = Duration::from_secs(30);
@@ -70,7 +70,7 @@ impl Agent {
     }
 
     /// Compares what is with what should be, and mends it.
-    async fn resync(&self) {
+    pub(super) async fn resync(&self) {
         let _one = self.change.lock().await;
         if let Err(error) = self.resync_now().await {
             tracing::error!("interfaces could not be looked at: {error}");
@@ -99,6 +99,8 @@ impl Agent {
         if self.state().detached {
             return Ok(());
         }
+        // Before anything is changed here: what was done by others meanwhile would not be seen any more.
+        self.look().await;
         let running = self.state().current.running.clone();
         let (interim, before) = {
             let current = &self.state().current;
@@ -126,6 +128,7 @@ impl Agent {
             state.current.network = network;
         }
         self.tell_protection(Tell::Changes);
+        self.note_hooks().await;
         Ok(())
     }
 
@@ -140,73 +143,30 @@ impl Agent {
         let running = Arc::clone(running);
         let (view, published) = (view.clone(), self.state().current.published.clone());
         let known = self.state().current.seeded.denied.clone();
-        let before = self.state().current.network.attachments.clone();
-        self.kernel
+        let (found, mended) = self
+            .kernel
             .with(move |datapath| {
-                let own = view.addresses.iter().map(|(_, a)| *a);
-                // Not a reason to leave a hook that is gone as it is.
-                if let Err(error) = datapath.set_own_addresses(&view.impossible_sources()) {
-                    tracing::error!("{error}");
-                }
-                for interface in datapath.release_gone(|index| view.links.contains_key(&index)) {
-                    tracing::warn!(%interface, "a protected interface is gone");
-                }
-                let attached = datapath.attachments()?;
-                // Renamed, or back from another network namespace: counted under the name that it has now.
-                for attachment in &attached {
-                    if let Err(error) = datapath.keep_place(&attachment.interface) {
-                        tracing::warn!("{error}");
-                    }
-                }
-                let mut failed = BTreeMap::new();
-                let judge = Judge::new(&running.compiled, own.clone(), &published);
-                let own: HashSet<IpAddr> = own.collect();
-                let hooked = attached.iter().map(|attachment| &attachment.interface);
-                let protected: BTreeSet<u32> =
-                    wanted.iter().chain(hooked).map(|interface| interface.index).collect();
-                let mut guests_are_known = false;
-                for interface in wanted {
-                    if attached.iter().any(|a| a.interface == interface && a.live()) {
-                        continue;
-                    }
-                    if before.iter().any(|a| a.interface == interface && a.live()) {
-                        tracing::error!(
-                            interface = %interface.name,
-                            "somebody removed a hook of this interface: its packets were not judged meanwhile"
-                        );
-                    }
-                    let mut seeded = Ok(super::Seeded::default());
-                    let result = datapath.protect(&interface, &mut |datapath| {
-                        let (mode, generation) = (running.mode(), running.stamp.number);
-                        let ground = Ground { datapath, judge: &judge, mode, generation, own: &own };
-                        // Once for all of them: conntrack may be large, and the next one waits without hooks.
-                        seeded = if guests_are_known {
-                            ground.seed_sockets()
-                        } else {
-                            ground.seed(Whereabouts { view: &view, protected: &protected, own: &own })
-                        };
-                        guests_are_known = true;
-                    });
-                    match result {
-                        Ok(_) => tracing::info!(interface = %interface.name, "protected"),
-                        Err(error) => {
-                            failed.insert(interface.name.clone(), error.to_string());
-                        }
-                    }
-                    match seeded {
-                        Ok(seeded) => seeded.without(&known).log(running.mode()),
-                        Err(error) => {
-                            tracing::warn!(%error, "connections that were open may lose their replies")
-                        }
-                    }
-                }
-                Ok((datapath.attachments()?, failed))
+                // At the same moment as what is changed here, which would not be told from what others changed.
+                let found = datapath.look(&running.compiled).unwrap_or_default();
+                let mended = bring_in_line(datapath, &running, &view, wanted, &published, &known);
+                (found, mended)
             })
-            .await
+            .await;
+        self.note(found).await;
+        mended
     }
 
     /// The default route has come: the other physical interfaces are let go, by another generation of the same policy.
     async fn narrow(&self, running: &Arc<Running>, surroundings: Surroundings) -> Result<(), AgentError> {
+        self.install_again(running, surroundings).await
+    }
+
+    /// Another generation of the policy in force.
+    pub(super) async fn install_again(
+        &self,
+        running: &Arc<Running>,
+        surroundings: Surroundings,
+    ) -> Result<(), AgentError> {
         let rows = self.kernel.with(|datapath| datapath.registry_rows().clone()).await;
         let again = Arc::clone(running);
         let prepared = beside(move || Prepared::again(&again, &rows)).await?;
@@ -252,7 +212,7 @@ impl Agent {
         }
     }
 
-    fn say_once(&self, what: String) {
+    pub(super) fn say_once(&self, what: String) {
         let mut state = self.state();
         if state.said.len() > 1000 {
             state.said.clear();
@@ -262,4 +222,66 @@ impl Agent {
             state.said.insert(what);
         }
     }
+}
+
+/// Releases what is gone, protects what is new.
+fn bring_in_line(
+    datapath: &mut Datapath,
+    running: &Running,
+    view: &View,
+    wanted: Vec<Interface>,
+    published: &BTreeMap<IpAddr, Vec<u16>>,
+    known: &[Denied],
+) -> Result<(Vec<Attachment>, BTreeMap<String, String>), AgentError> {
+    let own = view.addresses.iter().map(|(_, a)| *a);
+    // Not a reason to leave a hook that is gone as it is.
+    if let Err(error) = datapath.set_own_addresses(&view.impossible_sources()) {
+        tracing::error!("{error}");
+    }
+    for interface in datapath.release_gone(|index| view.links.contains_key(&index)) {
+        tracing::warn!(%interface, "a protected interface is gone");
+    }
+    let attached = datapath.attachments()?;
+    // Renamed, or back from another network namespace: counted under the name that it has now.
+    for attachment in &attached {
+        if let Err(error) = datapath.keep_place(&attachment.interface) {
+            tracing::warn!("{error}");
+        }
+    }
+    let mut failed = BTreeMap::new();
+    let judge = Judge::new(&running.compiled, own.clone(), published);
+    let own: HashSet<IpAddr> = own.collect();
+    let hooked = attached.iter().map(|attachment| &attachment.interface);
+    let protected: BTreeSet<u32> = wanted.iter().chain(hooked).map(|interface| interface.index).collect();
+    let mut guests_are_known = false;
+    for interface in wanted {
+        if attached.iter().any(|a| a.interface == interface && a.live()) {
+            continue;
+        }
+        let mut seeded = Ok(super::Seeded::default());
+        let result = datapath.protect(&interface, &mut |datapath| {
+            let (mode, generation) = (running.mode(), running.stamp.number);
+            let ground = Ground { datapath, judge: &judge, mode, generation, own: &own };
+            // Once for all of them: conntrack may be large, and the next one waits without hooks.
+            seeded = if guests_are_known {
+                ground.seed_sockets()
+            } else {
+                ground.seed(Whereabouts { view, protected: &protected, own: &own })
+            };
+            guests_are_known = true;
+        });
+        match result {
+            Ok(_) => tracing::info!(interface = %interface.name, "protected"),
+            Err(error) => {
+                failed.insert(interface.name.clone(), error.to_string());
+            }
+        }
+        match seeded {
+            Ok(seeded) => seeded.without(known).log(running.mode()),
+            Err(error) => {
+                tracing::warn!(%error, "connections that were open may lose their replies")
+            }
+        }
+    }
+    Ok((datapath.attachments()?, failed))
 }

@@ -7,7 +7,8 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use crate::agent::{
-    Confirmed, Denied, EventRecord, KeptGeneration, NameStatus, Reloaded, Status, TrialStatus,
+    Confirmed, Denied, EventRecord, HandshakeStatus, KeptGeneration, NameStatus, Reloaded, Status,
+    TamperRecord, TrialStatus,
     archive::KeptFile,
     change::{Change, Names},
     evidence::{Evidence, NewlyDropped, ServiceEvidence, SessionEvidence},
@@ -108,6 +109,12 @@ fn status() {
         unprotected: vec![Unprotected { name: "eth2".into(), addresses: vec![[10, 0, 0, 1].into()] }],
         services: vec![rule("callbacks")],
         destinations: vec![rule("daraja")],
+        handshakes: Some(vec![HandshakeStatus {
+            service: "callbacks".into(),
+            syns: 3,
+            connections: 2,
+            last_connection: Some(TIME),
+        }]),
         drops: vec![DropStatus {
             direction: "ingress".into(),
             reason: "source_not_allowed".into(),
@@ -136,6 +143,15 @@ fn status() {
             reason: "no_destination".into(),
         }],
         reloads: BTreeMap::from([("ok".into(), 1)]),
+        tamper_counts: BTreeMap::from([("pin_removed".into(), 1)]),
+        tampering: vec![TamperRecord {
+            time: TIME,
+            kind: "pin_removed".into(),
+            place: "/sys/fs/bpf/mpesa-fw/abi-2/links/eth0-egress".into(),
+            what: "in a sentence".into(),
+            culprit: Some("who".into()),
+            mended: true,
+        }],
         warnings: vec!["a warning".into()],
     };
     insta::assert_snapshot!(json(&status));

@@ -8,6 +8,7 @@ mod detach;
 mod doctor;
 mod events;
 mod failure;
+mod handshakes;
 #[cfg(test)]
 mod json_tests;
 mod logging;
@@ -19,6 +20,7 @@ mod run;
 mod status;
 mod summary;
 mod trial;
+mod tampering;
 mod when;
 
 use std::{panic, process::ExitCode};

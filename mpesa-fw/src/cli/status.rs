@@ -7,8 +7,10 @@ use time::OffsetDateTime;
 use super::{
     arguments::Format,
     failure::Failure,
+    handshakes::handshakes,
     output::{print, print_json, table},
     summary,
+    tampering::tampering,
     when::ago,
 };
 use crate::{
@@ -39,7 +41,9 @@ fn text(status: &Status, now: OffsetDateTime) -> String {
     interfaces(&mut text, status);
     let Status { services, destinations, drops, near_misses, .. } = status;
     text += &counts(services, destinations, drops, near_misses, now);
+    text += &handshakes(status, now);
     names(&mut text, status);
+    text += &tampering(status, now);
     text
 }
 

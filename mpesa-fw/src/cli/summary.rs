@@ -76,11 +76,13 @@ fn generation(text: &mut String, status: &Status, now: OffsetDateTime) {
     }
 }
 
-/// When each service was last used.
+/// When each service was last used: a finished handshake where it takes TCP (a packet may come from nobody), else a
+/// packet.
 fn calls(status: &Status, now: OffsetDateTime) -> String {
-    let one = |service: &RuleStatus| match service.last_passed {
-        Some(time) => format!("{} {}", service.rule, ago(time, now)),
-        None => format!("{} never", service.rule),
+    let one = |service: &RuleStatus| {
+        let handshakes = status.handshakes.iter().flatten().find(|shaken| shaken.service == service.rule);
+        let last = handshakes.map_or(service.last_passed, |shaken| shaken.last_connection);
+        format!("{} {}", service.rule, last.map_or_else(|| "never".to_owned(), |time| ago(time, now)))
     };
     match status.services.as_slice() {
         [] => "there is no service".to_owned(),
@@ -104,10 +106,14 @@ fn drops(status: &Status) -> String {
 }
 
 fn attention(text: &mut String, status: &Status) {
-    if status.warnings.is_empty() && status.denied_connections.is_empty() {
+    let tampered: u64 = status.tamper_counts.values().sum();
+    if status.warnings.is_empty() && status.denied_connections.is_empty() && tampered == 0 {
         return;
     }
     text.push_str("needs attention:\n");
+    if tampered > 0 {
+        let _ = writeln!(text, "  ! TAMPERING, {tampered} so far: see below");
+    }
     for warning in &status.warnings {
         let _ = writeln!(text, "  ! {warning}");
     }

@@ -71,6 +71,7 @@ impl Hash {
             outside,
             names_only,
             limit_seed: _,
+            netns_cookie: _,
             generation: _,
             mode,
             defaults,

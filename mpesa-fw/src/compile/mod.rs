@@ -85,6 +85,7 @@ fn settings(policy: &Policy, built: [&Built; 3]) -> Settings {
         outside: built.map(|table| table.outside.0),
         names_only: names::names_only(policy).0,
         limit_seed: 0,
+        netns_cookie: 0,
         generation: 0,
         mode: policy.mode as u32,
         defaults: [policy.ingress.default as u32, policy.egress.default as u32],

@@ -189,7 +189,7 @@ fn program_id(program: BorrowedFd<'_>) -> Result<u32> {
 }
 
 fn hook(interface: &Interface, direction: Direction, way: Way, program: u32) -> Hook {
-    Hook { interface: interface.clone(), direction, way, program, of_another_version: false }
+    Hook { interface: interface.clone(), direction, way, program, is_ours: true, of_another_version: false }
 }
 
 #[derive(Clone, Copy)]

@@ -7,6 +7,7 @@ use mpesa_fw_common::settings::Direction;
 use super::{
     Attachment, Datapath, DatapathError, ErrorKind, Fault, Interface, Report, Result, Staged,
     attach::Attacher,
+    connections,
     error::Context,
     generation::Programs,
     hooks::{self, Found},
@@ -27,6 +28,21 @@ impl Datapath {
     /// # Errors
     /// A hook could not be swapped or attached; the previous generation judges on, as before.
     pub fn commit(
+        &mut self,
+        staged: Staged,
+        rows: &RegistryRows,
+        fresh: &Fresh,
+        interfaces: &[Interface],
+        between: &mut dyn FnMut(&Datapath),
+    ) -> Result<Report> {
+        let committed = self.commit_now(staged, rows, fresh, interfaces, between);
+        if committed.is_err() {
+            self.rebase();
+        }
+        committed
+    }
+
+    fn commit_now(
         &mut self,
         mut staged: Staged,
         rows: &RegistryRows,
@@ -65,11 +81,18 @@ impl Datapath {
         staged.keep();
         self.registry = rows.clone();
         self.running = Some((staged.stamp(), staged.pins.clone()));
+        let without_connections = staged.without_connections.take();
         let mut report =
             Report { stamp: staged.stamp(), attachments: Vec::new(), detached: Vec::new(), notes };
+        if let Err(error) = self.count_connections(&programs, without_connections) {
+            report.notes.push(format!("completed connections are not counted: {error}"));
+        }
         self.let_go(&found, interfaces, &mut report);
         self.remove_old_generations(&mut report);
         self.bury_other_versions(&mut report);
+        self.tables = std::mem::take(&mut staged.tables);
+        self.damaged.clear();
+        self.rebase();
         // The new generation judges: that its hooks can't be listed must not be told as a failure to load it.
         let listed = fault::point(Point::CommitReported).map_err(DatapathError::from);
         match listed.and_then(|()| self.attachments()) {
@@ -85,6 +108,16 @@ impl Datapath {
     /// # Errors
     /// Nothing is loaded yet, the interface is gone, or a hook can't be attached; nothing is half attached then.
     pub fn protect(
+        &mut self,
+        interface: &Interface,
+        between: &mut dyn FnMut(&Datapath),
+    ) -> Result<Attachment> {
+        let protected = self.protect_now(interface, between);
+        self.rebase();
+        protected
+    }
+
+    fn protect_now(
         &mut self,
         interface: &Interface,
         between: &mut dyn FnMut(&Datapath),
@@ -126,8 +159,10 @@ impl Datapath {
     ///
     /// # Errors
     /// No place is left.
-    pub fn keep_place(&self, interface: &Interface) -> Result<()> {
-        slots::assign(&self.state, interface)
+    pub fn keep_place(&mut self, interface: &Interface) -> Result<()> {
+        slots::assign(&self.state, interface)?;
+        self.places = slots::read(&self.state)?;
+        Ok(())
     }
 
     /// Lets go of interfaces that are gone: frees their places, whose counts are kept, and removes their dead pins.
@@ -144,12 +179,30 @@ impl Datapath {
             }
             let mut found = self.find()?;
             found.tidy(&self.pins);
-            Ok::<_, DatapathError>(gone.into_iter().map(|interface| interface.name).collect())
+            let names: Vec<_> = gone.into_iter().map(|interface| interface.name).collect();
+            Ok::<_, DatapathError>((names, found.hooks))
         };
-        release().unwrap_or_else(|error| {
-            tracing::warn!(%error, "interfaces that are gone were not released");
-            Vec::new()
-        })
+        match release() {
+            Ok((gone, hooks)) => {
+                let same = self.baseline.as_ref().is_some_and(|baseline| baseline.is_of(&hooks));
+                if !gone.is_empty() || !same {
+                    self.rebase();
+                }
+                gone
+            }
+            Err(error) => {
+                tracing::warn!(%error, "interfaces that are gone were not released");
+                Vec::new()
+            }
+        }
+    }
+
+    fn count_connections(&self, programs: &Programs, why_not: Option<DatapathError>) -> Result<()> {
+        match (programs.connections(), why_not) {
+            (Some(program), _) => connections::attach(&self.pins, program),
+            // Nobody counts rather than one that goes by another generation's rules.
+            (None, why_not) => connections::detach(&self.pins).and(why_not.map_or(Ok(()), Err)),
+        }
     }
 
     /// Every side of every interface, egress first.

@@ -62,16 +62,16 @@ pub(super) fn events_suppressed(state: &State) -> Result<u64> {
     Ok(buckets.iter().map(|bucket| bucket.suppressed).sum())
 }
 
-fn in_use(rows: &[NameSlot]) -> impl Iterator<Item = (u32, &NameSlot)> {
+pub(super) fn in_use(rows: &[NameSlot]) -> impl Iterator<Item = (u32, &NameSlot)> {
     (0u32..).zip(rows).filter(|(_, slot)| slot.status != 0)
 }
 
-fn direction_of(slot: &NameSlot) -> Direction {
+pub(super) fn direction_of(slot: &NameSlot) -> Direction {
     if slot.direction == Direction::Egress as u8 { Direction::Egress } else { Direction::Ingress }
 }
 
 fn add(mut sum: CounterBlock, block: &CounterBlock) -> CounterBlock {
-    let CounterBlock { passed, dropped, would_drop, last_passed, reserved: _ } = block;
+    let CounterBlock { passed, dropped, would_drop, last_passed, passed_syns } = block;
     let add = |sum: &mut Counter, more: &Counter| {
         sum.packets += more.packets;
         sum.bytes += more.bytes;
@@ -79,6 +79,7 @@ fn add(mut sum: CounterBlock, block: &CounterBlock) -> CounterBlock {
     add(&mut sum.passed, passed);
     sum.dropped.iter_mut().zip(dropped).for_each(|(sum, more)| add(sum, more));
     sum.would_drop.iter_mut().zip(would_drop).for_each(|(sum, more)| add(sum, more));
+    sum.passed_syns += passed_syns;
     sum.last_passed = sum.last_passed.max(*last_passed);
     sum
 }

@@ -5,7 +5,7 @@ use std::{collections::HashSet, path::Path};
 use mpesa_fw_common::settings::Direction;
 
 use super::{
-    DatapathError, Result, bpffs,
+    DatapathError, Result, bpffs, connections,
     error::Context,
     hooks::{self, Way},
     pins::{Pins, remove_tree},
@@ -68,6 +68,10 @@ fn detach_version(pins: &Pins) -> Result<Vec<String>> {
     }
     if let Some(failure) = failure {
         return Err(failure);
+    }
+    // It goes with its pin, unless somebody else holds it.
+    if let Err(error) = connections::detach(pins) {
+        tracing::warn!("{error}");
     }
     // It judges nothing, and the next one uses it: no reason to keep the pins.
     for left in hooks::remove_qdiscs(pins, &netlink, |_| false) {

@@ -9,12 +9,12 @@ use std::{
 
 use aya::{
     Ebpf,
-    programs::{Program, SchedClassifier, Xdp},
+    programs::{Program, SchedClassifier, SockOps, Xdp},
 };
 use mpesa_fw_common::{settings::Direction, settings::Settings, tables::GenerationStamp};
 
 use super::{
-    DatapathError, ErrorKind, Result,
+    DatapathError, ErrorKind, Result, connections,
     error::Context,
     object::Object,
     pins::{GenerationPins, PROGRAMS, Pins, STAMP},
@@ -32,6 +32,10 @@ use crate::{
 pub struct Staged {
     stamp: GenerationStamp,
     pub(super) pins: GenerationPins,
+    /// Its tables.
+    pub(super) tables: Vec<(&'static str, OwnedFd)>,
+    /// Why it does not count connections.
+    pub(super) without_connections: Option<DatapathError>,
     keep: bool,
 }
 
@@ -63,6 +67,7 @@ pub(super) struct Choice {
     pub(super) serial: Option<u64>,
     pub(super) trace: bool,
     pub(super) limit_seed: u64,
+    pub(super) netns_cookie: u64,
 }
 
 /// Makes the tables, loads the programs, pins both.
@@ -77,6 +82,7 @@ pub(super) fn stage(
         generation: choice.number,
         trace: u32::from(choice.trace),
         limit_seed: choice.limit_seed,
+        netns_cookie: choice.netns_cookie,
         ..compiled.settings
     };
     let stamp = GenerationStamp {
@@ -101,13 +107,24 @@ pub(super) fn stage(
         tables::fill(&ebpf, table)?;
         fault::point(Point::TableFilled)?;
     }
-    load_programs(&mut ebpf)?;
+    let without_connections = load_programs(&mut ebpf)?;
     fault::point(Point::ProgramsLoaded)?;
 
-    let staged = Staged { stamp, pins: pins.generation(&stamp), keep: false };
+    let held = tables.iter().map(|table| {
+        let map = tables::array(&ebpf, table.name)?.try_clone_to_owned();
+        Ok((table.name, map.context(|| format!("hold table {}", table.name))?))
+    });
+    let staged = Staged {
+        stamp,
+        pins: pins.generation(&stamp),
+        tables: held.collect::<Result<_>>()?,
+        without_connections,
+        keep: false,
+    };
     staged.pins.create()?;
     fault::point(Point::GenerationMade)?;
-    for name in PROGRAMS {
+    let counts = staged.without_connections.is_none().then_some(connections::PROGRAM);
+    for name in PROGRAMS.into_iter().chain(counts) {
         let pin = staged.pins.path(name);
         sys::pin(program(&ebpf, name)?, &pin).context(|| format!("pin the program {}", pin.display()))?;
         fault::point(Point::ProgramPinned)?;
@@ -119,23 +136,28 @@ pub(super) fn stage(
 }
 
 /// Each on a thread of its own: the verifier is what a reload spends its time on (30 ms a program), and it takes no lock.
-fn load_programs(ebpf: &mut Ebpf) -> Result<()> {
-    let loaded = thread::scope(|scope| {
+/// Answers why the one that only counts could not be loaded.
+fn load_programs(ebpf: &mut Ebpf) -> Result<Option<DatapathError>> {
+    let mut loaded = thread::scope(|scope| {
         let loads: Vec<_> = ebpf
             .programs_mut()
             .filter_map(|(name, program)| {
-                let name = PROGRAMS.into_iter().find(|wanted| *wanted == name)?;
-                Some(scope.spawn(move || load_program(name, program)))
+                let mut all = PROGRAMS.into_iter().chain([connections::PROGRAM]);
+                let name = all.find(|wanted| *wanted == name)?;
+                Some((name, scope.spawn(move || load_program(name, program))))
             })
             .collect();
         loads
             .into_iter()
-            .map(|load| load.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect::<Result<Vec<()>>>()
-    })?;
+            .map(|(name, load)| (name, load.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))))
+            .collect::<Vec<_>>()
+    });
+    let counting = loaded.iter().position(|(name, _)| *name == connections::PROGRAM);
+    let counting = counting.map(|at| loaded.swap_remove(at).1);
     if loaded.len() != PROGRAMS.len() {
         return Err(no_program(&PROGRAMS.join(", ")));
     }
+    loaded.into_iter().try_for_each(|(_, loaded)| loaded)?;
     // So that the stamp is found from a program (`bpftool prog` shows it) even where the code does not read it.
     let stamp = tables::array(ebpf, STAMP)?;
     for name in PROGRAMS {
@@ -143,12 +165,15 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<()> {
             tracing::debug!(program = name, %error, "the stamp is not bound to the program");
         }
     }
-    Ok(())
+    Ok(counting.unwrap_or_else(|| Err(no_program(connections::PROGRAM))).err())
 }
 
 fn load_program(name: &str, program: &mut Program) -> Result<()> {
     let what = || format!("load the program {name}");
     if let Ok(program) = <&mut Xdp>::try_from(&mut *program) {
+        return program.load().context(what);
+    }
+    if let Ok(program) = <&mut SockOps>::try_from(&mut *program) {
         return program.load().context(what);
     }
     let program = <&mut SchedClassifier>::try_from(program).context(what)?;
@@ -177,6 +202,7 @@ pub(super) struct Programs {
     ingress_xdp: OwnedFd,
     ingress_tc: OwnedFd,
     egress_tc: OwnedFd,
+    connections: Option<OwnedFd>,
 }
 
 impl Programs {
@@ -190,6 +216,7 @@ impl Programs {
             ingress_xdp: open(ingress_xdp)?,
             ingress_tc: open(ingress_tc)?,
             egress_tc: open(egress_tc)?,
+            connections: sys::open_pin(&pins.path(connections::PROGRAM)).ok(),
         })
     }
 
@@ -204,6 +231,12 @@ impl Programs {
         }
     }
 
+    /// The one that counts connections, where there is one.
+    pub(super) fn connections(&self) -> Option<BorrowedFd<'_>> {
+        self.connections.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Of those that judge.
     pub(super) fn ids(&self) -> io::Result<Vec<u32>> {
         [&self.ingress_xdp, &self.ingress_tc, &self.egress_tc]
             .into_iter()

@@ -14,7 +14,7 @@ use super::{
     DatapathError, ErrorKind, Interface, Result,
     error::Context,
     generation::Programs,
-    netlink::{Netlink, XdpPrograms},
+    netlink::{Filter, Netlink, XdpPrograms},
     pins::{GenerationPins, PROGRAMS, Pins},
 };
 use crate::{
@@ -24,6 +24,9 @@ use crate::{
 
 /// Priority and handle of our filter in the clsact qdisc: first, and where nobody else's is likely to be.
 pub(super) const PLACE: (u16, u32) = (1, 0x6d70);
+
+/// Handle of a second filter of ours, for as long as it takes to move the first.
+pub(super) const AT_HAND: (u16, u32) = (1, 0x6d71);
 
 /// Name of the TC program of a direction.
 pub(super) const fn tc_program(direction: Direction) -> &'static str {
@@ -52,13 +55,15 @@ pub(super) struct Hook {
     pub(super) way: Way,
     /// Id of the program.
     pub(super) program: u32,
+    /// The program is of one of our generations, or of another version's. Not so: somebody put his in the link.
+    pub(super) is_ours: bool,
     /// A version with another ABI left it.
     pub(super) of_another_version: bool,
 }
 
 impl Hook {
     /// The program of a generation that belongs here.
-    fn program_of<'a>(&self, programs: &'a Programs) -> BorrowedFd<'a> {
+    pub(super) fn program_of<'a>(&self, programs: &'a Programs) -> BorrowedFd<'a> {
         match self.way {
             Way::Xdp(_) => programs.xdp(),
             Way::Tcx(_) | Way::Clsact => programs.tc(self.direction),
@@ -81,10 +86,31 @@ impl Hook {
     /// Detaches.
     pub(super) fn detach(&self, netlink: &Netlink) -> io::Result<()> {
         match &self.way {
-            Way::Xdp(pin) | Way::Tcx(pin) => detach_link(pin)?,
-            Way::Clsact => netlink.remove_filter(self.interface.index, self.direction, PLACE)?,
+            Way::Xdp(pin) => detach_link(pin)?,
+            Way::Tcx(pin) => {
+                detach_link(pin)?;
+                self.remove_stand_in(netlink)?;
+            }
+            Way::Clsact => {
+                netlink.remove_filter(self.interface.index, self.direction, AT_HAND)?;
+                netlink.remove_filter(self.interface.index, self.direction, PLACE)?;
+            }
         }
         fault::point(Point::HookRemoved)?;
+        Ok(())
+    }
+}
+
+impl Hook {
+    /// An agent that was killed while it moved a link to the front left a filter in its stead.
+    fn remove_stand_in(&self, netlink: &Netlink) -> io::Result<()> {
+        let (index, direction) = (self.interface.index, self.direction);
+        let is_ours = |filter: &Filter| {
+            (filter.priority, filter.handle) == PLACE && filter.name == tc_program(direction)
+        };
+        if netlink.filters(index, direction)?.iter().any(is_ours) {
+            netlink.remove_filter(index, direction, PLACE)?;
+        }
         Ok(())
     }
 }
@@ -104,9 +130,9 @@ pub(super) struct Found {
 /// A link whose interface is not in this network namespace.
 #[derive(Debug)]
 pub(super) struct Away {
-    pin: PathBuf,
-    direction: Direction,
-    link: u32,
+    pub(super) pin: PathBuf,
+    pub(super) direction: Direction,
+    pub(super) link: u32,
 }
 
 impl Away {
@@ -138,57 +164,6 @@ impl Found {
         let covered = |hook: &Hook| !hook.of_another_version;
         Direction::ALL.into_iter().all(|direction| self.hook(interface.index, direction).is_some_and(covered))
     }
-
-    /// Removes the pins of dead links, gives the links of renamed interfaces and of other versions their places and names,
-    /// and moves those whose interface is away out of the way of another of that name. Detaches nothing.
-    pub(super) fn tidy(&mut self, pins: &Pins) {
-        for pin in self.dead.drain(..) {
-            warn_if_it_stays(&pin, fs::remove_file(&pin));
-            fault::passed(Point::LinkTidied);
-        }
-        for Away { pin, direction, link } in &mut self.away {
-            let aside = pins.link_aside(*link, *direction);
-            if *pin != aside {
-                tracing::warn!(
-                    pin = %pin.display(),
-                    "a protected interface is in another network namespace: it is judged there until the next reload"
-                );
-                warn_if_it_stays(pin, fs::rename(&pin, &aside));
-                *pin = aside;
-            }
-        }
-        // Through names that no interface has, because two may have changed names with each other, and a rename onto
-        // a pin would detach what is pinned there.
-        let mut moved = Vec::new();
-        for hook in &mut self.hooks {
-            let (Way::Xdp(pin) | Way::Tcx(pin)) = &mut hook.way else { continue };
-            let wanted = pins.link(&hook.interface.name, hook.direction);
-            let passing = pins.link(&format!("/{}", hook.interface.index), hook.direction);
-            if *pin != wanted {
-                warn_if_it_stays(pin, fs::rename(&pin, &passing));
-                fault::passed(Point::LinkTidied);
-                moved.push((passing, wanted.clone()));
-                *pin = wanted;
-            }
-        }
-        for (passing, wanted) in moved {
-            // A rename replaces what lies there: the pin of somebody else, or of a hook that nobody could move.
-            if wanted.exists() {
-                tracing::warn!(pin = %passing.display(), wanted = %wanted.display(), "the pin of a link stays: its place is taken");
-                continue;
-            }
-            warn_if_it_stays(&passing, fs::rename(&passing, &wanted));
-        }
-        for junk in self.junk.drain(..) {
-            tracing::warn!(path = %junk.display(), "this is no link of mpesa-fw: it is left alone");
-        }
-    }
-}
-
-fn warn_if_it_stays(pin: &Path, answer: io::Result<()>) {
-    if let Err(error) = answer {
-        tracing::warn!(pin = %pin.display(), %error, "the pin of a link stays as it is");
-    }
 }
 
 /// Finds every hook: pinned links, those of other versions too, and our filters on the `interfaces` that are known to have
@@ -205,7 +180,7 @@ pub(super) fn find(
         others.iter().map(programs_of).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
     for place in std::iter::once(pins).chain(&others) {
         for (name, direction, pin) in place.links()? {
-            found.look_at_link(netlink, &theirs, &name, direction, pin)?;
+            found.look_at_link(netlink, (ours, &theirs), &name, direction, pin)?;
         }
     }
     // Where filters of another version are can't be known from our own places.
@@ -225,6 +200,7 @@ pub(super) fn find(
                     direction,
                     way: Way::Clsact,
                     program,
+                    is_ours: true,
                     of_another_version,
                 });
             }
@@ -237,7 +213,7 @@ impl Found {
     fn look_at_link(
         &mut self,
         netlink: &Netlink,
-        theirs: &HashSet<u32>,
+        (ours, theirs): (&HashSet<u32>, &HashSet<u32>),
         name: &str,
         direction: Direction,
         pin: PathBuf,
@@ -261,7 +237,7 @@ impl Found {
         let way = match info.kind {
             LinkKind::Xdp => Way::Xdp(pin.clone()),
             LinkKind::TcxIngress | LinkKind::TcxEgress => Way::Tcx(pin.clone()),
-            LinkKind::Other => {
+            LinkKind::SockOps | LinkKind::Other => {
                 self.junk.push(pin);
                 return Ok(());
             }
@@ -277,7 +253,15 @@ impl Found {
         }
         let interface = named_now(info.interface, name);
         let of_another_version = theirs.contains(&info.program);
-        self.hooks.push(Hook { interface, direction, way, program: info.program, of_another_version });
+        let is_ours = of_another_version || ours.contains(&info.program);
+        self.hooks.push(Hook {
+            interface,
+            direction,
+            way,
+            program: info.program,
+            is_ours,
+            of_another_version,
+        });
         Ok(())
     }
 }
@@ -304,7 +288,7 @@ fn runs_here(netlink: &Netlink, link: &LinkInfo) -> io::Result<bool> {
         },
         LinkKind::TcxIngress => tcx(sys::BPF_TCX_INGRESS),
         LinkKind::TcxEgress => tcx(sys::BPF_TCX_EGRESS),
-        LinkKind::Other => Ok(false),
+        LinkKind::SockOps | LinkKind::Other => Ok(false),
     }
 }
 

@@ -6,14 +6,21 @@
 
 mod addresses;
 mod attach;
+mod baseline;
 mod bpffs;
 mod commit;
+mod connections;
 mod counters;
+mod culprit;
+mod departures;
 mod detach;
 mod error;
+mod flows;
+mod front;
 mod generation;
 mod heal;
 mod hooks;
+mod intact;
 mod netlink;
 mod object;
 mod pins;
@@ -24,21 +31,22 @@ mod slots;
 mod state;
 mod swap;
 mod tables;
+mod tamper;
+mod tidy;
 mod types;
 mod view;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
 use aya::maps::{MapData, RingBuf};
-use mpesa_fw_common::{
-    state::{FlowKey, FlowState},
-    tables::GenerationStamp,
-};
+use mpesa_fw_common::{state::InterfaceSlot, tables::GenerationStamp};
 
+pub use connections::{Caller, Handshakes};
 pub use counters::RuleCounts;
 pub use detach::detach;
 pub use error::{DatapathError, ErrorKind};
@@ -47,6 +55,7 @@ pub use object::OBJECT;
 #[doc(hidden)]
 pub use swap::Fault;
 pub use tables::{Table, tables};
+pub use tamper::{TamperKind, Tampering};
 pub use types::{
     Attachment, EgressHook, IngressHook, Interface, Options, Report, Result, TcChoice, XdpChoice,
 };
@@ -55,9 +64,12 @@ use crate::{
     compile::{Compiled, RegistryRows},
     fault::{self, Point},
 };
+use baseline::{Baseline, WatchedPin};
+use departures::Departures;
 use error::Context;
 use generation::{Choice, Programs};
 use hooks::Found;
+use intact::Counted;
 use netlink::Netlink;
 use object::Object;
 use pins::{GenerationPins, Pins};
@@ -95,8 +107,21 @@ pub struct Datapath {
     state: State,
     registry: RegistryRows,
     limit_seed: u64,
+    netns_cookie: u64,
     running: Option<(GenerationStamp, GenerationPins)>,
     adopted: bool,
+    /// Of the running generation.
+    tables: Vec<(&'static str, OwnedFd)>,
+    next_table: usize,
+    /// Tables that differ from it, and that was told.
+    damaged: HashSet<&'static str>,
+    baseline: Option<Baseline>,
+    state_pins: Vec<WatchedPin>,
+    departures: Departures,
+    places: Vec<InterfaceSlot>,
+    counted: Counted,
+    /// Foreign programs that ours was moved before.
+    overtaken: HashSet<u32>,
     mended: Vec<String>,
     /// Generations have higher numbers.
     counted_to: u32,
@@ -120,9 +145,13 @@ impl Datapath {
         let mut object = Object::open()?;
         let ids = shape::adopt_state(&mut object, &pins, options.flows_capacity)?;
         let limit_seed = state::limit_seed(&pins)?;
+        // 0 is no namespace's: where it can't be had (before Linux 5.14), no connection is counted.
+        let netns_cookie = netlink.netns_cookie().unwrap_or(0);
         let state = State::open(&pins, ids)?;
         fault::point(Point::StateOpened)?;
         let registry = registry::read(&state)?;
+        let state_pins = baseline::state_pins(&pins, &state.ids)?;
+        let departures = Departures::open().context(|| "listen for interfaces that go away")?;
         let mut datapath = Self {
             options,
             pins,
@@ -132,8 +161,18 @@ impl Datapath {
             state,
             registry,
             limit_seed,
+            netns_cookie,
             running: None,
             adopted: false,
+            tables: Vec::new(),
+            next_table: 0,
+            damaged: HashSet::new(),
+            baseline: None,
+            state_pins,
+            departures,
+            places: Vec::new(),
+            counted: Counted::default(),
+            overtaken: HashSet::new(),
             mended: Vec::new(),
             counted_to: 0,
             fault: None,
@@ -204,6 +243,7 @@ impl Datapath {
             serial,
             trace: self.options.trace,
             limit_seed: self.limit_seed,
+            netns_cookie: self.netns_cookie,
         };
         let ids = &self.state.ids;
         generation::stage(&mut self.object, &self.pins, compiled, &choice, |id| ids.contains(&id))
@@ -243,6 +283,27 @@ impl Datapath {
         counters::read(&self.state, &self.registry)
     }
 
+    /// SYNs and completed connections of every service, sums over all interfaces. None: completed connections are not counted
+    /// (no cgroup v2, or somebody detached the program).
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub fn handshakes(&self) -> Result<Option<Vec<Handshakes>>> {
+        if connections::program(&self.pins).is_none() {
+            return Ok(None);
+        }
+        connections::handshakes(&self.state, &self.registry).map(Some)
+    }
+
+    /// Who finished handshakes with services lately: the last few thousand callers that services list, and as many of services
+    /// that are open to any.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub fn recent_callers(&self) -> Result<Vec<Caller>> {
+        connections::callers(&self.state, &self.registry)
+    }
+
     /// Drops from the wider ranges of sets with `watch`, by set.
     ///
     /// # Errors
@@ -267,57 +328,6 @@ impl Datapath {
         state::events(&self.pins)
     }
 
-    /// Every flow, expired ones included.
-    ///
-    /// # Errors
-    /// The kernel does not answer.
-    pub fn flows(&self) -> Result<Vec<(FlowKey, FlowState)>> {
-        let mut flows = Vec::new();
-        self.state.flows.for_each(|key, flow| flows.push((*key, *flow))).context(|| "read the flow table")?;
-        Ok(flows)
-    }
-
-    /// Number of entries of the flow table, expired ones included.
-    ///
-    /// # Errors
-    /// The kernel does not answer.
-    pub fn flow_count(&self) -> Result<u32> {
-        let mut count = 0;
-        self.state.flows.for_each(|_, _| count += 1).context(|| "count the flows")?;
-        Ok(count)
-    }
-
-    /// Entries that the flow table can hold.
-    #[must_use]
-    pub const fn flows_capacity(&self) -> u32 {
-        self.state.flows.max_entries()
-    }
-
-    /// Records a flow that is not known yet (its local port is marked first). False: it is known, and stays as it is.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn add_flow(&self, key: &FlowKey, flow: &FlowState) -> Result<bool> {
-        self.state.flow_ports.mark(key.local_port)?;
-        self.state.flows.add(key, flow).context(|| format!("record the flow {key:?}"))
-    }
-
-    /// Changes a flow only if it is still there. False: it is gone.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn update_flow(&self, key: &FlowKey, flow: &FlowState) -> Result<bool> {
-        self.state.flows.replace(key, flow).context(|| format!("change the flow {key:?}"))
-    }
-
-    /// Forgets a flow. False: it was gone already.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn remove_flow(&self, key: &FlowKey) -> Result<bool> {
-        self.state.flows.remove(key).context(|| format!("forget the flow {key:?}"))
-    }
-
     /// Sets the addresses of this host: none that stays is ever missing meanwhile.
     ///
     /// # Errors
@@ -335,6 +345,17 @@ impl Datapath {
         addresses::set_resolved(&self.state, answers)
     }
 
+    /// Stops judging: removes every hook, table and pin. Nothing is looked for any more.
+    ///
+    /// # Errors
+    /// No permission, or a hook that can't be removed; what could be detached is.
+    pub fn detach_all(&mut self) -> Result<Vec<String>> {
+        self.baseline = None;
+        let detached = detach(&self.options.bpffs)?;
+        self.running = None;
+        Ok(detached)
+    }
+
     /// For tests: what goes wrong in the next commits.
     #[doc(hidden)]
     pub const fn inject(&mut self, fault: Option<Fault>) {
@@ -350,7 +371,12 @@ impl Datapath {
         hooks::find(&self.pins, &self.netlink, &interfaces, &self.our_programs()?)
     }
 
+    /// Those of all pinned generations, and of the running one whatever became of its pins.
     fn our_programs(&self) -> Result<HashSet<u32>> {
-        detach::programs_of(&self.pins)
+        let mut ours = detach::programs_of(&self.pins)?;
+        if let Some(baseline) = &self.baseline {
+            ours.extend(baseline.programs.ids().context(|| "look at the running programs")?);
+        }
+        Ok(ours)
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
@@ -13,6 +13,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType
 use mpesa_fw_common::settings::Direction;
 
 use super::hooks::tc_program;
+use crate::sys;
 
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
@@ -92,6 +93,11 @@ impl Netlink {
             SockProtocol::NetlinkRoute,
         )?;
         Ok(Self { socket })
+    }
+
+    /// The number of the network namespace that this is about.
+    pub(super) fn netns_cookie(&self) -> io::Result<u64> {
+        sys::netns_cookie(self.socket.as_fd())
     }
 
     /// The XDP programs of an interface.

@@ -1,11 +1,12 @@
 //! Lay-out of the pin directory.
 //!
 //! ```text
-//! <bpffs>/abi-1/                                  mode 0700; the version of every shared lay-out
+//! <bpffs>/abi-2/                                  mode 0700; the version of every shared lay-out
 //!   state/<MAP>                                   flows, counters, …: shared by all generations
 //!   links/<interface>-<ingress|egress>            one link a hook (clsact filters have none)
+//!   links/connections                             the link at the cgroups' root
 //!   qdiscs/<index of an interface>/               empty: its clsact qdisc was made by us
-//!   generation-<number>-<12 hex of the digest>/   ingress_xdp ingress_tc egress_tc GENERATION
+//!   generation-<number>-<12 hex of the digest>/   ingress_xdp ingress_tc egress_tc connections GENERATION
 //! ```
 //!
 //! `GENERATION` is pinned last and removed first: a generation that has it is complete.
@@ -18,13 +19,13 @@ use std::{
 
 use mpesa_fw_common::{ABI_VERSION, settings::Direction, tables::GenerationStamp};
 
-use super::{Result, error::Context};
+use super::{Result, connections, error::Context};
 use crate::{
     fault::{self, Point},
     sys::{self, KernelMap, ObjectKind},
 };
 
-/// Programs of a generation, by the names of their pins and in the kernel.
+/// Programs of a generation that judge packets, by the names of their pins and in the kernel.
 pub(super) const PROGRAMS: [&str; 3] = ["ingress_xdp", "ingress_tc", "egress_tc"];
 /// Map and pin of a generation's stamp.
 pub(super) const STAMP: &str = "GENERATION";
@@ -91,7 +92,12 @@ impl Pins {
         self.link(&format!("/{link}"), direction)
     }
 
-    /// Interface, direction and path of every pinned link.
+    /// The link of the program that counts connections. No interface's link is called so: those end in a direction.
+    pub(super) fn connections_link(&self) -> PathBuf {
+        self.links_directory().join(connections::PROGRAM)
+    }
+
+    /// Interface, direction and path of every pinned link of an interface.
     pub(super) fn links(&self) -> Result<Vec<(String, Direction, PathBuf)>> {
         let directory = self.links_directory();
         Ok(names_in(&directory)?
@@ -278,6 +284,7 @@ mod tests {
     fn a_link_is_found_by_its_name() {
         let pins = Pins::below(Path::new("/b"));
         let path = pins.link("eth0.10", Direction::Egress);
-        assert_eq!(path, Path::new("/b/abi-1/links/eth0%2e10-egress"));
+        let expected = format!("/b/abi-{ABI_VERSION}/links/eth0%2e10-egress");
+        assert_eq!(path, Path::new(&expected));
     }
 }

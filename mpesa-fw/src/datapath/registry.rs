@@ -8,7 +8,7 @@ use mpesa_fw_common::{
     tables::{NAMES, WATCHED_SETS},
 };
 
-use super::{Result, addresses::purge_names, error::Context, state::State};
+use super::{Result, addresses::purge_names, connections, error::Context, state::State};
 use crate::{
     compile::{Fresh, RegistryRows},
     sys::KernelMap,
@@ -25,7 +25,13 @@ pub(super) fn read(state: &State) -> Result<RegistryRows> {
 }
 
 fn read_rows(map: &KernelMap<u32, NameSlot>, count: usize) -> io::Result<Vec<NameSlot>> {
-    (0..count as u32).map(|row| Ok(map.get(&row)?.unwrap_or_default())).collect()
+    let mut rows = vec![NameSlot::default(); count];
+    map.for_each(|row, slot| {
+        if let Some(place) = rows.get_mut(*row as usize) {
+            *place = *slot;
+        }
+    })?;
+    Ok(rows)
 }
 
 /// Writes the rows that differ from `before`.
@@ -55,6 +61,7 @@ pub(super) fn clear(state: &State, fresh: &Fresh) -> Result<()> {
                 state.counters.zero_per_cpu(&counter_index(interface, *row))?;
             }
         }
+        connections::forget(state, counter_rows)?;
         for bit in watch_bits {
             state.near_misses.zero_per_cpu(&u32::from(*bit))?;
         }

@@ -22,6 +22,20 @@ pub(super) fn taken(state: &State) -> Result<Vec<Place>> {
     Ok(places.into_iter().filter(|place| !place.interface.name.is_empty()).collect())
 }
 
+/// Every place as it stands in the map.
+pub(super) fn read(state: &State) -> Result<Vec<InterfaceSlot>> {
+    (0..INTERFACES as u32)
+        .map(|number| Ok(state.interface_slots.get(&number)?.unwrap_or_default()))
+        .collect::<io::Result<_>>()
+        .context(|| "read the places of interfaces")
+}
+
+/// Writes them.
+pub(super) fn restore(state: &State, places: &[InterfaceSlot]) -> Result<()> {
+    let write = |(number, place)| state.interface_slots.put(&number, place);
+    (0u32..).zip(places).try_for_each(write).context(|| "write the places of interfaces")
+}
+
 fn all(state: &State) -> Result<Vec<Place>> {
     (0..INTERFACES as u32)
         .map(|number| {

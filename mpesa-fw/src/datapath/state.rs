@@ -1,29 +1,33 @@
 //! Handles of the state maps: what outlives generations and agents.
 
-use std::os::fd::OwnedFd;
+use std::{cell::RefCell, os::fd::OwnedFd};
 
 use aya::maps::{Array, Map, MapData, RingBuf};
 use mpesa_fw_common::{
     Address,
+    connection::{CallerKey, ConnectionCount},
     counter::CounterBlock,
     event::EventBucket,
     state::{FlowKey, FlowState, InterfaceSlot, NameSlot},
     tables::ResolvedNames,
 };
 
-use super::{Result, error::Context, pins::Pins, shape::FLOWS};
+use super::{Result, error::Context, intact::Written, pins::Pins, shape::FLOWS};
 use crate::{
     fault::{self, Point},
     sys::{self, KernelMap, Plain, SharedWords},
 };
 
-const LIMIT_SEED: &str = "LIMIT_SEED";
+pub(super) const LIMIT_SEED: &str = "LIMIT_SEED";
 
 /// The state maps that the agent reads or writes.
 pub(super) struct State {
     pub(super) flows: KernelMap<FlowKey, FlowState>,
     pub(super) flow_ports: FlowPorts,
     pub(super) counters: KernelMap<u32, CounterBlock>,
+    pub(super) connections: KernelMap<u32, ConnectionCount>,
+    pub(super) callers: KernelMap<CallerKey, ConnectionCount>,
+    pub(super) strangers: KernelMap<CallerKey, ConnectionCount>,
     pub(super) near_misses: KernelMap<u32, u64>,
     pub(super) event_buckets: KernelMap<u32, EventBucket>,
     pub(super) own_hints: KernelMap<u32, u64>,
@@ -35,6 +39,7 @@ pub(super) struct State {
     pub(super) dns_names: KernelMap<u32, NameSlot>,
     /// Ids of all state maps of the object.
     pub(super) ids: Vec<u32>,
+    pub(super) written: RefCell<Written>,
 }
 
 impl State {
@@ -44,6 +49,9 @@ impl State {
             flows: open(pins, FLOWS)?,
             flow_ports: FlowPorts::open(pins)?,
             counters: open(pins, "COUNTERS")?,
+            connections: open(pins, "CONNECTIONS")?,
+            callers: open(pins, "CALLERS")?,
+            strangers: open(pins, "STRANGERS")?,
             near_misses: open(pins, "NEAR_MISSES")?,
             event_buckets: open(pins, "EVENT_BUCKETS")?,
             own_hints: open(pins, "OWN_HINTS")?,
@@ -54,6 +62,7 @@ impl State {
             set_names: open(pins, "SET_NAMES")?,
             dns_names: open(pins, "DNS_NAMES")?,
             ids,
+            written: RefCell::default(),
         })
     }
 }

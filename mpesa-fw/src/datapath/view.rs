@@ -31,10 +31,10 @@ fn one(netlink: &Netlink, found: &Found, interface: &Interface) -> io::Result<At
         ahead_of_ingress: Vec::new(),
         ahead_of_egress: Vec::new(),
     };
-    if let Some(hook) = found.hook(interface.index, Direction::Ingress) {
+    if let Some(hook) = found.hook(interface.index, Direction::Ingress).filter(|hook| hook.is_ours) {
         (attachment.ingress, attachment.ahead_of_ingress) = ingress(netlink, hook)?;
     }
-    if let Some(hook) = found.hook(interface.index, Direction::Egress)
+    if let Some(hook) = found.hook(interface.index, Direction::Egress).filter(|hook| hook.is_ours)
         && let Some(ahead) = ahead(netlink, hook)?
     {
         attachment.egress = Some(match hook.way {
@@ -64,7 +64,7 @@ fn ingress(netlink: &Netlink, hook: &Hook) -> io::Result<(Option<IngressHook>, V
 }
 
 /// Programs that run before ours at TC; none: ours does not run.
-fn ahead(netlink: &Netlink, hook: &Hook) -> io::Result<Option<Vec<u32>>> {
+pub(super) fn ahead(netlink: &Netlink, hook: &Hook) -> io::Result<Option<Vec<u32>>> {
     let index = hook.interface.index;
     let attach_type = match hook.direction {
         Direction::Ingress => sys::BPF_TCX_INGRESS,

@@ -11,7 +11,7 @@ use prometheus::{
 
 use crate::{
     agent::{
-        Snapshot, clock,
+        HandshakeStatus, Snapshot, clock,
         network::{Protection, egress_label, ingress_label},
     },
     datapath::RuleCounts,
@@ -25,7 +25,10 @@ pub(super) struct Families {
     passed_bytes: IntCounterVec,
     would_drop_packets: IntCounterVec,
     would_drop_bytes: IntCounterVec,
+    passed_syns: IntCounterVec,
+    connections: IntCounterVec,
     near_misses: IntCounterVec,
+    tampering: IntCounterVec,
     reloads: IntCounterVec,
     events_suppressed: IntCounterVec,
     enforcing: GaugeVec,
@@ -34,6 +37,7 @@ pub(super) struct Families {
     generation_info: GaugeVec,
     generation_loaded: GaugeVec,
     last_passed: GaugeVec,
+    last_connection: GaugeVec,
     set_expires: GaugeVec,
     flows: GaugeVec,
     flows_capacity: GaugeVec,
@@ -82,10 +86,25 @@ impl Families {
                 "Bytes of packets that observe mode let go and enforce mode would have dropped.",
                 BY_REASON,
             )?,
+            passed_syns: counter(
+                "passed_syns_total",
+                "SYNs without ACK that a service let pass, retransmissions included. Spoofed ones are among them.",
+                &["rule"],
+            )?,
+            connections: counter(
+                "connections_total",
+                "Inbound TCP connections of a service whose handshake was finished. Absent where they can't be counted (no cgroup v2).",
+                &["rule"],
+            )?,
             near_misses: counter(
                 "near_miss_packets_total",
                 "Packets dropped whose source is in a range that this set watches: the provider may have moved.",
                 &["set"],
+            )?,
+            tampering: counter(
+                "tampering_total",
+                "Changes that somebody else made to hooks, pins, tables or state, by kind. Each is in the agent's log, with what is known of it.",
+                &["kind"],
             )?,
             reloads: counter("reloads_total", "Reloads, by result.", &["result"])?,
             events_suppressed: counter(
@@ -123,6 +142,11 @@ impl Families {
                 "When a service last let a packet pass; 0: never.",
                 &["rule"],
             )?,
+            last_connection: gauge(
+                "service_last_connection_timestamp_seconds",
+                "When the last handshake with a service was finished; 0: never. Absent where they can't be counted.",
+                &["rule"],
+            )?,
             set_expires: gauge(
                 "set_expires_timestamp_seconds",
                 "The end of the last day on which the addresses of a set are to be trusted.",
@@ -155,8 +179,12 @@ impl Families {
         for counts in &snapshot.counts {
             self.fill_counts(counts);
         }
+        self.fill_handshakes(snapshot);
         for (set, packets) in &snapshot.near_misses {
             self.near_misses.with_label_values(&[set]).inc_by(*packets);
+        }
+        for (kind, count) in &snapshot.tamper_counts {
+            self.tampering.with_label_values(&[kind]).inc_by(*count);
         }
         for result in RESULTS {
             self.reloads.with_label_values(&[result]).inc_by(0);
@@ -227,6 +255,21 @@ impl Families {
         }
     }
 
+    /// Services of the policy that take TCP, and whatever else was counted once.
+    fn fill_handshakes(&self, snapshot: &Snapshot) {
+        let Some(counts) = &snapshot.handshakes else { return };
+        for service in HandshakeStatus::of(&snapshot.running.policy, counts) {
+            self.passed_syns.with_label_values(&[&service.service]).inc_by(0);
+            self.connections.with_label_values(&[&service.service]).inc_by(0);
+            let last = service.last_connection.map_or(0.0, |time| time.unix_timestamp_nanos() as f64 / 1e9);
+            set(&self.last_connection, &[&service.service], last);
+        }
+        for count in counts.iter().filter(|count| count.syns + count.completed > 0) {
+            self.passed_syns.with_label_values(&[&count.service]).inc_by(count.syns);
+            self.connections.with_label_values(&[&count.service]).inc_by(count.completed);
+        }
+    }
+
     fn fill_hooks(&self, snapshot: &Snapshot) {
         let enforce = matches!(snapshot.running.mode(), Mode::Enforce);
         for attachment in &snapshot.attachments {
@@ -279,7 +322,7 @@ impl Families {
         }
     }
 
-    fn all(&self) -> [&dyn Collector; 22] {
+    fn all(&self) -> [&dyn Collector; 26] {
         [
             &self.dropped_packets,
             &self.dropped_bytes,
@@ -287,7 +330,10 @@ impl Families {
             &self.passed_bytes,
             &self.would_drop_packets,
             &self.would_drop_bytes,
+            &self.passed_syns,
+            &self.connections,
             &self.near_misses,
+            &self.tampering,
             &self.reloads,
             &self.events_suppressed,
             &self.enforcing,
@@ -296,6 +342,7 @@ impl Families {
             &self.generation_info,
             &self.generation_loaded,
             &self.last_passed,
+            &self.last_connection,
             &self.set_expires,
             &self.flows,
             &self.flows_capacity,

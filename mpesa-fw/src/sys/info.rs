@@ -7,8 +7,9 @@ use std::{
 
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
-use super::{BPF_TCX_EGRESS, BPF_TCX_INGRESS, object_info};
+use super::{BPF_CGROUP_SOCK_OPS, BPF_TCX_EGRESS, BPF_TCX_INGRESS, object_info};
 
+const LINK_TYPE_CGROUP: u32 = 3;
 const LINK_TYPE_XDP: u32 = 6;
 const LINK_TYPE_TCX: u32 = 11;
 
@@ -88,6 +89,12 @@ pub struct ProgramInfo {
     pub id: u32,
     /// At most 15 bytes of it.
     pub name: String,
+    /// Hash of its instructions.
+    pub tag: [u8; 8],
+    /// When it was loaded, nanoseconds since boot.
+    pub load_time: u64,
+    /// Who loaded it.
+    pub uid: u32,
     /// Maps that it uses or keeps.
     pub maps: Vec<u32>,
 }
@@ -102,7 +109,8 @@ pub fn program_info(fd: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
     answer.maps = maps.as_mut_ptr() as u64;
     object_info(fd, &mut answer)?;
     maps.truncate(answer.maps_len as usize);
-    Ok(ProgramInfo { id: answer.id, name: name_of(&answer.name), maps })
+    let RawProgramInfo { id, tag, load_time, uid, .. } = answer;
+    Ok(ProgramInfo { id, name: name_of(&answer.name), tag, load_time, uid, maps })
 }
 
 fn name_of(bytes: &[u8]) -> String {
@@ -119,11 +127,14 @@ pub enum LinkKind {
     TcxIngress,
     /// TCX egress.
     TcxEgress,
+    /// TCP connections of a cgroup.
+    SockOps,
     /// Something that this program never makes.
     Other,
 }
 
-/// The beginning of struct `bpf_link_info` for XDP and TCX links.
+/// The beginning of struct `bpf_link_info` for XDP and TCX links. Of a cgroup's link both words are its id, and the attach type is
+/// behind.
 #[derive(FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 struct RawLinkInfo {
@@ -145,19 +156,31 @@ pub struct LinkInfo {
     pub kind: LinkKind,
     /// Id of its program.
     pub program: u32,
-    /// Index of its interface; 0: the interface is gone, or the link was detached.
+    /// Index of its interface; 0: the interface is gone, or the link was detached. 0 also of a cgroup's link.
     pub interface: u32,
+    /// Id of its cgroup; 0: the link was detached, or is of another kind.
+    pub cgroup: u64,
 }
 
 /// What the kernel says of a link.
 pub fn link_info(fd: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     let mut answer = RawLinkInfo::new_zeroed();
     object_info(fd, &mut answer)?;
+    let of_cgroup = answer.kind == LINK_TYPE_CGROUP;
+    let behind = answer.rest[0] as u32;
     let kind = match (answer.kind, answer.attach_type) {
+        _ if of_cgroup && behind == BPF_CGROUP_SOCK_OPS => LinkKind::SockOps,
         (LINK_TYPE_XDP, _) => LinkKind::Xdp,
         (LINK_TYPE_TCX, BPF_TCX_INGRESS) => LinkKind::TcxIngress,
         (LINK_TYPE_TCX, BPF_TCX_EGRESS) => LinkKind::TcxEgress,
         _ => LinkKind::Other,
     };
-    Ok(LinkInfo { id: answer.id, kind, program: answer.program, interface: answer.interface })
+    let cgroup = u64::from(answer.attach_type) << 32 | u64::from(answer.interface);
+    Ok(LinkInfo {
+        id: answer.id,
+        kind,
+        program: answer.program,
+        interface: if of_cgroup { 0 } else { answer.interface },
+        cgroup: if of_cgroup { cgroup } else { 0 },
+    })
 }

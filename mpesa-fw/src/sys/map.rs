@@ -155,7 +155,9 @@ impl<K: Plain, V: Plain> KernelMap<K, V> {
     /// missed or seen twice.
     pub fn for_each(&self, mut each: impl FnMut(&K, &V)) -> io::Result<()> {
         self.not_per_cpu()?;
-        let mut room = 4096;
+        /// Entries a system call, once it is known that there are many.
+        const MANY: usize = 4096;
+        let mut room = (self.max_entries as usize).clamp(1, 256);
         let mut keys = vec![K::new_zeroed(); room];
         let mut values = vec![V::new_zeroed(); room];
         let mut position = None;
@@ -192,6 +194,11 @@ impl<K: Plain, V: Plain> KernelMap<K, V> {
                 return Ok(());
             }
             position = Some(to);
+            if room < MANY {
+                room = MANY.min(self.max_entries as usize).max(room);
+                keys.resize(room, K::new_zeroed());
+                values.resize(room, V::new_zeroed());
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use mpesa_fw::{
     datapath::{Datapath, DatapathError, Interface, Options, Report, TcChoice, XdpChoice},
     policy::model::{Addresses, Claim, Destination, Egress, Ingress, Location, Policy, Service},
 };
-use mpesa_fw_common::{Mode, Verdict};
+use mpesa_fw_common::{ABI_VERSION, Mode, Verdict};
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     net::if_::if_nametoindex,
@@ -134,9 +134,9 @@ impl Lab {
         Datapath::open(Options { tc, ..self.options() }).expect("the datapath opens")
     }
 
-    /// Names below the pin directory.
+    /// Names below the pin directory; of `links` those of interfaces.
     pub(crate) fn pins(&self, directory: &str) -> Vec<String> {
-        let directory = self.directory.join("abi-1").join(directory);
+        let directory = self.directory.join(format!("abi-{ABI_VERSION}")).join(directory);
         let mut names: Vec<_> = std::fs::read_dir(directory)
             .map(|entries| {
                 entries
@@ -144,6 +144,8 @@ impl Lab {
                     .collect()
             })
             .unwrap_or_default();
+        // There is one more, of the program that counts connections, where there is a cgroup v2.
+        names.retain(|name| name != "connections");
         names.sort();
         names
     }

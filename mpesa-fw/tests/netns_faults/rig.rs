@@ -55,7 +55,7 @@ pub(crate) struct Rig<'a> {
     agent: Option<Started>,
     clean: Option<Traces>,
     last: Option<Metrics>,
-    /// Ids of the map of counters in every life of the state.
+    /// Ids of the maps of counters in every life of the state: each program has one of them.
     states: BTreeSet<u64>,
 }
 
@@ -192,10 +192,12 @@ impl<'a> Rig<'a> {
     }
 
     fn remember_state(&mut self) -> Result<()> {
-        let pin = self.firewall.bpffs.join(format!("abi-{ABI_VERSION}/state/COUNTERS"));
-        let shown = ok(Command::new("bpftool").args(["-j", "map", "show", "pinned"]).arg(pin))?;
-        let shown: serde_json::Value = serde_json::from_str(&shown)?;
-        self.states.insert(shown["id"].as_u64().context("a map has an id")?);
+        for map in ["COUNTERS", "CONNECTIONS"] {
+            let pin = self.firewall.bpffs.join(format!("abi-{ABI_VERSION}/state/{map}"));
+            let shown = ok(Command::new("bpftool").args(["-j", "map", "show", "pinned"]).arg(pin))?;
+            let shown: serde_json::Value = serde_json::from_str(&shown)?;
+            self.states.insert(shown["id"].as_u64().context("a map has an id")?);
+        }
         Ok(())
     }
 

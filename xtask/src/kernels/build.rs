@@ -14,7 +14,7 @@ const AGENT: &str = "mpesa-fw";
 
 /// The test programs that run in a guest, what says most first: where the time does not suffice, the last are not begun.
 /// Those that ask a kernel for what kernels differ in; all of them would keep an emulated processor for an hour.
-const TESTS: [&str; 11] = [
+const TESTS: [&str; 12] = [
     "kernel_datapath",
     "netns_egress",
     "netns_ingress",
@@ -26,6 +26,7 @@ const TESTS: [&str; 11] = [
     "kernel_datapath_state",
     "decision",
     "netns_guests",
+    "netns_connections",
 ];
 
 /// Those that do not, and why.
@@ -54,6 +55,10 @@ pub(crate) const LEFT_OUT: &[(&str, &str)] = &[
         "kills agents and waits for what becomes of reloads on trial; the swap is that of `netns_reload`",
     ),
     ("netns_tamper", "waits for the agent to look again, again and again; `netns_state` has foreign filters"),
+    (
+        "netns_tamper_watch",
+        "limits in seconds; what it looks at is what `netns_pins` and `netns_state` attach",
+    ),
     ("netns_guard", "asks the agent about connections of SSH; nothing of it is in the kernel programs"),
     (
         "netns_addresses",

@@ -41,7 +41,7 @@ impl Ledger {
     /// What one packet of `length` bytes moves. In the kernel the time of the last pass is whatever it is, but not 0.
     fn moved_by(&self, after: &Self, rules: &Rules, packet: &Counted<'_>) -> Self {
         let mut moved = self.clone();
-        let Counted { direction, length, answer } = *packet;
+        let Counted { direction, length, answer, opens_connection } = *packet;
         let row = row(rules, direction, &answer.rule);
         let block = &mut moved.rows[row];
         let counter = match answer.reason {
@@ -52,6 +52,7 @@ impl Ledger {
         counter.packets += 1;
         counter.bytes += length;
         if answer.reason == Reason::Pass(PassReason::Service) {
+            block.passed_syns += u64::from(opens_connection);
             block.last_passed = after.rows[row].last_passed.max(1);
         }
         for set in &answer.near_miss {
@@ -136,6 +137,8 @@ pub(super) struct Counted<'p> {
     pub(super) direction: Direction,
     /// Bytes of the frame.
     pub(super) length: u64,
+    /// A SYN without ACK.
+    pub(super) opens_connection: bool,
     /// What the oracle says.
     pub(super) answer: &'p Expected,
 }
@@ -175,5 +178,6 @@ fn difference(was: &CounterBlock, is: &CounterBlock) -> String {
         say(reason.label().to_owned(), &was.dropped[n], &is.dropped[n]);
         say(format!("would drop {}", reason.label()), &was.would_drop[n], &is.would_drop[n]);
     }
-    format!("[{}], last passed {}", text.join(", "), is.last_passed)
+    let syns = is.passed_syns.wrapping_sub(was.passed_syns);
+    format!("[{}], SYNs +{syns}, last passed {}", text.join(", "), is.last_passed)
 }

@@ -84,6 +84,7 @@ fn sum(blocks: &[CounterBlock]) -> CounterBlock {
             add(&mut sum.dropped[n], &block.dropped[n]);
             add(&mut sum.would_drop[n], &block.would_drop[n]);
         }
+        sum.passed_syns += block.passed_syns;
         sum.last_passed = sum.last_passed.max(block.last_passed);
     }
     sum

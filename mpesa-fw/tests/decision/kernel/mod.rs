@@ -141,7 +141,8 @@ impl Kernel {
         self.compare_event(rules, packet, decision, &mut wrong);
         let after = Ledger::read(&self.maps, rules);
         let length = packet.frame.bytes.len() as u64;
-        let counted = Counted { direction: packet.direction, length, answer: said };
+        let opens_connection = host::facts(&packet.frame).opens_connection();
+        let counted = Counted { direction: packet.direction, length, answer: said, opens_connection };
         wrong.extend(self.ledger.differences(&after, rules, &counted));
         self.ledger = after;
         self.judged += 1;
