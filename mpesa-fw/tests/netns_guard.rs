@@ -331,3 +331,30 @@ fn a_first_start_that_would_cut_open_connections_is_refused() -> Result<()> {
     assert!(echoes(&ours), "observing cuts nothing");
     Ok(())
 }
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn callers_of_the_last_minutes_are_not_lost_by_accident() -> Result<()> {
+    let field = Field::new()?;
+    let _web = field.web(&[80, 81])?;
+    let both = "{ name: web, ports: [80, 81], from: [196.201.214.200, 198.51.100.66] }";
+    let (firewall, mut agent) = field.protected(&policy(&[both], &[]))?;
+    let call = |from: &Host| Curl::http(field.host.place.v4, 80).from(&from.namespace).is_ok();
+    assert!(call(&field.safaricom));
+    firewall.policy(&policy(&["{ name: web, ports: [80], from: [198.51.100.66] }"], &[]))?;
+    let ran = firewall.ask(["reload"])?;
+    assert_eq!(ran.code, Some(1), "{}", ran.text());
+    let lost = "196.201.214.200, who called web 1 time(s) (ingress: source_not_allowed)";
+    assert!(ran.stderr.contains("1 caller(s)") && ran.stderr.contains(lost), "{}", ran.stderr);
+    // After a restart too, for who called is in the kernel.
+    agent.process.kill()?;
+    drop(agent);
+    let ran = firewall.run(&[])?;
+    assert!(ran.code == Some(1) && ran.stderr.contains(lost), "{}", ran.text());
+    firewall.policy(&policy(&[both], &[]))?;
+    let _agent = firewall.start(&[])?;
+
+    // One port of the service is enough, whatever the service is called; who never called is nobody's loss.
+    firewall.reload(&policy(&["{ name: callbacks, ports: [81], from: [196.201.214.200] }"], &[]))?;
+    Ok(())
+}

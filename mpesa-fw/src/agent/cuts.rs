@@ -13,7 +13,7 @@ use mpesa_fw_common::{
 };
 
 use super::{
-    Running, SshConnection, clock,
+    Running, SshConnection, callers, clock,
     error::AgentError,
     guard::{Cut, WouldCut, check, inbound, passes_a_hook},
     interfaces::Choice,
@@ -22,6 +22,7 @@ use super::{
     sockets::{Connected, Sockets},
     view::View,
 };
+use crate::datapath::{Caller, Datapath};
 
 /// Where it is not known by which policy packets are judged now, a connection from which nothing was heard for this long
 /// is not one that passes.
@@ -55,6 +56,8 @@ pub(super) struct Open {
     pub sockets: Sockets,
     /// The flow table.
     pub flows: Vec<(FlowKey, FlowState)>,
+    /// Who finished handshakes.
+    pub callers: Vec<Caller>,
 }
 
 impl Open {
@@ -62,10 +65,10 @@ impl Open {
     ///
     /// # Errors
     /// It does not answer.
-    pub(super) fn look(datapath: &crate::datapath::Datapath) -> Result<Self, AgentError> {
+    pub(super) fn look(datapath: &Datapath) -> Result<Self, AgentError> {
         let sockets = Sockets::dump_with_activity();
         let sockets = sockets.map_err(AgentError::netlink("list the sockets of this host"))?;
-        Ok(Self { sockets, flows: datapath.flows()? })
+        Ok(Self { sockets, flows: datapath.flows()?, callers: datapath.recent_callers()? })
     }
 }
 
@@ -82,15 +85,20 @@ impl Future<'_> {
     ) -> Result<(), WouldCut> {
         let own =
             caller.and_then(|caller| check(self.judge, self.mode, caller, self.view, self.choice).err());
-        let mut others = match self.mode {
-            Mode::Observe => Vec::new(),
-            Mode::Enforce => self.cuts(before, open),
+        let (mut others, callers) = match (self.mode, before) {
+            (Mode::Observe, _) => (Vec::new(), Vec::new()),
+            (Mode::Enforce, Before::Policy(running, _)) => {
+                let callers = callers::lost(&open.callers, running, self.judge, self.view, self.choice);
+                (self.cuts(before, open), callers)
+            }
+            // Whose connections were counted is not known then.
+            (Mode::Enforce, Before::Nothing | Before::Unknown) => (self.cuts(before, open), Vec::new()),
         };
         others.retain(|cut| Some(cut.remote) != own.as_ref().map(|own| own.remote));
-        if own.is_none() && others.is_empty() {
+        if own.is_none() && others.is_empty() && callers.is_empty() {
             return Ok(());
         }
-        Err(WouldCut { own, others })
+        Err(WouldCut { own, others, callers })
     }
 
     fn cuts(&self, before: &Before<'_>, open: &Open) -> Vec<Cut> {

@@ -10,6 +10,7 @@ use mpesa_fw_common::{Direction, DropReason, Mode, Reason};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    callers::{LATELY, LostCaller},
     frame::{ACK, Ends, SYN},
     interfaces::Choice,
     judge::Judge,
@@ -53,9 +54,11 @@ pub struct WouldCut {
     pub own: Option<Cut>,
     /// Others that pass now.
     pub others: Vec<Cut>,
+    /// Callers of the last minutes that would be kept out.
+    pub callers: Vec<LostCaller>,
 }
 
-/// Connections that a refusal shows one by one.
+/// Of each kind, what a refusal shows one by one.
 const SHOWN: usize = 20;
 
 impl std::error::Error for WouldCut {}
@@ -84,19 +87,40 @@ impl fmt::Display for WouldCut {
                 reason.label()
             )?;
         }
-        let many = self.others.len();
-        match (many, &self.own) {
-            (0, _) => return Ok(()),
-            (_, None) => write!(f, "refused: this policy would cut {many} connection(s) that are open now:")?,
-            (_, Some(_)) => write!(f, "\nand {many} other connection(s) that are open now:")?,
+        let mut begin = if self.own.is_some() { "\nand" } else { "refused: this policy would cut" };
+        if !self.others.is_empty() {
+            write!(f, "{begin} {} connection(s) that are open now:", self.others.len())?;
+            list(f, &self.others)?;
+            begin = "\nand";
         }
-        for cut in self.others.iter().take(SHOWN) {
-            write!(f, "\n  {cut}")?;
-        }
-        if many > SHOWN {
-            write!(f, "\n  and {} more", many - SHOWN)?;
+        if !self.callers.is_empty() {
+            let minutes = LATELY.as_secs() / 60;
+            write!(f, "{begin} {} caller(s) of the last {minutes} minutes:", self.callers.len())?;
+            list(f, &self.callers)?;
         }
         Ok(())
+    }
+}
+
+fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, what: &[T]) -> fmt::Result {
+    for one in what.iter().take(SHOWN) {
+        write!(f, "\n  {one}")?;
+    }
+    if what.len() > SHOWN {
+        write!(f, "\n  and {} more", what.len() - SHOWN)?;
+    }
+    Ok(())
+}
+
+impl fmt::Display for LostCaller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { service, source, connections, direction, reason } = self;
+        write!(
+            f,
+            "{source}, who called {service} {connections} time(s) ({}: {})",
+            direction.label(),
+            reason.label()
+        )
     }
 }
 
@@ -263,7 +287,7 @@ mod tests {
         assert_eq!((cut.direction, cut.reason), (Direction::Ingress, DropReason::SourceNotAllowed));
         let cut = outcome(&policy, Mode::Enforce, "203.0.113.7 50000 10.0.0.5 2222").unwrap_err();
         assert_eq!(cut.reason, DropReason::NoService);
-        let refusal = WouldCut { own: Some(cut), others: Vec::new() }.to_string();
+        let refusal = WouldCut { own: Some(cut), ..WouldCut::default() }.to_string();
         assert!(refusal.contains("from 203.0.113.7 to 10.0.0.5 port 2222"), "{refusal}");
     }
 

@@ -5,6 +5,7 @@
 //! `change` lock, one at a time.
 
 pub mod archive;
+mod callers;
 pub mod change;
 pub mod clock;
 mod confirm;

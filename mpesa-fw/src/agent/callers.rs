@@ -1,0 +1,87 @@
+//! Callers of the last minutes that a policy would keep out: callbacks are short, and few of them are open when somebody
+//! reloads.
+
+use std::{net::IpAddr, time::Duration};
+
+use mpesa_fw_common::{Direction, DropReason};
+
+use super::{
+    Running, SshConnection, clock,
+    guard::{inbound, passes_a_hook},
+    interfaces::Choice,
+    judge::Judge,
+    view::View,
+};
+use crate::{datapath::Caller, policy::model::{Claim, Service}};
+
+/// Whoever called within it counts as a caller.
+pub(super) const LATELY: Duration = Duration::from_secs(600);
+
+/// A caller that would be kept out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostCaller {
+    /// The service that it used.
+    pub service: String,
+    /// The peer.
+    pub source: IpAddr,
+    /// Completed connections, those before the last minutes included.
+    pub connections: u64,
+    /// Whether its packets would be dropped on the way in or the replies on the way out.
+    pub direction: Direction,
+    /// Why.
+    pub reason: DropReason,
+}
+
+/// Those that no port of their service would let in any more. Sources of services that are open to any are strangers.
+pub(super) fn lost(
+    callers: &[Caller],
+    now: &Running,
+    next: &Judge<'_>,
+    view: &View,
+    choice: &Choice,
+) -> Vec<LostCaller> {
+    let at = clock::monotonic();
+    let is_recent = |caller: &&Caller| at.saturating_sub(caller.last_seen) < LATELY.as_nanos() as u64;
+    let one = |caller: &Caller| {
+        let service = now.policy.ingress.services.iter().find(|service| service.name == caller.service)?;
+        if service.from.any {
+            return None;
+        }
+        let (direction, reason) = why_lost(service, caller.source, next, view, choice)?;
+        let Caller { service, source, connections, .. } = caller.clone();
+        Some(LostCaller { service, source, connections, direction, reason })
+    };
+    callers.iter().filter(is_recent).filter_map(one).collect()
+}
+
+/// None where some port of the service, at some address of this host, would still be open to it.
+fn why_lost(
+    service: &Service,
+    source: IpAddr,
+    next: &Judge<'_>,
+    view: &View,
+    choice: &Choice,
+) -> Option<(Direction, DropReason)> {
+    let own = view.addresses.iter().map(|(_, address)| *address);
+    let ports = service.claims.iter().flat_map(|claim| match claim {
+        Claim::Tcp(ranges) => ranges.iter().map(|range| *range.start()).collect(),
+        Claim::Udp(_) | Claim::Icmp(_) | Claim::Icmpv6(_) | Claim::Other(_) => Vec::new(),
+    });
+    let mut why = None;
+    for server in own.filter(|own| own.is_ipv4() == source.is_ipv4() && !own.is_loopback()) {
+        if !service.to.is_empty() && !service.to.iter().any(|net| net.contains(&server)) {
+            continue;
+        }
+        for server_port in ports.clone() {
+            let call = SshConnection { client: source, client_port: 50_000, server, server_port };
+            if !passes_a_hook(call, view, |index| choice.protect.contains_key(&index)) {
+                return None;
+            }
+            match inbound(next, call) {
+                Ok(()) => return None,
+                Err(reason) => why = Some(reason),
+            }
+        }
+    }
+    why
+}
