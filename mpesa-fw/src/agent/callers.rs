@@ -79,7 +79,8 @@ fn why_lost(
             }
             match inbound(next, call) {
                 Ok(()) => return None,
-                Err(reason) => why = Some(reason),
+                // The first port is the one that the author thought of.
+                Err(reason) => why = why.or(Some(reason)),
             }
         }
     }
