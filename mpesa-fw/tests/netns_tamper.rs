@@ -71,7 +71,7 @@ fn a_program_that_accepts_before_ours_is_said_everywhere() -> Result<()> {
     assert_eq!((enforcing("ingress")?, enforcing("egress")?), (1.0, 0.0));
     let status = firewall.ask(["status"])?.stdout;
     let head = status.lines().next().unwrap_or_default();
-    assert!(head.starts_with("enforcing, BUT other programs"), "{status}");
+    assert!(head.starts_with("enforcing on eth0, BUT other programs"), "{status}");
     let json = firewall.status()?;
     assert_eq!(json["interfaces"][0]["ahead_of_egress"].as_array().map(Vec::len), Some(1), "{json}");
     agent.process.wait_for_log("other programs see egress packets first", SOON)?;
