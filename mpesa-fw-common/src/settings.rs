@@ -112,6 +112,10 @@ pub struct Settings {
     pub features: u32,
     /// 1: one aya-log line a packet.
     pub trace: u32,
+    /// 1: the programs are a [twin](crate::twin): they judge and leave nothing behind but the answer.
+    pub twin: u32,
+    /// Keeps the size a multiple of 8.
+    pub reserved: u32,
 }
 
 impl Settings {
@@ -126,5 +130,7 @@ impl Settings {
         defaults: [Verdict::Drop as u32; 2],
         features: 0,
         trace: 0,
+        twin: 0,
+        reserved: 0,
     };
 }

@@ -15,6 +15,7 @@ mod maps;
 mod report;
 mod search;
 mod trace;
+mod twin;
 
 use access::{SkbFrame, XdpFrame};
 use aya_ebpf::{

@@ -9,6 +9,10 @@ use super::{
     interfaces::Choice,
     judge::Judge,
     view::{Layer, View},
+    why::packet::{
+        Packet,
+        flags::{ACK, SYN},
+    },
 };
 
 /// Both ends of the caller's SSH connection, as `SSH_CONNECTION` says them.
@@ -75,11 +79,15 @@ pub(super) fn check(
     }
     let SshConnection { client, client_port, server, server_port } = connection;
     let cut = |direction, reason| WouldCut { connection, direction, reason };
-    let Some(call) = tcp_frame((client, client_port), (server, server_port), SYN) else { return Ok(()) };
+    let Some(call) = Packet::tcp((client, client_port), (server, server_port), SYN).frame() else {
+        return Ok(());
+    };
     if let Reason::Drop(reason) = judge.ingress(&call).reason {
         return Err(cut("ingress", reason));
     }
-    let Some(reply) = tcp_frame((server, server_port), (client, client_port), ACK) else { return Ok(()) };
+    let Some(reply) = Packet::tcp((server, server_port), (client, client_port), ACK).frame() else {
+        return Ok(());
+    };
     if let Reason::Drop(reason) = judge.egress(&reply, server_port).reason {
         return Err(cut("egress", reason));
     }
@@ -102,33 +110,6 @@ fn passes_a_hook(connection: SshConnection, view: &View, choice: &Choice) -> boo
     let mut on =
         view.addresses.iter().filter(|(_, a)| *a == connection.server).map(|(index, _)| index).peekable();
     on.peek().is_none() || on.any(|index| !has_wire(index) || view.touches(*index, &protected))
-}
-
-const SYN: u8 = 0x02;
-const ACK: u8 = 0x10;
-
-/// An Ethernet frame with a TCP segment without payload. Checksums are left 0: no hook looks at them. None where the
-/// two ends are of different families.
-fn tcp_frame(source: (IpAddr, u16), target: (IpAddr, u16), flags: u8) -> Option<Vec<u8>> {
-    const TCP: u8 = 6;
-    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
-    match (source.0, target.0) {
-        (IpAddr::V4(from), IpAddr::V4(to)) => {
-            frame.extend([0x08, 0x00, 0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, TCP, 0, 0]);
-            frame.extend(from.octets());
-            frame.extend(to.octets());
-        }
-        (IpAddr::V6(from), IpAddr::V6(to)) => {
-            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 20, TCP, 64]);
-            frame.extend(from.octets());
-            frame.extend(to.octets());
-        }
-        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return None,
-    }
-    frame.extend(source.1.to_be_bytes());
-    frame.extend(target.1.to_be_bytes());
-    frame.extend([0, 0, 0, 1, 0, 0, 0, 1, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
-    Some(frame)
 }
 
 #[cfg(test)]

@@ -39,6 +39,7 @@ mod tasks;
 mod trace;
 pub mod view;
 mod watch;
+pub mod why;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -91,6 +92,7 @@ pub struct Agent {
     names_store: Store,
     reloads_store: Store,
     defaults_store: Store,
+    twins: why::Twins,
     _bpffs_lock: Lock,
 }
 

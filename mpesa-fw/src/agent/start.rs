@@ -116,6 +116,7 @@ impl Agent {
             names_store,
             reloads_store,
             defaults_store,
+            twins: super::why::Twins::default(),
             _bpffs_lock: bpffs_lock,
         });
         beside(crate::sys::trim_memory).await;

@@ -2,8 +2,10 @@
 
 mod arguments;
 mod caller;
+mod capture;
 mod check;
 mod detach;
+mod diff;
 mod events;
 mod failure;
 #[cfg(test)]
@@ -15,6 +17,7 @@ mod reload;
 mod run;
 mod status;
 mod when;
+mod why;
 
 use std::{panic, process::ExitCode};
 
@@ -51,6 +54,8 @@ fn dispatch(Arguments { runtime_dir, command }: Arguments) -> Result<(), Failure
         Command::Reload(arguments) => reload::reload(&runtime_dir, arguments),
         Command::Status(arguments) => status::status(&runtime_dir, arguments.format),
         Command::Events(arguments) => events::events(&runtime_dir, &arguments),
+        Command::Why(arguments) => why::why(&runtime_dir, *arguments),
+        Command::Diff(arguments) => diff::diff(&runtime_dir, &arguments),
         Command::Detach(arguments) => detach::detach(&runtime_dir, arguments.bpffs.as_deref()),
         Command::Completions { shell } => pages::completions(shell),
         Command::Man { command } => pages::man(command.as_deref()),

@@ -24,8 +24,7 @@ const DROPS: usize = 12;
 
 /// Shows how things are.
 pub(super) fn status(runtime_dir: &Path, format: Format) -> Result<(), Failure> {
-    let Answer::Status(status) =
-        Client::new(&Options::control_socket(runtime_dir)).ask(Request::Status)?
+    let Answer::Status(status) = Client::new(&Options::control_socket(runtime_dir)).ask(Request::Status)?
     else {
         return Err(Failure::another_answer());
     };

@@ -60,8 +60,7 @@ impl Client {
     /// There is none, or it is no.
     pub fn ask(&self, request: Request) -> Result<Answer, ClientError> {
         let stream = UnixStream::connect(&self.path).map_err(|error| self.not_connected(error))?;
-        let patience =
-            if matches!(request, Request::Detach { .. }) { PATIENCE_TO_DETACH } else { PATIENCE };
+        let patience = if matches!(request, Request::Detach { .. }) { PATIENCE_TO_DETACH } else { PATIENCE };
         let reply = patient(&stream, patience).and_then(|()| exchange(&stream, request));
         let reply = reply.map_err(|error| self.broken(error))?;
         if reply.version != VERSION {

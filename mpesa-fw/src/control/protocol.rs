@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::agent::{AgentError, EventRecord, Kind, Reloaded, SshConnection, Status};
+use crate::agent::{
+    AgentError, EventRecord, Kind, Reloaded, SshConnection, Status,
+    why::{Batch, BatchAnswer, Difference, DifferenceRequest, Explanation, Question},
+};
 
 /// Version of everything in this file. Both sides refuse another one.
 pub const VERSION: u32 = 1;
@@ -41,6 +44,12 @@ pub enum Request {
         /// How many.
         last: usize,
     },
+    /// What would become of a packet, and why.
+    Why(Box<Question>),
+    /// What would become of the packets of a capture.
+    Judge(Box<Batch>),
+    /// What another policy would change.
+    Diff(DifferenceRequest),
     /// Stop judging, and end.
     Detach {
         /// Only if the agent's pins are there; none: wherever they are.
@@ -67,6 +76,12 @@ pub enum Answer {
     Reloaded(Box<Reloaded>),
     /// To [`Request::Events`], oldest first.
     Events(Vec<EventRecord>),
+    /// To [`Request::Why`].
+    Why(Box<Explanation>),
+    /// To [`Request::Judge`].
+    Judged(Box<BatchAnswer>),
+    /// To [`Request::Diff`].
+    Difference(Box<Difference>),
     /// To [`Request::Detach`]: what was detached.
     Detached(Vec<String>),
 }

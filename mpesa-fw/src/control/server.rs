@@ -184,6 +184,9 @@ impl Answers for Agent {
                 Ok(Answer::Reloaded(Box::new(done)))
             }
             Request::Events { last } => Ok(Answer::Events(self.last_events(last))),
+            Request::Why(question) => Ok(Answer::Why(Box::new(self.why(*question).await?))),
+            Request::Judge(batch) => Ok(Answer::Judged(Box::new(self.judge_frames(*batch).await?))),
+            Request::Diff(request) => Ok(Answer::Difference(Box::new(self.difference(request).await?))),
             Request::Detach { bpffs } => Ok(Answer::Detached(self.detach(bpffs.as_deref()).await?)),
         }
     }

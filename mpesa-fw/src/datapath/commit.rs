@@ -65,6 +65,7 @@ impl Datapath {
         staged.keep();
         self.registry = rows.clone();
         self.running = Some((staged.stamp(), staged.pins.clone()));
+        self.loaded = Some(std::mem::take(&mut staged.loaded));
         let mut report =
             Report { stamp: staged.stamp(), attachments: Vec::new(), detached: Vec::new(), notes };
         self.let_go(&found, interfaces, &mut report);

@@ -20,6 +20,7 @@ use super::{
     pins::{GenerationPins, PROGRAMS, Pins, STAMP},
     shape,
     tables::{self, Table},
+    twin::Loaded,
 };
 use crate::{
     compile::Compiled,
@@ -32,6 +33,7 @@ use crate::{
 pub struct Staged {
     stamp: GenerationStamp,
     pub(super) pins: GenerationPins,
+    pub(super) loaded: Loaded,
     keep: bool,
 }
 
@@ -63,6 +65,8 @@ pub(super) struct Choice {
     pub(super) serial: Option<u64>,
     pub(super) trace: bool,
     pub(super) limit_seed: u64,
+    /// Nothing of it is ever attached: it is only asked.
+    pub(super) twin: bool,
 }
 
 /// Makes the tables, loads the programs, pins both.
@@ -73,10 +77,34 @@ pub(super) fn stage(
     choice: &Choice,
     is_state: impl Fn(u32) -> bool,
 ) -> Result<Staged> {
+    let (ebpf, stamp) = load(object, compiled, choice, is_state)?;
+    let loaded = Loaded::of(&ebpf)?;
+    let staged = Staged { stamp, pins: pins.generation(&stamp), loaded, keep: false };
+    staged.pins.create()?;
+    fault::point(Point::GenerationMade)?;
+    for name in PROGRAMS {
+        let pin = staged.pins.path(name);
+        sys::pin(program(&ebpf, name)?, &pin).context(|| format!("pin the program {}", pin.display()))?;
+        fault::point(Point::ProgramPinned)?;
+    }
+    let pin = staged.pins.path(STAMP);
+    sys::pin(tables::array(&ebpf, STAMP)?, &pin).context(|| format!("pin the map {}", pin.display()))?;
+    fault::point(Point::StampPinned)?;
+    Ok(staged)
+}
+
+/// Makes the tables and loads the programs.
+pub(super) fn load(
+    object: &mut Object,
+    compiled: &Compiled,
+    choice: &Choice,
+    is_state: impl Fn(u32) -> bool,
+) -> Result<(Ebpf, GenerationStamp)> {
     let settings = Settings {
         generation: choice.number,
         trace: u32::from(choice.trace),
         limit_seed: choice.limit_seed,
+        twin: u32::from(choice.twin),
         ..compiled.settings
     };
     let stamp = GenerationStamp {
@@ -103,23 +131,11 @@ pub(super) fn stage(
     }
     load_programs(&mut ebpf)?;
     fault::point(Point::ProgramsLoaded)?;
-
-    let staged = Staged { stamp, pins: pins.generation(&stamp), keep: false };
-    staged.pins.create()?;
-    fault::point(Point::GenerationMade)?;
-    for name in PROGRAMS {
-        let pin = staged.pins.path(name);
-        sys::pin(program(&ebpf, name)?, &pin).context(|| format!("pin the program {}", pin.display()))?;
-        fault::point(Point::ProgramPinned)?;
-    }
-    let pin = staged.pins.path(STAMP);
-    sys::pin(tables::array(&ebpf, STAMP)?, &pin).context(|| format!("pin the map {}", pin.display()))?;
-    fault::point(Point::StampPinned)?;
-    Ok(staged)
+    Ok((ebpf, stamp))
 }
 
 /// Each on a thread of its own: the verifier is what a reload spends its time on (30 ms a program), and it takes no lock.
-fn load_programs(ebpf: &mut Ebpf) -> Result<()> {
+pub(super) fn load_programs(ebpf: &mut Ebpf) -> Result<()> {
     let loaded = thread::scope(|scope| {
         let loads: Vec<_> = ebpf
             .programs_mut()
@@ -155,7 +171,7 @@ fn load_program(name: &str, program: &mut Program) -> Result<()> {
     program.load().context(what)
 }
 
-fn program<'a>(ebpf: &'a Ebpf, name: &str) -> Result<BorrowedFd<'a>> {
+pub(super) fn program<'a>(ebpf: &'a Ebpf, name: &str) -> Result<BorrowedFd<'a>> {
     let fd = ebpf
         .program(name)
         .ok_or_else(|| no_program(name))

@@ -24,6 +24,7 @@ mod slots;
 mod state;
 mod swap;
 mod tables;
+mod twin;
 mod types;
 mod view;
 
@@ -47,6 +48,7 @@ pub use object::OBJECT;
 #[doc(hidden)]
 pub use swap::Fault;
 pub use tables::{Table, tables};
+pub use twin::{Judgement, Probe, Program, Twin};
 pub use types::{
     Attachment, EgressHook, IngressHook, Interface, Options, Report, Result, TcChoice, XdpChoice,
 };
@@ -62,6 +64,7 @@ use netlink::Netlink;
 use object::Object;
 use pins::{GenerationPins, Pins};
 use state::State;
+use twin::Loaded;
 
 /// The datapath behind one pin directory. One process at a time may hold one: the agent's lock sees to that.
 pub struct Datapath {
@@ -74,6 +77,8 @@ pub struct Datapath {
     registry: RegistryRows,
     limit_seed: u64,
     running: Option<(GenerationStamp, GenerationPins)>,
+    /// What the programs of the running generation read, where this process has loaded it.
+    loaded: Option<Loaded>,
     adopted: bool,
     mended: Vec<String>,
     fault: Option<Fault>,
@@ -109,6 +114,7 @@ impl Datapath {
             registry,
             limit_seed,
             running: None,
+            loaded: None,
             adopted: false,
             mended: Vec::new(),
             fault: None,
@@ -165,15 +171,59 @@ impl Datapath {
     /// The kernel refuses a table or a program; nothing has changed then.
     pub fn stage(&mut self, compiled: &Compiled, serial: Option<u64>) -> Result<Staged> {
         bpffs::expect_writable(&self.options.bpffs, "load a generation")?;
-        let used = self.pins.generations()?.iter().map(|generation| generation.number).max().unwrap_or(0);
         let choice = Choice {
-            number: used.max(self.running().map_or(0, |stamp| stamp.number)).saturating_add(1),
+            number: self.next_number()?,
             serial,
             trace: self.options.trace,
             limit_seed: self.limit_seed,
+            twin: false,
         };
         let ids = &self.state.ids;
         generation::stage(&mut self.object, &self.pins, compiled, &choice, |id| ids.contains(&id))
+    }
+
+    /// The number of the next generation.
+    fn next_number(&self) -> Result<u32> {
+        let used = self.pins.generations()?.iter().map(|generation| generation.number).max().unwrap_or(0);
+        Ok(used.max(self.running().map_or(0, |stamp| stamp.number)).saturating_add(1))
+    }
+
+    /// A twin of the programs that judge packets now: see [`Twin`]. Compared with them before it is given away.
+    ///
+    /// # Errors
+    /// Nothing was loaded by this process yet, a hook runs another program, the kernel refuses, or the twin is none.
+    pub fn twin(&mut self) -> Result<Twin> {
+        let (Some(loaded), Some(stamp)) = (&self.loaded, self.running()) else {
+            return Err(twin::nothing_loaded());
+        };
+        loaded.expect_hooked(&self.hooked_programs()?)?;
+        Twin::of(&mut self.object, loaded, &stamp)
+    }
+
+    /// A twin of the generation that `compiled` would become, with tables of its own and the state that all share. Nothing is
+    /// pinned, and it is gone when it is dropped.
+    ///
+    /// # Errors
+    /// The kernel refuses a table or a program.
+    pub fn candidate(&mut self, compiled: &Compiled, serial: Option<u64>) -> Result<Twin> {
+        let choice = Choice {
+            number: self.next_number()?,
+            serial,
+            trace: false,
+            limit_seed: self.limit_seed,
+            twin: true,
+        };
+        let ids = &self.state.ids;
+        let (ebpf, stamp) = generation::load(&mut self.object, compiled, &choice, |id| ids.contains(&id))?;
+        Twin::candidate(ebpf, stamp)
+    }
+
+    /// The flow of a key, if there is one, expired or not. Looking does not touch it.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub fn flow(&self, key: &FlowKey) -> Result<Option<FlowState>> {
+        self.state.flows.get(key).context(|| format!("look for the flow {key:?}"))
     }
 
     /// The hooks, as they are in the kernel now.

@@ -88,6 +88,8 @@ pub struct ProgramInfo {
     pub id: u32,
     /// At most 15 bytes of it.
     pub name: String,
+    /// Hash of its instructions as they were loaded, whichever maps they name.
+    pub tag: [u8; 8],
     /// Maps that it uses or keeps.
     pub maps: Vec<u32>,
 }
@@ -102,7 +104,7 @@ pub fn program_info(fd: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
     answer.maps = maps.as_mut_ptr() as u64;
     object_info(fd, &mut answer)?;
     maps.truncate(answer.maps_len as usize);
-    Ok(ProgramInfo { id: answer.id, name: name_of(&answer.name), maps })
+    Ok(ProgramInfo { id: answer.id, name: name_of(&answer.name), tag: answer.tag, maps })
 }
 
 fn name_of(bytes: &[u8]) -> String {

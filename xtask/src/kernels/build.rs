@@ -29,7 +29,7 @@ const TESTS: [&str; 11] = [
 ];
 
 /// Those that do not, and why.
-pub(crate) const LEFT_OUT: [(&str, &str); 14] = [
+pub(crate) const LEFT_OUT: [(&str, &str); 15] = [
     ("kernel_datapath_times", "measures time, which means nothing in emulation"),
     ("netns_load", "30,000 packets a second are more than an emulated processor sends"),
     (
@@ -55,6 +55,10 @@ pub(crate) const LEFT_OUT: [(&str, &str); 14] = [
         "asks the agent what it takes from netlink; what it writes is a table like any other",
     ),
     ("netns_metrics", "needs Prometheus, and asks the agent only"),
+    (
+        "netns_why",
+        "`decision` asks the same twin of each kernel; the rest is the agent's and the command line's",
+    ),
     ("netns_names", "asks a resolver and the agent; what they write is a table like any other"),
 ];
 
