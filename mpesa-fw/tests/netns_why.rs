@@ -359,7 +359,7 @@ fn captures_are_judged_packet_by_packet() -> Result<()> {
     std::fs::write(&path, b"nonsense that is no capture")?;
     let ran = firewall.ask(["why", "--pcap", &path.display().to_string()])?;
     assert_eq!(ran.code, Some(1), "{}", ran.text());
-    let path = capture(&firewall, "many.pcap", DataLink::ETHERNET, 65_535, &frames.repeat(300))?;
+    let path = capture(&firewall, "many.pcap", DataLink::ETHERNET, 65_535, &vec![frames; 300].concat())?;
     let ran = firewall.ask(["why", "--pcap", &path.display().to_string()])?;
     assert!(ran.stdout.contains("2700 packets"), "{}", ran.text());
     assert_eq!(settled(&firewall)?.drops_since(&before), drops([]));

@@ -225,13 +225,16 @@ impl Twin {
         let what = || "compare the twin with the programs in force";
         let shared = loaded.maps.iter().map(|(_, fd)| sys::map_info(fd.as_fd()).map(|info| info.id));
         let shared: BTreeSet<u32> = shared.collect::<Result<_, _>>().context(what)?;
+        let stamp = sys::map_info(tables::array(&self.ebpf, STAMP)?).context(what)?;
         for (name, running) in &loaded.programs {
             let own = sys::program_info(program(&self.ebpf, name)?).context(what)?;
             if own.tag != running.tag {
                 return Err(none_of(&format!("{name} has other instructions than the program in force")));
             }
             let split = |info: &ProgramInfo| {
-                info.maps.iter().copied().partition::<BTreeSet<u32>, _>(|id| shared.contains(id))
+                // The stamp is no map that they read: it is bound to them, for whoever looks at them.
+                let maps = info.maps.iter().copied().filter(|id| *id != stamp.id);
+                maps.partition::<BTreeSet<u32>, _>(|id| shared.contains(id))
             };
             let ((own_shared, own_rest), (shared, rest)) = (split(&own), split(running));
             if own_shared != shared || own_rest.len() != rest.len() || !own_rest.is_disjoint(&rest) {
