@@ -31,13 +31,10 @@ use super::{
     generation::{load_programs, program},
     object::{CONSTANTS, Object},
     pins::{PROGRAMS, STAMP},
-    shape::{LOGS, TWIN, data_of},
+    shape::{LOGS, TWIN, data_of, is_shared},
     tables,
 };
 use crate::sys::{self, KernelMap, ProgramInfo};
-
-/// The programs' scratch, which every instance has for itself: a twin's packets must not lie where a hook's do.
-const CASES: &str = "CASES";
 
 /// What the programs of a generation read, and what the kernel says of them. The maps are held for as long as this is.
 #[derive(Debug, Default)]
@@ -256,11 +253,6 @@ impl Twin {
         }
         Ok(())
     }
-}
-
-/// Whether all instances of a generation read the same such map.
-fn is_shared(name: &str) -> bool {
-    !name.starts_with('.') && ![LOGS, TWIN, CASES].contains(&name)
 }
 
 /// The constants, as the kernel has them.
