@@ -71,7 +71,9 @@ fn anonymous(text: &str, directory: &Directory) -> String {
 #[test]
 fn help() {
     let mut all = String::new();
-    for command in ["", "run", "check", "reload", "status", "events", "detach", "completions", "man"] {
+    for command in
+        ["", "run", "check", "reload", "status", "events", "why", "diff", "detach", "completions", "man"]
+    {
         let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|a| !a.is_empty()).collect();
         let (code, stdout, stderr) = run(&arguments);
         assert_eq!((code, stderr.as_str()), (0, ""), "{command}");

@@ -48,6 +48,8 @@ pub use object::OBJECT;
 #[doc(hidden)]
 pub use swap::Fault;
 pub use tables::{Table, tables};
+#[doc(hidden)]
+pub use twin::Falsehood;
 pub use twin::{Judgement, Probe, Program, Twin};
 pub use types::{
     Attachment, EgressHook, IngressHook, Interface, Options, Report, Result, TcChoice, XdpChoice,

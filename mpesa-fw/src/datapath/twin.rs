@@ -119,6 +119,16 @@ pub struct Judgement {
     pub of_flow: bool,
 }
 
+/// For tests: what may be wrong with a twin.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Falsehood {
+    Instructions,
+    Maps,
+    Constants,
+    Digest,
+}
+
 /// Programs that can be asked.
 pub struct Twin {
     ebpf: Ebpf,
@@ -147,7 +157,7 @@ impl Twin {
         }
         load_programs(&mut ebpf)?;
         let twin = Self::candidate(ebpf, *stamp)?;
-        twin.compare(loaded, place.start)?;
+        twin.compare(loaded, place.start, stamp)?;
         Ok(twin)
     }
 
@@ -170,6 +180,26 @@ impl Twin {
         let stamp = stamp.and_then(|map| map.get(&0)).context(|| "read the stamp")?;
         let stamp = stamp.ok_or_else(|| none_of("there is no stamp"))?;
         Self::of(&mut Object::open()?, &loaded, &stamp)
+    }
+
+    /// For tests: compares again, with one thing that is not so.
+    ///
+    /// # Errors
+    /// It is noticed.
+    #[doc(hidden)]
+    pub fn compare_falsely(&self, ebpf: &Ebpf, falsely: Option<Falsehood>) -> Result<()> {
+        let (mut loaded, mut stamp) = (Loaded::of(ebpf)?, self.stamp);
+        match falsely {
+            None => {}
+            Some(Falsehood::Instructions) => loaded.programs[2].1.tag[7] ^= 1,
+            Some(Falsehood::Maps) => loaded.programs[2].1.maps.retain({
+                let missing = sys::map_info(tables::array(ebpf, "EGRESS_CLAIMS")?).map_or(0, |info| info.id);
+                move |id| *id != missing
+            }),
+            Some(Falsehood::Constants) => loaded.constants[0] ^= 1,
+            Some(Falsehood::Digest) => stamp.digest[31] ^= 1,
+        }
+        self.compare(&loaded, Object::open()?.settings_in_section().start, &stamp)
     }
 
     /// The generation that it is a twin of.
@@ -218,11 +248,11 @@ impl Twin {
     }
 
     /// Fails where this is not a twin of what is loaded.
-    fn compare(&self, loaded: &Loaded, settings: usize) -> Result<()> {
+    fn compare(&self, loaded: &Loaded, settings: usize, stamp: &GenerationStamp) -> Result<()> {
         let what = || "compare the twin with the programs in force";
         let shared = loaded.maps.iter().map(|(_, fd)| sys::map_info(fd.as_fd()).map(|info| info.id));
         let shared: BTreeSet<u32> = shared.collect::<Result<_, _>>().context(what)?;
-        let stamp = sys::map_info(tables::array(&self.ebpf, STAMP)?).context(what)?;
+        let stamp_map = sys::map_info(tables::array(&self.ebpf, STAMP)?).context(what)?;
         for (name, running) in &loaded.programs {
             let own = sys::program_info(program(&self.ebpf, name)?).context(what)?;
             if own.tag != running.tag {
@@ -230,7 +260,7 @@ impl Twin {
             }
             let split = |info: &ProgramInfo| {
                 // The stamp is no map that they read: it is bound to them, for whoever looks at them.
-                let maps = info.maps.iter().copied().filter(|id| *id != stamp.id);
+                let maps = info.maps.iter().copied().filter(|id| *id != stamp_map.id);
                 maps.partition::<BTreeSet<u32>, _>(|id| shared.contains(id))
             };
             let ((own_shared, own_rest), (shared, rest)) = (split(&own), split(running));
@@ -248,7 +278,7 @@ impl Twin {
         }
         let map =
             tables::array(&self.ebpf, STAMP)?.try_clone_to_owned().and_then(KernelMap::new).context(what)?;
-        if map.get(&0).context(what)? != Some(self.stamp) {
+        if map.get(&0).context(what)? != Some(*stamp) {
             return Err(none_of("its tables have another digest than the generation in force"));
         }
         Ok(())

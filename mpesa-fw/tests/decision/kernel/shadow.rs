@@ -6,7 +6,10 @@ use aya::{
     Ebpf,
     maps::{Array, HashMap, MapData},
 };
-use mpesa_fw::sys::{KernelMap, Plain};
+use mpesa_fw::{
+    datapath::Falsehood,
+    sys::{KernelMap, Plain},
+};
 use mpesa_fw_common::{
     counter::{COUNTER_BLOCKS, CounterBlock},
     event::EventBucket,
@@ -99,7 +102,7 @@ fn a_twin_leaves_no_trace() {
         // One of the hooks, in turn.
         let hook = [Hook::Xdp, Hook::Tc][number % 2];
         let mut pair = happened(case, hook);
-        let _events = Dump::of(&mut pair);
+        while pair.kernel.events.next().is_some() {}
         let before = Dump::of(&mut pair);
         for packet in case.packets().chain(case.packets()) {
             let senders = [None, Some(mpesa_fw_common::decide::Sender::default())];
@@ -117,6 +120,24 @@ fn a_twin_leaves_no_trace() {
     println!("asked {asked} times");
     assert!(asked > 500, "{asked} is not all sorts");
     assert!(wrong.is_empty(), "asking has changed:\n{}", wrong.join("\n"));
+}
+
+/// What is not the loaded object is not asked.
+#[test]
+#[ignore = "needs root and a kernel"]
+fn another_object_is_no_twin() {
+    let pair = Pair::new(&Case::new("base", catalogue::BASE, Vec::new()), false);
+    let compare = |falsely| pair.kernel.twin.compare_falsely(&pair.kernel.ebpf, falsely);
+    assert!(compare(None).is_ok());
+    for (falsely, word) in [
+        (Falsehood::Instructions, "instructions"),
+        (Falsehood::Maps, "other maps"),
+        (Falsehood::Constants, "constants"),
+        (Falsehood::Digest, "digest"),
+    ] {
+        let error = compare(Some(falsely)).expect_err(word).to_string();
+        assert!(error.contains(word), "{error}");
+    }
 }
 
 fn happened(case: &Case, hook: Hook) -> Pair {
