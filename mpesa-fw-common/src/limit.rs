@@ -108,9 +108,8 @@ pub fn conforms(set: &mut LimitSet, tag: u64, interval: u64, tolerance: u64, now
 pub fn would_conform(set: &LimitSet, tag: u64, interval: u64, tolerance: u64, now: u64) -> bool {
     let (victim, found) = place(set, tag);
     let mut recovered_at = set[victim & (LIMIT_WAYS - 1)].recovered_at;
-    let deepest = now + tolerance + interval;
-    if !found && recovered_at > deepest {
-        recovered_at = deepest;
+    if !found {
+        recovered_at = recovered_at.min(now + tolerance + interval);
     }
     recovered_at.saturating_sub(now) <= tolerance
 }

@@ -94,7 +94,8 @@ pub fn find_flow<T: Tables, S: State + ?Sized>(
 /// What a packet finds of its flow, of which this is a copy.
 #[inline(always)]
 fn peek<T: Tables, S: State + ?Sized>(tables: &T, state: &S, key: &FlowKey, mut flow: FlowState) -> Found {
-    if flow.generation != tables.generation() && !judge_again(tables, state, key, &mut flow) {
+    let is_of_another = flow.generation != tables.generation();
+    if is_of_another && !judge_again(tables, state, key, &mut flow) {
         return Found::NONE;
     }
     Found::live(&flow)
