@@ -120,6 +120,12 @@ points! {
     FlowsJudged: Impossible,
     /// A file of the state directory was written beside the old one.
     StoreWritten: Possible,
+    /// It is on file that what comes into force next is taken back.
+    TrialPledged: Impossible,
+    /// What came into force is on file as a trial, or as the end of one.
+    TrialSettled: Impossible,
+    /// A trial was confirmed, and the client not yet told.
+    TrialConfirmed: Impossible,
     /// A reload is done, and the client not yet told.
     ReloadDone: Impossible,
     /// The hooks to be detached are known.

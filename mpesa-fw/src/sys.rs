@@ -9,7 +9,7 @@ use std::{
     io,
     os::{
         fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
-        unix::ffi::OsStrExt,
+        unix::{ffi::OsStrExt, process::CommandExt as _},
     },
     path::Path,
     ptr::NonNull,
@@ -333,5 +333,26 @@ pub fn trim_memory() {
     // SAFETY: takes a number, and locks what it touches.
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+/// Whether somebody keeps the wall clock right, as adjtimex(2) says.
+pub fn clock_is_synchronized() -> io::Result<bool> {
+    // SAFETY: all zeroes is a `timex` that asks and changes nothing (`modes` is 0), and the kernel writes no more than it.
+    let state = unsafe {
+        let mut timex: libc::timex = std::mem::zeroed();
+        libc::adjtimex(&raw mut timex)
+    };
+    if state < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(state != libc::TIME_ERROR)
+}
+
+/// The process that `command` starts leads a session and a process group of its own from its first instruction on.
+pub fn lead_a_session(command: &mut std::process::Command) {
+    // SAFETY: the closure runs between fork and exec, and setsid is async-signal-safe (signal-safety(7)); it allocates
+    // nothing and takes no lock.
+    unsafe {
+        command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(io::Error::from));
     }
 }

@@ -2,11 +2,21 @@
 
 mod support;
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::Command,
+};
 
-use anyhow::{Context as _, Result};
-use support::{Field, SOON, WEB, policy};
-use testbed::{Answer, Curl, Firewall, Host, Process, Ran, holds, ok, run};
+use anyhow::{Context as _, Result, ensure};
+use support::{Field, NEVER, SOON, WEB, policy};
+use testbed::{
+    Answer, Curl, Firewall, Host, Namespace, Process, Ran, holds, ok, place, run,
+    serve::{TcpEcho, UdpEcho},
+};
 
 const SSH: &str = "{ name: ssh, ports: [2222], from: [198.51.100.66] }";
 /// The admin sits where the other tests have the attacker.
@@ -222,5 +232,102 @@ fn only_root_may_ask_the_agent() -> Result<()> {
     assert!(agent.process.log().contains("user 65534 (process "), "{}", agent.process.log());
     assert_eq!(firewall.metrics()?.sum("mpesa_fw_reloads_total", &[]), 0.0, "nothing was done for them");
     assert_eq!(firewall.ask(["status"])?.code, Some(0), "root is answered");
+    Ok(())
+}
+
+const VISITED: &str = "{ name: echo, ports: [7000], from: [196.201.214.200] }";
+const API: &str = "{ name: api, protocol: [tcp, udp], ports: [5000], to: [192.0.2.80] }";
+
+/// A stream that was used once, so that both ends know it is open.
+fn open(from: &Namespace, to: (Ipv4Addr, u16)) -> Result<TcpStream> {
+    let stream = from.inside(move || TcpStream::connect_timeout(&SocketAddr::from(to), SOON))?;
+    stream.set_read_timeout(Some(SOON))?;
+    ensure!(echoes(&stream), "the connection to {to:?} does not work");
+    Ok(stream)
+}
+
+fn echoes(mut stream: &TcpStream) -> bool {
+    stream.write_all(b"?").is_ok() && stream.read_exact(&mut [0]).is_ok()
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_reload_that_would_cut_open_connections_is_refused_and_lists_them() -> Result<()> {
+    let field = Field::new()?;
+    let api = field.network.add(place::API)?;
+    let _echo = TcpEcho::start(&field.host.namespace, 7000)?;
+    let (_tcp, _udp) = (TcpEcho::start(&api.namespace, 5000)?, UdpEcho::start(&api.namespace, 5000)?);
+    let (firewall, mut agent) = field.protected(&policy(&[VISITED], &[API]))?;
+    let host = field.host.place.v4;
+    let visitor = open(&field.safaricom.namespace, (host, 7000))?;
+    let ours = open(&field.host.namespace, (api.place.v4, 5000))?;
+    let datagrams = field.host.namespace.inside(|| UdpSocket::bind("0.0.0.0:0"))?;
+    datagrams.set_read_timeout(Some(SOON))?;
+    datagrams.send_to(b"?", (api.place.v4, 5000))?;
+    datagrams.recv_from(&mut [0])?;
+
+    let refused = |services: &[&str], allow: &[&str]| -> Result<String> {
+        firewall.policy(&policy(services, allow))?;
+        let ran = firewall.ask(["reload"])?;
+        ensure!(ran.code == Some(1) && ran.stderr.contains("--force"), "{}", ran.text());
+        ensure!(echoes(&visitor) && echoes(&ours), "the policy in force stays");
+        Ok(ran.stderr)
+    };
+    let told = refused(&[], &[API])?;
+    let inbound = format!("tcp from {} to {host}:7000 (ingress: no_service)", visitor.local_addr()?);
+    assert!(told.contains(&inbound) && told.contains("1 connection(s)"), "{told}");
+    let told = refused(&[VISITED], &[])?;
+    let outgoing = |protocol: &str, local: SocketAddr| {
+        format!("{protocol} from {host}:{} to 192.0.2.80:5000 (egress: no_destination)", local.port())
+    };
+    assert!(told.contains("2 connection(s)"), "{told}");
+    assert!(told.contains(&outgoing("tcp", ours.local_addr()?)), "{told}");
+    assert!(told.contains(&outgoing("udp", datagrams.local_addr()?)), "{told}");
+    // On trial is no way round it.
+    assert_eq!(firewall.ask(["reload", "--confirm-within", "60s"])?.code, Some(1));
+
+    // What changes nothing for them passes, and so does an agent that starts again.
+    firewall.reload(&policy(&[VISITED, WEB], &[API]))?;
+    agent.process.kill()?;
+    drop(agent);
+    let mut agent = firewall.start(&[])?;
+    // A start with another policy is a change like any other.
+    agent.process.kill()?;
+    drop(agent);
+    firewall.policy(&policy(&[], &[API]))?;
+    let ran = firewall.run(&[])?;
+    assert_eq!(ran.code, Some(1), "{}", ran.text());
+    assert!(ran.stderr.contains(&inbound), "{}", ran.stderr);
+    assert!(echoes(&visitor));
+    // Also where it is not known what is in force.
+    fs::remove_dir_all(firewall.directory.join("state/generations"))?;
+    let ran = firewall.run(&[])?;
+    assert!(ran.code == Some(1) && ran.stderr.contains(&inbound), "{}", ran.text());
+
+    let _agent = firewall.start(&["--force"])?;
+    visitor.set_read_timeout(Some(NEVER))?;
+    assert!(!echoes(&visitor), "cut");
+    // What does not pass is not cut: nothing holds up the next change.
+    firewall.reload(&policy(&[WEB], &[API]))?;
+    assert_eq!(firewall.ask(["reload"])?.code, Some(0));
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_first_start_that_would_cut_open_connections_is_refused() -> Result<()> {
+    let field = Field::new()?;
+    let api = field.network.add(place::API)?;
+    let _echo = TcpEcho::start(&api.namespace, 5000)?;
+    let ours = open(&field.host.namespace, (api.place.v4, 5000))?;
+    let firewall = field.firewall()?;
+    firewall.policy(&policy(&[WEB], &[]))?;
+    let ran = firewall.run(&[])?;
+    assert_eq!(ran.code, Some(1), "{}", ran.text());
+    assert!(ran.stderr.contains("to 192.0.2.80:5000 (egress: no_destination)"), "{}", ran.stderr);
+    assert!(echoes(&ours));
+    firewall.policy(&policy(&[WEB], &[]).replace("mode: enforce", "mode: observe"))?;
+    drop(firewall.start(&[])?);
+    assert!(echoes(&ours), "observing cuts nothing");
     Ok(())
 }

@@ -20,7 +20,7 @@ fn load_path(path: &Path) -> Loaded {
 }
 
 fn warnings(text: &str) -> Vec<(usize, String)> {
-    let Loaded { warnings, total: _, policy: _ } = load(text);
+    let Loaded { warnings, total: _, policy: _, texts: _ } = load(text);
     warnings.into_iter().map(|finding| (finding.line, finding.message)).collect()
 }
 

@@ -172,6 +172,17 @@ impl<'a> Firewall<'a> {
         Ok(ran.stdout)
     }
 
+    /// Likewise, even where that cuts connections that are open.
+    ///
+    /// # Errors
+    /// It can't be written, or the reload fails.
+    pub fn force(&self, yaml: &str) -> Result<String> {
+        self.policy(yaml)?;
+        let ran = self.ask(["reload", "--force"])?;
+        anyhow::ensure!(ran.code == Some(0), "reload ended with {:?}: {}", ran.code, ran.text());
+        Ok(ran.stdout)
+    }
+
     /// Scrapes the agent.
     ///
     /// # Errors

@@ -51,9 +51,16 @@ enum Suite {
     Common,
     /// Catalogue and law in the kernel
     Kernel,
+    /// The lock-out guard, with the real agent
+    Guard,
+    /// Reloads on trial, with the real agent
+    Trial,
 }
 
 impl Suite {
+    const ALL: [Self; 7] =
+        [Self::Decision, Self::Compile, Self::Policy, Self::Common, Self::Kernel, Self::Guard, Self::Trial];
+
     const fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Decision => &["-p", "mpesa-fw", "--test", "decision"],
@@ -61,12 +68,14 @@ impl Suite {
             Self::Policy => &["-p", "mpesa-fw", "--test", "policy_errors", "--test", "policy_files"],
             Self::Common => &["-p", "mpesa-fw-common", "--lib"],
             Self::Kernel => &["-p", "mpesa-fw", "--test", "decision", "--", "--ignored"],
+            Self::Guard => &["-p", "mpesa-fw", "--test", "netns_guard", "--", "--ignored"],
+            Self::Trial => &["-p", "mpesa-fw", "--test", "netns_trial", "--", "--ignored"],
         }
     }
 
     /// Those with the object in them are built apart, or each turn would build everything anew.
     const fn with_object(self) -> bool {
-        matches!(self, Self::Kernel)
+        matches!(self, Self::Kernel | Self::Guard | Self::Trial)
     }
 }
 
@@ -88,7 +97,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     tree.must_be_sound(&wanted)?;
     let (mut survivors, mut table) = (0, Vec::new());
     for (n, mutant) in wanted.iter().enumerate() {
-        if mutant.suites.contains(&Suite::Kernel) && !is_root() {
+        if mutant.suites.iter().copied().any(Suite::with_object) && !is_root() {
             bail!("`{}` is looked for in the kernel: run `cargo xtask mutants` as root", mutant.breaks);
         }
         let caught = tree.try_one(mutant)?;
@@ -173,7 +182,7 @@ impl Tree {
 
     /// Without a defect nothing may fail, or what fails with one would show nothing.
     fn must_be_sound(&self, wanted: &[&Mutant]) -> Result<()> {
-        for suite in [Suite::Decision, Suite::Compile, Suite::Policy, Suite::Common, Suite::Kernel] {
+        for suite in Suite::ALL {
             if wanted.iter().any(|mutant| mutant.suites.contains(&suite)) {
                 let failed = self.test(suite)?;
                 if !failed.is_empty() {

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use testbed::{Firewall, Host, Network, Started, place};
 
 use crate::{
-    memory,
+    memory, open,
     sample::{Sample, within},
     sets::{PrefixSet, Spread},
 };
@@ -40,6 +40,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     reloads(&network, &host, arguments.reloads)?;
     println!();
     weight(&network, &host, arguments)?;
+    println!();
+    open::table(&network, &network.add(place::API)?, BINARY)?;
     println!();
     memory::table(&network, &network.add(place::INTRANET)?, BINARY)
 }

@@ -14,6 +14,7 @@ mod full;
 mod kernel;
 mod load;
 mod memory;
+mod open;
 mod packet;
 mod plot;
 mod rounds;

@@ -11,6 +11,20 @@ pub fn monotonic() -> u64 {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |t| Duration::from(t).as_nanos() as u64)
 }
 
+/// Nanoseconds since the boot, suspends included: nobody can set it.
+#[must_use]
+pub fn since_boot() -> u64 {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |t| Duration::from(t).as_nanos() as u64)
+}
+
+/// What tells this boot from others.
+///
+/// # Errors
+/// There is no /proc.
+pub fn boot() -> std::io::Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
 /// Seconds since 1970.
 #[must_use]
 pub fn unix() -> u64 {

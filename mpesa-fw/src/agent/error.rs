@@ -31,6 +31,56 @@ pub enum AgentError {
     /// The admin who asks would be cut off.
     #[error("{0}")]
     WouldCut(#[from] WouldCut),
+    /// A reload would end a trial by accident.
+    #[error("nothing was reloaded: generation {number} is on trial for {seconds} s more")]
+    OnTrial {
+        /// What is on trial.
+        number: u32,
+        /// What is left of it.
+        seconds: u64,
+    },
+    /// The promise to take a generation back can't be given.
+    #[error("nothing was reloaded, for it could not be taken back: {why}")]
+    CannotTry {
+        /// Why not.
+        why: String,
+    },
+    /// There is nothing to confirm.
+    #[error("nothing is on trial: there is nothing to confirm")]
+    NoTrial,
+    /// Something else is on trial.
+    #[error("nothing was confirmed: generation {on_trial} is on trial, not {asked}")]
+    AnotherTrial {
+        /// What was meant.
+        asked: u32,
+        /// What is on trial.
+        on_trial: u32,
+    },
+    /// The trial is over.
+    #[error("nothing was confirmed: the time of generation {number} is over, it is being taken back")]
+    TooLate {
+        /// What was on trial.
+        number: u32,
+    },
+    /// The file still says what was taken back.
+    #[error(
+        "nothing was reloaded: {} says what was taken back, for nobody confirmed it", .rules.display()
+    )]
+    TakenBack {
+        /// The file.
+        rules: PathBuf,
+    },
+    /// The text of a generation can't be had.
+    #[error("cannot go back to generation {number}: {why}")]
+    NotKept {
+        /// The generation.
+        number: u32,
+        /// Why not.
+        why: String,
+    },
+    /// There is no earlier generation.
+    #[error("cannot go back: no earlier generation is kept")]
+    NothingKept,
     /// The kernel or missing privileges are in the way.
     #[error("{0}")]
     Datapath(#[from] DatapathError),
@@ -103,7 +153,16 @@ impl AgentError {
                 | CompileError::TooManyLimits { .. }
                 | CompileError::LimitTooSlow { .. },
             ) => Kind::Invalid,
-            Self::WouldCut(_) | Self::Detached | Self::OtherPins { .. } => Kind::Refused,
+            Self::WouldCut(_)
+            | Self::OnTrial { .. }
+            | Self::NoTrial
+            | Self::AnotherTrial { .. }
+            | Self::TooLate { .. }
+            | Self::TakenBack { .. }
+            | Self::NotKept { .. }
+            | Self::NothingKept
+            | Self::Detached
+            | Self::OtherPins { .. } => Kind::Refused,
             Self::Datapath(error) => match error.kind() {
                 ErrorKind::Internal => Kind::Internal,
                 ErrorKind::Permission
@@ -113,7 +172,7 @@ impl AgentError {
                 | ErrorKind::Full
                 | ErrorKind::Interface => Kind::Failed,
             },
-            Self::Lock(_) | Self::File { .. } | Self::Netlink { .. } => Kind::Failed,
+            Self::CannotTry { .. } | Self::Lock(_) | Self::File { .. } | Self::Netlink { .. } => Kind::Failed,
         }
     }
 
@@ -127,9 +186,22 @@ impl AgentError {
             | Self::Unfit(_)
             | Self::Question(_)
             | Self::Datapath(_) => None,
-            Self::WouldCut(_) => {
-                Some("allow that address in a service for the port, or use --force if you have another way in".into())
+            Self::WouldCut(cut) => Some(cut.help().into()),
+            Self::OnTrial { .. } => Some(
+                "end the trial first, with `mpesa-fw confirm` or `mpesa-fw rollback`, or put this on trial too (--confirm-within)"
+                    .into(),
+            ),
+            Self::CannotTry { .. } => {
+                Some("look at the state directory (is the disk full?), or reload without --confirm-within".into())
             }
+            Self::NoTrial | Self::AnotherTrial { .. } | Self::TooLate { .. } => {
+                Some("`mpesa-fw status` shows what is in force".into())
+            }
+            Self::TakenBack { .. } => {
+                Some("change the file, put it on trial again (--confirm-within), or use --force".into())
+            }
+            Self::NotKept { .. } => Some("`mpesa-fw rollback --list` shows those that are kept".into()),
+            Self::NothingKept => Some("reload the file that you want: `mpesa-fw reload FILE`".into()),
             Self::Lock(LockError::Held { .. }) => Some(
                 "stop that agent (`systemctl stop mpesa-fw`), or give this one its own --runtime-dir and --bpffs".into(),
             ),

@@ -125,7 +125,19 @@ mod tests {
     use crate::agent::view::Link;
 
     fn link(index: u32, layer: Layer, master: Option<u32>, parent: Option<u32>) -> (u32, Link) {
-        (index, Link { index, name: format!("if{index}"), kind: None, layer, master, parent })
+        (
+            index,
+            Link {
+                index,
+                name: format!("if{index}"),
+                kind: None,
+                layer,
+                master,
+                parent,
+                xdp_program: 0,
+                mtu: 1500,
+            },
+        )
     }
 
     #[test]

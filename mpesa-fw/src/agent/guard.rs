@@ -1,18 +1,19 @@
-//! The lock-out guard: a policy that would cut the SSH connection of the admin who asks for it is refused.
+//! The lock-out guard: a policy that would cut connections that are open now is refused, the SSH connection of the
+//! admin who asks for it before all others.
 
-use std::net::IpAddr;
+use std::{
+    fmt::{self, Write as _},
+    net::{IpAddr, SocketAddr},
+};
 
-use mpesa_fw_common::{DropReason, Mode, Reason};
+use mpesa_fw_common::{Direction, DropReason, Mode, Reason};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    frame::{ACK, Ends, SYN},
     interfaces::Choice,
     judge::Judge,
     view::{Layer, View},
-    why::packet::{
-        Packet,
-        flags::{ACK, SYN},
-    },
 };
 
 /// Both ends of the caller's SSH connection, as `SSH_CONNECTION` says them.
@@ -28,19 +29,87 @@ pub struct SshConnection {
     pub server_port: u16,
 }
 
-/// What would become of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "refused: this policy would cut your own SSH connection from {} to {} port {} ({}: {})",
-    .connection.client, .connection.server, .connection.server_port, .direction, .reason.label()
-)]
-pub struct WouldCut {
-    /// The connection.
-    pub connection: SshConnection,
-    /// Whether its packets or the replies would be dropped.
-    pub direction: &'static str,
+/// A connection that would be cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// `tcp`, `udp` or a number.
+    pub protocol: String,
+    /// This host's end.
+    pub local: SocketAddr,
+    /// The other end.
+    pub remote: SocketAddr,
+    /// Who opened it: [`Ingress`](Direction::Ingress) for the other end.
+    pub opened: Direction,
+    /// Whether its packets would be dropped on the way in or on the way out.
+    pub direction: Direction,
     /// Why.
     pub reason: DropReason,
+}
+
+/// What a policy would cut.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WouldCut {
+    /// The caller's own SSH connection.
+    pub own: Option<Cut>,
+    /// Others that pass now.
+    pub others: Vec<Cut>,
+}
+
+/// Connections that a refusal shows one by one.
+const SHOWN: usize = 20;
+
+impl std::error::Error for WouldCut {}
+
+impl WouldCut {
+    /// What to do.
+    pub(super) const fn help(&self) -> &'static str {
+        if self.own.is_some() {
+            "allow that address in a service for the port, or use --force if you have another way in"
+        } else {
+            "allow them, or use --force if they are to be cut (a first start: `mpesa-fw run --force`)"
+        }
+    }
+}
+
+impl fmt::Display for WouldCut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(Cut { local, remote, direction, reason, .. }) = &self.own {
+            write!(
+                f,
+                "refused: this policy would cut your own SSH connection from {} to {} port {} ({}: {})",
+                remote.ip(),
+                local.ip(),
+                local.port(),
+                direction.label(),
+                reason.label()
+            )?;
+        }
+        let many = self.others.len();
+        match (many, &self.own) {
+            (0, _) => return Ok(()),
+            (_, None) => write!(f, "refused: this policy would cut {many} connection(s) that are open now:")?,
+            (_, Some(_)) => write!(f, "\nand {many} other connection(s) that are open now:")?,
+        }
+        for cut in self.others.iter().take(SHOWN) {
+            write!(f, "\n  {cut}")?;
+        }
+        if many > SHOWN {
+            write!(f, "\n  and {} more", many - SHOWN)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { protocol, local, remote, opened, direction, reason } = self;
+        let mut ends = String::new();
+        match opened {
+            Direction::Ingress => write!(ends, "{protocol} from {remote} to {local}")?,
+            Direction::Egress => write!(ends, "{protocol} from {local} to {remote}")?,
+        }
+        write!(f, "{ends} ({}: {})", direction.label(), reason.label())
+    }
 }
 
 impl SshConnection {
@@ -57,9 +126,38 @@ impl SshConnection {
         let (client_port, server_port) = (client_port.parse().ok()?, server_port.parse().ok()?);
         Some(Self { client, client_port, server, server_port })
     }
+
+    pub(super) fn cut(&self, direction: Direction, reason: DropReason) -> Cut {
+        Cut {
+            protocol: "tcp".to_owned(),
+            local: SocketAddr::new(self.server, self.server_port),
+            remote: SocketAddr::new(self.client, self.client_port),
+            opened: Direction::Ingress,
+            direction,
+            reason,
+        }
+    }
 }
 
-/// Judges the connection by the generation that would run.
+/// Judges a TCP connection that the other end opened: what it sends and what is answered.
+///
+/// # Errors
+/// Which of them would be dropped, and why.
+pub(super) fn inbound(judge: &Judge<'_>, connection: SshConnection) -> Result<(), (Direction, DropReason)> {
+    let client = SocketAddr::new(connection.client, connection.client_port);
+    let server = SocketAddr::new(connection.server, connection.server_port);
+    let Some(call) = (Ends { source: client, target: server }).tcp(SYN) else { return Ok(()) };
+    if let Reason::Drop(reason) = judge.ingress(&call).reason {
+        return Err((Direction::Ingress, reason));
+    }
+    let Some(reply) = (Ends { source: server, target: client }).tcp(ACK) else { return Ok(()) };
+    if let Reason::Drop(reason) = judge.egress(&reply, server.port()).reason {
+        return Err((Direction::Egress, reason));
+    }
+    Ok(())
+}
+
+/// Judges the caller's connection by the generation that would run.
 ///
 /// # Errors
 /// It would be dropped, in a mode that drops, at an interface that will be protected.
@@ -69,39 +167,29 @@ pub(super) fn check(
     connection: SshConnection,
     view: &View,
     choice: &Choice,
-) -> Result<(), WouldCut> {
+) -> Result<(), Cut> {
     let drops = match mode {
         Mode::Enforce => true,
         Mode::Observe => false,
     };
-    if !drops || !passes_a_hook(connection, view, choice) {
+    if !drops || !passes_a_hook(connection, view, |index| choice.protect.contains_key(&index)) {
         return Ok(());
     }
-    let SshConnection { client, client_port, server, server_port } = connection;
-    let cut = |direction, reason| WouldCut { connection, direction, reason };
-    let Some(call) = Packet::tcp((client, client_port), (server, server_port), SYN).frame() else {
-        return Ok(());
-    };
-    if let Reason::Drop(reason) = judge.ingress(&call).reason {
-        return Err(cut("ingress", reason));
-    }
-    let Some(reply) = Packet::tcp((server, server_port), (client, client_port), ACK).frame() else {
-        return Ok(());
-    };
-    if let Reason::Drop(reason) = judge.egress(&reply, server_port).reason {
-        return Err(cut("egress", reason));
-    }
-    Ok(())
+    inbound(judge, connection).map_err(|(direction, reason)| connection.cut(direction, reason))
 }
 
 /// Whether the connection may come in at a protected interface, as far as its address tells. An address that no
 /// interface has (it may be translated on the way) counts as protected, and so does one of loopback or of an interface
 /// without a wire: packets to it come in elsewhere.
-fn passes_a_hook(connection: SshConnection, view: &View, choice: &Choice) -> bool {
+pub(super) fn passes_a_hook(
+    connection: SshConnection,
+    view: &View,
+    is_protected: impl Fn(u32) -> bool,
+) -> bool {
     if connection.client.is_loopback() || view.addresses.iter().any(|(_, a)| *a == connection.client) {
         return false;
     }
-    let protected = choice.protect.keys().copied().collect();
+    let protected = view.links.keys().copied().filter(|index| is_protected(*index)).collect();
     let has_wire = |index: &u32| {
         view.links
             .get(index)
@@ -118,7 +206,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        agent::{interfaces::choose, prepare::Prepared, view::Link},
+        agent::{archive::Archive, interfaces::choose, prepare::Prepared, view::Link, wanted::Wanted},
         compile::RegistryRows,
     };
 
@@ -132,7 +220,9 @@ mod tests {
         )
         .unwrap();
         // Closed: a file that is open for writing is not read.
-        Prepared::read(&file.into_temp_path(), &RegistryRows::default()).unwrap()
+        let wanted = Wanted::File(file.into_temp_path().keep().unwrap());
+        let archive = Archive::below(std::path::Path::new("/nowhere"));
+        Prepared::read(&wanted, &archive, &RegistryRows::default()).unwrap()
     }
 
     fn view() -> View {
@@ -143,6 +233,8 @@ mod tests {
             layer: Layer::Ethernet,
             master: None,
             parent: None,
+            xdp_program: 0,
+            mtu: 1500,
         };
         View {
             links: BTreeMap::from([(2, link(2, "eth0")), (3, link(3, "eth1"))]),
@@ -151,11 +243,11 @@ mod tests {
         }
     }
 
-    fn outcome(prepared: &Prepared, mode: Mode, connection: &str) -> Result<(), WouldCut> {
+    fn outcome(prepared: &Prepared, mode: Mode, connection: &str) -> Result<(), Cut> {
         outcome_in(view(), prepared, mode, connection)
     }
 
-    fn outcome_in(view: View, prepared: &Prepared, mode: Mode, connection: &str) -> Result<(), WouldCut> {
+    fn outcome_in(view: View, prepared: &Prepared, mode: Mode, connection: &str) -> Result<(), Cut> {
         let choice = choose(&prepared.policy.interfaces, &view);
         let own: Vec<IpAddr> = view.addresses.iter().map(|(_, a)| *a).collect();
         let judge = Judge::new(&prepared.compiled, own, &BTreeMap::new());
@@ -168,17 +260,18 @@ mod tests {
         assert_eq!(outcome(&policy, Mode::Enforce, "203.0.113.7 50000 10.0.0.5 22"), Ok(()));
         assert_eq!(outcome(&policy, Mode::Enforce, "2001:db8::7 50000 2001:db8:1::5 22"), Ok(()));
         let cut = outcome(&policy, Mode::Enforce, "203.0.113.8 50000 10.0.0.5 22").unwrap_err();
-        assert_eq!((cut.direction, cut.reason), ("ingress", DropReason::SourceNotAllowed));
+        assert_eq!((cut.direction, cut.reason), (Direction::Ingress, DropReason::SourceNotAllowed));
         let cut = outcome(&policy, Mode::Enforce, "203.0.113.7 50000 10.0.0.5 2222").unwrap_err();
         assert_eq!(cut.reason, DropReason::NoService);
-        assert!(cut.to_string().contains("from 203.0.113.7 to 10.0.0.5 port 2222"), "{cut}");
+        let refusal = WouldCut { own: Some(cut), others: Vec::new() }.to_string();
+        assert!(refusal.contains("from 203.0.113.7 to 10.0.0.5 port 2222"), "{refusal}");
     }
 
     #[test]
     fn replies_count_too() {
         let cut = outcome(&prepared("pass", "drop"), Mode::Enforce, "198.51.100.1 50000 10.0.0.5 2222")
             .unwrap_err();
-        assert_eq!(cut.direction, "egress");
+        assert_eq!(cut.direction, Direction::Egress);
         assert_eq!(
             outcome(&prepared("pass", "pass"), Mode::Enforce, "198.51.100.1 50000 10.0.0.5 2222"),
             Ok(())

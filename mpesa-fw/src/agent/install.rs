@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -12,10 +11,10 @@ use hickory_resolver::TokioResolver;
 use mpesa_fw_common::{Address, Family, packet::protocol::UDP, state::FlowKey};
 
 use super::{
-    Agent, Current, clock,
+    Agent, Current, clock, cuts,
     error::AgentError,
     flows,
-    guard::{self, SshConnection},
+    guard::SshConnection,
     guests::Whereabouts,
     interfaces::{Choice, choose},
     judge::Judge,
@@ -108,12 +107,14 @@ impl Surroundings {
         &self,
         prepared: &Prepared,
         names: &Names,
+        before: &cuts::Before<'_>,
+        open: &cuts::Open,
         caller: Option<SshConnection>,
     ) -> Result<(), AgentError> {
-        let Some(caller) = caller else { return Ok(()) };
         let judge = Judge::new(&prepared.compiled, self.own(), &names.table(&[]));
-        guard::check(&judge, prepared.policy.mode, caller, &self.view, &self.choice)?;
-        Ok(())
+        let mode = prepared.policy.mode;
+        let future = cuts::Future { judge: &judge, mode, view: &self.view, choice: &self.choice };
+        Ok(future.guard(before, open, caller)?)
     }
 }
 
@@ -167,7 +168,6 @@ pub(super) fn take(names: &mut Names, Answer { name, result }: Answer) {
 pub(super) async fn install(
     kernel: &Kernel,
     prepared: Prepared,
-    rules: PathBuf,
     surroundings: &Surroundings,
     before: BTreeMap<IpAddr, Vec<u16>>,
     names: &Names,
@@ -228,7 +228,7 @@ pub(super) async fn install(
             });
             fault::passed(Point::FlowsJudged);
             drop(judge);
-            let running = Running::new(prepared, report.stamp, rules);
+            let running = Running::new(prepared, report.stamp);
             let (attachments, detached) = (report.attachments, report.detached);
             Ok(Installed { running, attachments, detached, seeded, flows_removed, notes, published: table })
         })

@@ -154,6 +154,8 @@ mod tests {
                         layer: layer.clone(),
                         master: None,
                         parent: None,
+                        xdp_program: 0,
+                        mtu: 1500,
                     };
                     (*index, link)
                 })

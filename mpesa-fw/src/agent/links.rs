@@ -17,7 +17,7 @@ use rtnetlink::{
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
         address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
-        link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
+        link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp},
         route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
     },
 };
@@ -171,6 +171,7 @@ fn link(message: &LinkMessage) -> Option<Link> {
     let mut master = None;
     let mut parent = None;
     let mut elsewhere = false;
+    let mut mtu = 0;
     for attribute in &message.attributes {
         if let LinkAttribute::IfName(n) = attribute {
             name = Some(n.clone());
@@ -182,6 +183,7 @@ fn link(message: &LinkMessage) -> Option<Link> {
             LinkAttribute::Controller(index) => master = Some(*index),
             LinkAttribute::Link(index) => parent = Some(*index),
             LinkAttribute::LinkNetNsId(_) => elsewhere = true,
+            LinkAttribute::Mtu(bytes) => mtu = *bytes,
             _ => {}
         }
     }
@@ -198,7 +200,16 @@ fn link(message: &LinkMessage) -> Option<Link> {
             kind.clone().unwrap_or_else(|| format!("{:?}", message.header.link_layer_type).to_lowercase()),
         )
     };
-    Some(Link { index: message.header.index, name: name?, kind, layer, master, parent })
+    let xdp_program = message.attributes.iter().find_map(xdp_program).unwrap_or(0);
+    Some(Link { index: message.header.index, name: name?, kind, layer, master, parent, xdp_program, mtu })
+}
+
+fn xdp_program(attribute: &LinkAttribute) -> Option<u32> {
+    let LinkAttribute::Xdp(attributes) = attribute else { return None };
+    attributes.iter().find_map(|xdp| match xdp {
+        LinkXdp::ProgId(id) => Some(*id),
+        _ => None,
+    })
 }
 
 fn kind_of(info: &LinkInfo) -> Option<String> {

@@ -31,6 +31,8 @@ pub enum LockError {
         path: PathBuf,
         /// Who has it, as far as the kernel tells.
         holder: String,
+        /// Its process.
+        pid: Option<i32>,
     },
     /// The directory can't be opened or locked.
     #[error("cannot lock {}", .path.display())]
@@ -51,30 +53,30 @@ impl Lock {
         let file = File::open(path).map_err(|source| LockError::Io { path: path.into(), source })?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(held) => Ok(Self { _held: held }),
-            Err((_, Errno::EWOULDBLOCK)) => Err(LockError::Held { path: path.into(), holder: holder(path) }),
+            Err((_, Errno::EWOULDBLOCK)) => {
+                let pid = holder(path);
+                Err(LockError::Held { path: path.into(), holder: described(pid), pid })
+            }
             Err((_, errno)) => Err(LockError::Io { path: path.into(), source: errno.into() }),
         }
     }
 }
 
 /// The process that holds a lock on `path`.
-fn holder(path: &Path) -> String {
-    let pid = fs::metadata(path)
-        .ok()
-        .zip(fs::read_to_string("/proc/locks").ok())
-        .and_then(|(meta, locks)| pid_of(&locks, meta.ino()));
-    match pid {
-        Some(pid) => {
-            let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            format!("process {pid}, {}", command.trim())
-        }
-        None => "its process is not visible from here".to_owned(),
-    }
+fn holder(path: &Path) -> Option<i32> {
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    pid_of(&locks, fs::metadata(path).ok()?.ino())
+}
+
+fn described(pid: Option<i32>) -> String {
+    let Some(pid) = pid else { return "its process is not visible from here".to_owned() };
+    let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    format!("process {pid}, {}", command.trim())
 }
 
 /// A line of `/proc/locks` is `1: FLOCK  ADVISORY  WRITE 707 00:1b:1234 0 EOF`. The device is left out of the
 /// comparison: some file systems report another one here than `stat` does.
-fn pid_of(locks: &str, inode: u64) -> Option<u32> {
+fn pid_of(locks: &str, inode: u64) -> Option<i32> {
     locks.lines().find_map(|line| {
         let mut words = line.split_whitespace().skip_while(|w| *w != "FLOCK").skip(3);
         let pid = words.next()?.parse().ok()?;

@@ -4,13 +4,18 @@
 //! [tasks](Agent::tasks) watch interfaces, resolve names and keep flows. What changes hooks or tables takes the
 //! `change` lock, one at a time.
 
+pub mod archive;
 pub mod change;
 pub mod clock;
+mod confirm;
 mod conntrack;
+mod cuts;
 mod error;
 pub mod events;
+pub mod evidence;
 mod exits;
 mod flows;
+mod frame;
 mod guard;
 mod guests;
 mod install;
@@ -19,6 +24,7 @@ mod judge;
 mod kernel;
 mod links;
 pub mod lock;
+mod look;
 mod names;
 pub mod network;
 mod notify;
@@ -28,17 +34,18 @@ mod reload;
 mod resolver;
 mod running;
 mod seed;
-
 mod snapshot;
 mod sockets;
 mod start;
-
 pub mod status;
 mod store;
 mod tasks;
 mod trace;
+pub mod trial;
 pub mod view;
+mod wanted;
 mod watch;
+pub mod watchdog;
 pub mod why;
 
 use std::{
@@ -50,21 +57,27 @@ use std::{
 
 use tokio::sync::Notify;
 
+pub use archive::KeptGeneration;
+pub use confirm::Confirmed;
 pub use error::{AgentError, DEFECT, Kind};
 pub use events::EventRecord;
 pub use guard::SshConnection;
+pub use interfaces::Choice;
 pub use kernel::beside;
+pub use look::look_around;
 pub use names::NameStatus;
 pub use notify::stopping;
 pub use options::Options;
-pub use reload::{ReloadRequest, Reloaded};
+pub use reload::{Asked, ReloadRequest, Reloaded};
 pub use running::{Running, hex};
 pub use seed::Denied;
 pub use snapshot::Snapshot;
 pub use start::private_directory;
-
 pub use status::Status;
+pub use trial::TrialStatus;
+pub use view::{Link, View};
 
+use archive::Archive;
 use events::EventLog;
 use install::Before;
 use kernel::Kernel;
@@ -74,6 +87,7 @@ use network::{Network, Protection};
 use resolver::Resolver;
 use seed::Seeded;
 use store::Store;
+use trial::Trial;
 
 /// The agent: one generation in force, and everything that keeps it so.
 pub struct Agent {
@@ -88,17 +102,24 @@ pub struct Agent {
     /// A hook is gone that the last look still saw.
     wake_network: Notify,
     wake_trace: Notify,
+    wake_trial: Notify,
     started_at: u64,
     names_store: Store,
     reloads_store: Store,
     defaults_store: Store,
     twins: why::Twins,
+    trial_store: Store,
+    archive: Archive,
     _bpffs_lock: Lock,
 }
 
 /// What the agent knows. Never locked while something blocks.
 struct State {
     current: Current,
+    /// What is kept of the generation in force; none where its text could not be kept.
+    kept: Option<KeptGeneration>,
+    /// Unless it is confirmed, the generation in force is taken back.
+    trial: Option<Trial>,
     /// How reloads went, by label.
     reloads: BTreeMap<String, u64>,
     protection: Protection,
@@ -189,6 +210,11 @@ impl Agent {
                 return Err(error.into());
             }
         };
+        // Nothing is in force that could be taken back, and a watchdog must not bring it back either.
+        self.state().trial = None;
+        if let Err(error) = self.trial_store.remove() {
+            tracing::error!(%error, "what is on file of a trial could not be removed");
+        }
         tracing::warn!("detached on request: nothing is judged any more");
         Ok(removed)
     }

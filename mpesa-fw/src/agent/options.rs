@@ -1,6 +1,9 @@
 //! What `mpesa-fw run` was told.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use crate::datapath::{TcChoice, XdpChoice};
 
@@ -28,6 +31,36 @@ pub struct Options {
 }
 
 impl Options {
+    /// As arguments of a command that takes those of `mpesa-fw run`, without the runtime directory.
+    pub(super) fn arguments(&self) -> Vec<OsString> {
+        let xdp = match self.xdp {
+            XdpChoice::Auto => "auto",
+            XdpChoice::Native => "native",
+            XdpChoice::Generic => "generic",
+            XdpChoice::Required => "required",
+        };
+        let tc = match self.tc {
+            TcChoice::Auto => "auto",
+            TcChoice::Tcx => "tcx",
+            TcChoice::Clsact => "clsact",
+        };
+        let mut arguments: Vec<OsString> = Vec::new();
+        for (name, value) in [
+            ("--rules", self.rules.clone().into_os_string()),
+            ("--state-dir", self.state_dir.clone().into_os_string()),
+            ("--bpffs", self.bpffs.clone().into_os_string()),
+            ("--xdp", xdp.into()),
+            ("--tc", tc.into()),
+            ("--flows-capacity", self.flows_capacity.to_string().into()),
+        ] {
+            arguments.extend([name.into(), value]);
+        }
+        if self.trace_packets {
+            arguments.push("--trace-packets".into());
+        }
+        arguments
+    }
+
     /// Where the command line finds the agent.
     #[must_use]
     pub fn control_socket(runtime_dir: &Path) -> PathBuf {

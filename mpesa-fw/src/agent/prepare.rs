@@ -1,11 +1,11 @@
 //! From a policy file to tables, off to the side: nothing here touches the kernel.
 
-use std::path::Path;
+use std::path::PathBuf;
 
-use super::{error::AgentError, running::Running};
+use super::{archive::Archive, error::AgentError, running::Running, wanted::Wanted};
 use crate::{
     compile::{self, Assignment, Compiled, Registry, RegistryRows},
-    policy::{self, Finding, Permissions, model::Policy},
+    policy::{Finding, Texts, model::Policy},
 };
 
 /// A policy that is ready to be loaded.
@@ -18,6 +18,12 @@ pub struct Prepared {
     pub assignment: Assignment,
     /// Its tables.
     pub compiled: Compiled,
+    /// Its files, where they were read for it.
+    pub texts: Texts,
+    /// The rules file.
+    pub rules: PathBuf,
+    /// The generation whose kept text it is.
+    pub text_of: Option<u32>,
 }
 
 impl Prepared {
@@ -25,12 +31,20 @@ impl Prepared {
     ///
     /// # Errors
     /// The policy is not valid, or does not fit.
-    pub fn read(rules: &Path, rows: &RegistryRows) -> Result<Self, AgentError> {
-        let loaded = policy::load(rules, Permissions::Check).map_err(AgentError::Policy)?;
+    pub(super) fn read(wanted: &Wanted, archive: &Archive, rows: &RegistryRows) -> Result<Self, AgentError> {
+        let loaded = wanted.load(archive)?;
         let assignment = Registry::from_rows(rows).assign(&loaded.policy)?;
         let compiled = compile::compile(&loaded.policy, &assignment.slots)?;
         let warnings = loaded.warnings.iter().map(one_line).collect();
-        Ok(Self { policy: loaded.policy, warnings, assignment, compiled })
+        Ok(Self {
+            policy: loaded.policy,
+            warnings,
+            assignment,
+            compiled,
+            texts: loaded.texts,
+            rules: wanted.rules().clone(),
+            text_of: wanted.text_of(),
+        })
     }
 
     /// The policy in force once more, for another choice of interfaces.
@@ -40,7 +54,9 @@ impl Prepared {
     pub fn again(running: &Running, rows: &RegistryRows) -> Result<Self, AgentError> {
         let assignment = Registry::from_rows(rows).assign(&running.policy)?;
         let compiled = compile::compile(&running.policy, &assignment.slots)?;
-        Ok(Self { policy: running.policy.clone(), warnings: running.warnings.clone(), assignment, compiled })
+        let (policy, warnings) = (running.policy.clone(), running.warnings.clone());
+        let (rules, text_of) = (running.rules.clone(), running.text_of);
+        Ok(Self { policy, warnings, assignment, compiled, texts: Texts::default(), rules, text_of })
     }
 
     /// Name slots that have a new owner while the running generation still knows them by another: their answers must

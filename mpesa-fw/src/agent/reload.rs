@@ -1,31 +1,52 @@
 //! Another policy, without a gap: all of it or nothing.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
     Agent, SshConnection,
+    archive::{KeptFile, KeptGeneration},
     change::Change,
+    cuts::{Before, Open},
     error::{AgentError, Kind},
+    evidence::Baseline,
     install::{Surroundings, Tell, install, learn_names, resolver_notes},
     kernel::beside,
     notify,
     prepare::Prepared,
     running::hex,
     start::{ATTEMPTS, is_interface_gone},
+    trial::{Trial, TrialStatus},
+    wanted::Wanted,
 };
 use crate::fault::{self, Point};
 
 /// What is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReloadRequest {
-    /// Another file than the one in force.
-    pub rules: Option<PathBuf>,
-    /// Even where that cuts the caller's own connection.
+    /// Which policy.
+    pub policy: Asked,
+    /// Even where that cuts connections.
     pub force: bool,
     /// The caller's own connection.
     pub caller: Option<SshConnection>,
+    /// Only on trial, for so long.
+    pub confirm_within: Option<Duration>,
+}
+
+/// A policy, by who asks for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Asked {
+    /// What the file in force says now.
+    #[default]
+    SameFile,
+    /// Another file.
+    File(PathBuf),
+    /// An earlier generation, by its number.
+    Generation(u32),
+    /// The generation on trial is to go; without one, the generation in force.
+    Back,
 }
 
 /// What became of it.
@@ -39,6 +60,9 @@ pub struct Reloaded {
     pub mode: String,
     /// The file it was read from.
     pub rules: PathBuf,
+    /// The generation whose kept text it is.
+    #[serde(default)]
+    pub text_of: Option<u32>,
     /// What is different.
     pub change: Change,
     /// Open connections that are no longer permitted.
@@ -47,6 +71,9 @@ pub struct Reloaded {
     pub warnings: Vec<String>,
     /// Where another file than that of `run --rules` is in force: it is not what a restart takes.
     pub after_restart: Option<PathBuf>,
+    /// Its trial, if it is on one.
+    #[serde(default)]
+    pub trial: Option<TrialStatus>,
 }
 
 impl Agent {
@@ -56,9 +83,20 @@ impl Agent {
     /// See [`AgentError`]; nothing has changed then.
     pub async fn reload(&self, request: ReloadRequest) -> Result<Reloaded, AgentError> {
         let one = self.change.lock().await;
+        self.reload_locked(request, one).await
+    }
+
+    /// With the lock of changes.
+    pub(super) async fn reload_locked(
+        &self,
+        request: ReloadRequest,
+        one: tokio::sync::MutexGuard<'_, ()>,
+    ) -> Result<Reloaded, AgentError> {
         notify::reloading();
+        let is_back = request.policy == Asked::Back && self.state().trial.is_some();
         let result = self.reload_now(request).await;
         let label = match &result {
+            Ok(_) if is_back => "reverted",
             Ok(_) => "ok",
             Err(error) => match error.kind() {
                 Kind::Invalid => "invalid",
@@ -67,19 +105,19 @@ impl Agent {
             },
         };
         match &result {
-            Ok(done) => tracing::info!(generation = done.generation, digest = &done.digest[..12], "reloaded"),
+            Ok(done) => {
+                tracing::info!(
+                    generation = done.generation,
+                    digest = &done.digest[..12],
+                    result = label,
+                    "reloaded"
+                );
+            }
             Err(error) => {
                 tracing::error!(result = label, "nothing was reloaded, the policy in force stays: {error}")
             }
         }
-        let reloads = {
-            let mut state = self.state();
-            *state.reloads.entry(label.to_owned()).or_default() += 1;
-            state.reloads.clone()
-        };
-        if let Err(error) = self.reloads_store.write(&reloads) {
-            tracing::warn!(%error, "the count of reloads was not saved");
-        }
+        self.count_reload(label);
         fault::passed(Point::ReloadDone);
         drop(one);
         // Not before the answer: it takes a while after a large policy.
@@ -88,42 +126,76 @@ impl Agent {
         result
     }
 
+    fn count_reload(&self, label: &str) {
+        let reloads = {
+            let mut state = self.state();
+            *state.reloads.entry(label.to_owned()).or_default() += 1;
+            state.reloads.clone()
+        };
+        if let Err(error) = self.reloads_store.write(&reloads) {
+            tracing::warn!(%error, "the count of reloads was not saved");
+        }
+    }
+
     async fn reload_now(&self, request: ReloadRequest) -> Result<Reloaded, AgentError> {
         if self.state().detached {
             return Err(AgentError::Detached);
         }
         let old = self.state().current.running.clone();
-        let rules = request.rules.unwrap_or_else(|| old.rules.clone());
+        let is_back = request.policy == Asked::Back;
+        let ends_trial = self.state().trial.is_some();
+        // Back to what was confirmed, whatever that cuts: somebody waits for it behind a closed door.
+        let force = request.force || (is_back && ends_trial);
+        let wanted = self.wanted(&request)?;
+        let mut pledge = None;
         let mut attempt = 1;
-        let (installed, surroundings, names, change) = loop {
+        let (installed, surroundings, names, change, kept, baseline) = loop {
             let rows = self.kernel.with(|datapath| datapath.registry_rows().clone()).await;
-            let (path, before) = (rules.clone(), old.clone());
-            let (prepared, change) = beside(move || {
-                let prepared = Prepared::read(&path, &rows)?;
+            let (wanted, archive, before) = (wanted.clone(), self.archive.clone(), old.clone());
+            let (mut prepared, change) = beside(move || {
+                let prepared = Prepared::read(&wanted, &archive, &rows)?;
                 let change = Change::between(&before.policy, &prepared.policy);
                 Ok::<_, AgentError>((prepared, change))
             })
             .await?;
-            let (known, around) = {
+            if !force && request.confirm_within.is_none() {
+                self.refuse_what_was_taken_back(&prepared)?;
+            }
+            let (known, around, published) = {
                 let current = &self.state().current;
-                (current.names.clone(), current.before())
+                (current.names.clone(), current.before(), current.published.clone())
             };
             let resolver = self.resolver().current();
             let names = learn_names(&known, &prepared, resolver).await;
             let surroundings = Surroundings::look(&prepared.policy, &around).await?;
-            if !request.force {
-                surroundings.guard(&prepared, &names, request.caller)?;
+            if !force {
+                let open = self.kernel.with(|datapath| Open::look(datapath)).await?;
+                let before = Before::Policy(&old, published.clone());
+                surroundings.guard(&prepared, &names, &before, &open, request.caller)?;
             }
-            let published = self.state().current.published.clone();
-            match install(&self.kernel, prepared, rules.clone(), &surroundings, published, &names).await {
-                Ok(installed) => break (installed, surroundings, names, change),
+            let kept = self.keep(std::mem::take(&mut prepared.texts)).await;
+            if let Some(window) = request.confirm_within
+                && pledge.is_none()
+            {
+                pledge = Some(self.pledge(&prepared, &kept, window, request.caller).await?);
+            }
+            let baseline = self.kernel.with(|datapath| Baseline::take(datapath)).await?;
+            match install(&self.kernel, prepared, &surroundings, published, &names).await {
+                Ok(installed) => break (installed, surroundings, names, change, kept, baseline),
                 Err(error) if is_interface_gone(&error) && attempt < ATTEMPTS => attempt += 1,
-                Err(error) => return Err(error),
+                Err(error) => {
+                    if let Some(pledge) = pledge {
+                        self.withdraw(pledge).await;
+                    }
+                    return Err(error);
+                }
             }
         };
         let own: Vec<_> = surroundings.view.addresses.iter().map(|(_, a)| *a).collect();
-        let notes = resolver_notes(&installed, &self.resolver().servers(), &own);
+        let mut notes = resolver_notes(&installed, &self.resolver().servers(), &own);
         let flows_removed = installed.flows_removed;
+        let trial = pledge.map(|pledge| Trial::new(pledge.record, Arc::clone(&old), baseline));
+        notes.extend(self.after_swap(&installed.running, kept, trial, is_back && ends_trial).await);
         let current = installed.settle(surroundings, names, notes);
         let running = current.running.clone();
         let warnings = running.warnings.iter().chain(&current.notes).cloned().collect();
@@ -138,9 +210,86 @@ impl Agent {
             mode: running.mode().label().to_owned(),
             after_restart: (running.rules != self.options.rules).then(|| self.options.rules.clone()),
             rules: running.rules.clone(),
+            text_of: running.text_of,
             change,
             flows_removed,
             warnings,
+            trial: self.trial_status().await,
         })
+    }
+
+    /// Which text is asked for.
+    fn wanted(&self, request: &ReloadRequest) -> Result<Wanted, AgentError> {
+        let state = self.state();
+        let current = &state.current.running;
+        let on_trial = state.trial.as_ref();
+        let to_file = |file: PathBuf| match on_trial {
+            Some(trial) if request.confirm_within.is_none() => Err(AgentError::OnTrial {
+                number: current.stamp.number,
+                seconds: trial.record.left().unwrap_or_default().as_secs(),
+            }),
+            _ => Ok(Wanted::File(file)),
+        };
+        match &request.policy {
+            Asked::SameFile => to_file(current.rules.clone()),
+            Asked::File(file) => to_file(file.clone()),
+            Asked::Generation(number) => match self.archive.get(*number) {
+                Some(kept) => Ok(Wanted::Kept(Box::new(kept))),
+                None => Err(AgentError::NotKept {
+                    number: *number,
+                    why: "it is not among those that are kept".into(),
+                }),
+            },
+            Asked::Back => match on_trial {
+                Some(trial) => Ok(Wanted::Kept(Box::new(trial.record.confirmed.clone()))),
+                None => {
+                    let number = current.stamp.number;
+                    let earlier = self.archive.list().into_iter().find(|kept| kept.number < number);
+                    earlier.map(|kept| Wanted::Kept(Box::new(kept))).ok_or(AgentError::NothingKept)
+                }
+            },
+        }
+    }
+
+    /// Keeps the texts of a policy.
+    ///
+    /// # Errors
+    /// Why they can't be kept, in words.
+    pub(super) async fn keep(&self, texts: crate::policy::Texts) -> Result<Vec<KeptFile>, String> {
+        let archive = self.archive.clone();
+        beside(move || archive.keep(&texts)).await.map_err(|error| error.to_string())
+    }
+
+    /// Notes on file what came into force; what to tell of it.
+    pub(super) async fn after_swap(
+        &self,
+        running: &super::Running,
+        kept: Result<Vec<KeptFile>, String>,
+        mut trial: Option<Trial>,
+        is_back: bool,
+    ) -> Vec<String> {
+        let generation = kept.map(|files| KeptGeneration::new(running, files));
+        let mut notes = Vec::new();
+        if let (Some(trial), Ok(generation)) = (&mut trial, &generation) {
+            trial.record.trial = generation.clone();
+        }
+        if let Err(error) = self.settle_trial(trial, is_back).await {
+            notes.push(format!("what is on file of the trial is not up to date: {error}"));
+        }
+        let confirmed = self.state().trial.as_ref().map(|trial| trial.record.confirmed.clone());
+        let recorded = match &generation {
+            Ok(generation) => {
+                let (archive, generation) = (self.archive.clone(), generation.clone());
+                beside(move || archive.record(&generation, &confirmed.iter().collect::<Vec<_>>()))
+                    .await
+                    .map_err(|error| error.to_string())
+            }
+            Err(why) => Err(why.clone()),
+        };
+        if let Err(why) = recorded {
+            notes.push(format!("the text of this generation is not kept, nothing can go back to it: {why}"));
+        }
+        self.state().kept = generation.ok();
+        notes
     }
 }

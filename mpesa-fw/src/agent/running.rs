@@ -24,15 +24,17 @@ pub struct Running {
     pub stamp: GenerationStamp,
     /// The file it was read from.
     pub rules: PathBuf,
+    /// The generation whose kept text it is, where no file was read for it.
+    pub text_of: Option<u32>,
 }
 
 impl Running {
     /// A prepared policy that has become a generation.
     #[must_use]
-    pub fn new(prepared: Prepared, stamp: GenerationStamp, rules: PathBuf) -> Self {
-        let Prepared { policy, warnings, assignment, mut compiled } = prepared;
+    pub fn new(prepared: Prepared, stamp: GenerationStamp) -> Self {
+        let Prepared { policy, warnings, assignment, mut compiled, texts: _, rules, text_of } = prepared;
         compiled.settings.generation = stamp.number;
-        Self { policy, warnings, compiled, slots: assignment.slots, stamp, rules }
+        Self { policy, warnings, compiled, slots: assignment.slots, stamp, rules, text_of }
     }
 
     /// Whether it drops what it denies.

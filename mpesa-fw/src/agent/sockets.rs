@@ -4,7 +4,7 @@
     reason = "netlink's enums are not ours; nothing else belongs to a dump"
 )]
 
-use std::{collections::HashSet, io, net::IpAddr};
+use std::{collections::HashSet, io, net::IpAddr, time::Duration};
 
 use mpesa_fw_common::{
     Address, Family,
@@ -14,7 +14,7 @@ use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessa
 use netlink_packet_sock_diag::{
     SockDiagMessage,
     constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP},
-    inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags},
+    inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, nlas::Nla},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 
@@ -34,6 +34,8 @@ pub(super) struct Connected {
     pub key: FlowKey,
     /// How far the connection has come.
     pub phase: FlowPhase,
+    /// How long ago the other end was heard of; none where that was not asked for, and for all but TCP.
+    pub heard: Option<Duration>,
 }
 
 impl Sockets {
@@ -42,10 +44,22 @@ impl Sockets {
     /// # Errors
     /// The kernel refuses, or answers what can't be understood.
     pub(super) fn dump() -> io::Result<Self> {
+        Self::ask_for(ExtensionFlags::empty())
+    }
+
+    /// As [`dump`](Self::dump), and how long ago each peer was heard of.
+    ///
+    /// # Errors
+    /// The kernel refuses, or answers what can't be understood.
+    pub(super) fn dump_with_activity() -> io::Result<Self> {
+        Self::ask_for(ExtensionFlags::INFO)
+    }
+
+    fn ask_for(extensions: ExtensionFlags) -> io::Result<Self> {
         let mut sockets = Self::default();
         for protocol in [IPPROTO_TCP, IPPROTO_UDP] {
             for family in [AF_INET, AF_INET6] {
-                ask(family, protocol, |header| sockets.add(protocol, header))?;
+                ask(family, protocol, extensions.clone(), |response| sockets.add(protocol, response))?;
             }
         }
         Ok(sockets)
@@ -56,9 +70,9 @@ impl Sockets {
         self.connected.iter().filter(|c| !self.serving.contains(&(c.key.protocol, c.key.local_port)))
     }
 
-    fn add(&mut self, protocol: u8, header: &InetResponseHeader) {
-        let id = &header.socket_id;
-        match header.state {
+    fn add(&mut self, protocol: u8, response: &InetResponse) {
+        let id = &response.header.socket_id;
+        match response.header.state {
             TCP_LISTEN => {
                 self.serving.insert((protocol, id.source_port));
             }
@@ -69,11 +83,26 @@ impl Sockets {
             state => {
                 let Some(phase) = phase(state) else { return };
                 let Some(key) = key(protocol, id) else { return };
-                self.connected.push(Connected { key, phase });
+                self.connected.push(Connected { key, phase, heard: heard(response) });
             }
         }
     }
 }
+
+/// Data, or an acknowledgement of what this host sent.
+fn heard(response: &InetResponse) -> Option<Duration> {
+    response.nlas.iter().find_map(|nla| match nla {
+        Nla::TcpInfo(info) => {
+            let field = |at: usize| info.get(at..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
+            Some(Duration::from_millis(field(LAST_DATA_RECV)?.min(field(LAST_ACK_RECV)?).into()))
+        }
+        _ => None,
+    })
+}
+
+// Offsets in `struct tcp_info`, include/uapi/linux/tcp.h: milliseconds.
+const LAST_DATA_RECV: usize = 52;
+const LAST_ACK_RECV: usize = 56;
 
 // include/net/tcp_states.h
 const TCP_ESTABLISHED: u8 = 1;
@@ -109,7 +138,12 @@ fn key(protocol: u8, id: &SocketId) -> Option<FlowKey> {
     Some(FlowKey::new(family, protocol, local, id.source_port, remote, id.destination_port))
 }
 
-fn ask(family: u8, protocol: u8, mut found: impl FnMut(&InetResponseHeader)) -> io::Result<()> {
+fn ask(
+    family: u8,
+    protocol: u8,
+    extensions: ExtensionFlags,
+    mut found: impl FnMut(&InetResponse),
+) -> io::Result<()> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
@@ -118,7 +152,7 @@ fn ask(family: u8, protocol: u8, mut found: impl FnMut(&InetResponseHeader)) -> 
     let request = SockDiagMessage::InetRequest(InetRequest {
         family,
         protocol,
-        extensions: ExtensionFlags::empty(),
+        extensions,
         states: StateFlags::all(),
         socket_id: if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() },
     });
@@ -135,9 +169,7 @@ fn ask(family: u8, protocol: u8, mut found: impl FnMut(&InetResponseHeader)) -> 
         while !rest.is_empty() {
             let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest).map_err(io::Error::other)?;
             match &message.payload {
-                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                    found(&response.header)
-                }
+                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => found(response),
                 NetlinkPayload::Done(_) => return Ok(()),
                 NetlinkPayload::Error(error) => return Err(error.to_io()),
                 _ => {}
@@ -173,12 +205,30 @@ mod tests {
         };
         let sockets = Sockets {
             connected: vec![
-                Connected { key: key(22), phase: FlowPhase::Answered },
-                Connected { key: key(50000), phase: FlowPhase::Answered },
+                Connected { key: key(22), phase: FlowPhase::Answered, heard: None },
+                Connected { key: key(50000), phase: FlowPhase::Answered, heard: None },
             ],
             serving: HashSet::from([(6, 22)]),
         };
         assert_eq!(sockets.outgoing().map(|c| c.key.local_port).collect::<Vec<_>>(), [50000]);
+    }
+
+    #[test]
+    fn the_kernel_says_how_long_ago_a_peer_was_heard_of() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        std::io::Write::write_all(&mut client, b"x").unwrap();
+        std::io::Read::read_exact(&mut server, &mut [0]).unwrap();
+        let mut heard_of = 0;
+        let port = client.local_addr().unwrap().port();
+        ask(AF_INET, IPPROTO_TCP, ExtensionFlags::INFO, |response| {
+            let is_ours = response.header.socket_id.destination_port == port;
+            heard_of +=
+                usize::from(is_ours && heard(response).is_some_and(|ago| ago < Duration::from_secs(60)));
+        })
+        .unwrap();
+        assert_eq!(heard_of, 1);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The first generation.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, DirBuilder},
+    net::IpAddr,
     os::unix::fs::{DirBuilderExt, MetadataExt},
     path::Path,
     sync::{Arc, Mutex},
@@ -11,9 +12,13 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
-    Agent, Options, SshConnection, State, clock,
+    Agent, Options, Running, SshConnection, State,
+    archive::Archive,
+    clock,
+    cuts::{self, Open},
     error::AgentError,
     events::EventLog,
+    evidence::Baseline,
     install::{Before, Surroundings, Tell, install, learn_names, resolver_notes},
     kernel::{Kernel, beside},
     lock::Lock,
@@ -24,6 +29,9 @@ use super::{
     resolver::Resolver,
     running::hex,
     store::Store,
+    trial::{Begin, Trial, TrialRecord},
+    wanted::Wanted,
+    watchdog,
 };
 use crate::{
     compile::RegistryRows,
@@ -39,8 +47,15 @@ impl Agent {
     /// # Errors
     /// The policy is not valid, or does not fit.
     pub async fn check(options: &Options) -> Result<(), AgentError> {
-        let rules = options.rules.clone();
-        beside(move || Prepared::read(&rules, &RegistryRows::default()).map(drop)).await
+        let archive = Archive::below(&options.state_dir);
+        let begin = Begin::decide(&TrialRecord::store(&options.state_dir), &options.rules);
+        match begin.wanted {
+            Wanted::File(_) => {
+                beside(move || Prepared::read(&begin.wanted, &archive, &RegistryRows::default()).map(drop))
+                    .await
+            }
+            Wanted::Kept(_) => Ok(()), // was valid, and the start knows what to do where it is lost
+        }
     }
 
     /// Puts the policy in force. Tasks, control socket and metrics are the caller's to start.
@@ -63,39 +78,76 @@ impl Agent {
         let names_store = Store::new(&options.state_dir, "names.json");
         let reloads_store = Store::new(&options.state_dir, "reloads.json");
         let defaults_store = Store::new(&options.state_dir, "defaults.json");
+        let trial_store = TrialRecord::store(&options.state_dir);
+        let archive = Archive::below(&options.state_dir);
+        let last = archive.list().first().map_or(0, |kept| kept.number);
+        kernel.with(move |datapath| datapath.count_from(last)).await;
+        let mut begin = Begin::decide(&trial_store, &options.rules);
         let saved_defaults: BTreeSet<String> = defaults_store.read().unwrap_or_default();
         let around = found_before(&kernel, &saved_defaults).await?;
+        let past = Past::find(&kernel, &archive).await?;
         let mut resolver = Resolver::default();
         let mut attempt = 1;
-        let (installed, surroundings, names) = loop {
+        let (installed, surroundings, names, kept) = loop {
             let rows = kernel.with(|datapath| datapath.registry_rows().clone()).await;
-            let rules = options.rules.clone();
-            let prepared = beside(move || Prepared::read(&rules, &rows)).await?;
+            let (wanted, for_read) = (begin.wanted.clone(), archive.clone());
+            let mut prepared = match beside(move || Prepared::read(&wanted, &for_read, &rows)).await {
+                Ok(prepared) => prepared,
+                Err(error) if matches!(begin.wanted, Wanted::Kept(_)) => {
+                    begin.fall_back(&options.rules, &error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let mut known = Names::default();
             known.set_slots(&prepared.assignment.slots.names);
             known.restore(&names_store.read().unwrap_or_default());
             let names = learn_names(&known, &prepared, resolver.current()).await;
             let surroundings = Surroundings::look(&prepared.policy, &around).await?;
-            if !options.force {
-                surroundings.guard(&prepared, &names, caller)?;
-            }
             // What the map holds from an earlier agent is by slots that the registry kept.
             let before = known.table(&[]);
-            match install(&kernel, prepared, options.rules.clone(), &surroundings, before, &names).await {
-                Ok(installed) => break (installed, surroundings, names),
+            if !options.force && matches!(begin.wanted, Wanted::File(_)) {
+                let open = kernel.with(|datapath| Open::look(datapath)).await?;
+                surroundings.guard(&prepared, &names, &past.before(&before), &open, caller)?;
+            }
+            let (texts, for_texts) = (std::mem::take(&mut prepared.texts), archive.clone());
+            let kept = beside(move || for_texts.keep(&texts)).await.map_err(|error| error.to_string());
+            match install(&kernel, prepared, &surroundings, before, &names).await {
+                Ok(installed) => break (installed, surroundings, names, kept),
                 Err(error) if is_interface_gone(&error) && attempt < ATTEMPTS => attempt += 1,
                 Err(error) => return Err(error),
             }
         };
 
         let own: Vec<_> = surroundings.view.addresses.iter().map(|(_, a)| *a).collect();
-        let notes = resolver_notes(&installed, &resolver.servers(), &own);
+        let mut notes = resolver_notes(&installed, &resolver.servers(), &own);
+        notes.extend(begin.note.clone());
+        let is_over = begin.taken_back.is_some();
+        let trial = match begin.trial {
+            Some(record) => {
+                Some(Trial { record, previous: None, baseline: kernel.with(|d| Baseline::take(d)).await? })
+            }
+            None => None,
+        };
+        let mut reloads: BTreeMap<String, u64> = reloads_store.read().unwrap_or_default();
+        if begin.taken_back.as_ref().is_some_and(|record| !record.taken_back) {
+            *reloads.entry("reverted".to_owned()).or_default() += 1;
+            if let Err(error) = reloads_store.write(&reloads) {
+                tracing::warn!(%error, "the count of reloads was not saved");
+            }
+        }
         let current = installed.settle(surroundings, names, notes);
         let mut events = EventLog::default();
         events.learn(&current.running);
         let state = State {
             current,
-            reloads: reloads_store.read().unwrap_or_default(),
+            kept: None,
+            trial: begin.taken_back.map(|record| Trial {
+                record,
+                previous: None,
+                baseline: Baseline::default(),
+            }),
+            reloads,
             protection: Protection::Incomplete,
             since: clock::unix(),
             said: BTreeSet::new(),
@@ -112,17 +164,59 @@ impl Agent {
             wake_names: Notify::new(),
             wake_network: Notify::new(),
             wake_trace: Notify::new(),
+            wake_trial: Notify::new(),
             started_at: clock::unix(),
             names_store,
             reloads_store,
             defaults_store,
             twins: super::why::Twins::default(),
+            trial_store,
+            archive,
             _bpffs_lock: bpffs_lock,
         });
+        let goes_on = trial.is_some();
+        let running = agent.state().current.running.clone();
+        let notes = agent.after_swap(&running, kept, trial, is_over).await;
+        agent.state().current.notes.extend(notes);
+        if goes_on && let Err(error) = watchdog::spawn(&agent.options) {
+            tracing::error!(%error, "a trial goes on, and its watchdog does not start");
+        }
         beside(crate::sys::trim_memory).await;
         agent.tell_protection(Tell::Anew);
         notify::ready(agent.state().protection.label());
         Ok(agent)
+    }
+}
+
+/// What judges packets before the first generation of this agent does.
+enum Past {
+    Nothing,
+    Policy(Box<Running>),
+    Unknown,
+}
+
+impl Past {
+    /// What is running is known if its text is kept.
+    async fn find(kernel: &Kernel, archive: &Archive) -> Result<Self, AgentError> {
+        let (stamp, rows) =
+            kernel.with(|datapath| (datapath.running(), datapath.registry_rows().clone())).await;
+        let Some(stamp) = stamp else { return Ok(Self::Nothing) };
+        let archive = archive.clone();
+        Ok(beside(move || {
+            let kept = archive.get(stamp.number).filter(|kept| kept.digest == hex(&stamp.digest))?;
+            let prepared = Prepared::read(&Wanted::Kept(Box::new(kept)), &archive, &rows).ok()?;
+            Some(Self::Policy(Box::new(Running::new(prepared, stamp))))
+        })
+        .await
+        .unwrap_or(Self::Unknown))
+    }
+
+    fn before(&self, resolved: &BTreeMap<IpAddr, Vec<u16>>) -> cuts::Before<'_> {
+        match self {
+            Self::Nothing => cuts::Before::Nothing,
+            Self::Policy(running) => cuts::Before::Policy(running, resolved.clone()),
+            Self::Unknown => cuts::Before::Unknown,
+        }
     }
 }
 

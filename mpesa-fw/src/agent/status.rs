@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use time::{Date, OffsetDateTime};
 
 use super::{
-    NameStatus, Snapshot, clock,
+    NameStatus, Snapshot, TrialStatus, clock,
     interfaces::{Refused, Unprotected},
     network::{Protection, egress_label, ingress_label},
     seed::Denied,
@@ -26,6 +26,9 @@ pub struct Status {
     pub agent: AgentStatus,
     /// The generation in force.
     pub generation: GenerationStatus,
+    /// Its trial, if it is on one.
+    #[serde(default)]
+    pub trial: Option<TrialStatus>,
     /// Interfaces that are protected.
     pub interfaces: Vec<InterfaceStatus>,
     /// Interfaces that the policy names and that are not there: waited for.
@@ -82,6 +85,9 @@ pub struct GenerationStatus {
     pub loaded: OffsetDateTime,
     /// The rules file.
     pub rules: PathBuf,
+    /// The generation whose kept text it is: the file may say something else.
+    #[serde(default)]
+    pub text_of: Option<u32>,
 }
 
 /// An interface that is protected.
@@ -150,7 +156,7 @@ pub struct FlowStatus {
 impl Status {
     /// Makes a status of a snapshot.
     #[must_use]
-    pub fn new(snapshot: Snapshot) -> Self {
+    pub fn new(snapshot: Snapshot, trial: Option<TrialStatus>) -> Self {
         let running = &snapshot.running;
         let policy = &running.policy;
         let rule = |direction, name: &str| rule_status(&snapshot.counts, direction, name);
@@ -174,7 +180,9 @@ impl Status {
                 mode: policy.mode.label().to_owned(),
                 loaded: clock::at(running.stamp.loaded_at),
                 rules: running.rules.clone(),
+                text_of: running.text_of,
             },
+            trial,
             interfaces,
             services,
             destinations,

@@ -42,20 +42,40 @@ impl Store {
     /// # Errors
     /// The directory can't be written.
     pub(super) fn write<T: Serialize>(&self, value: &T) -> io::Result<()> {
-        let beside = self.path.with_extension("new");
-        let written =
-            write_new(&beside, &serde_json::to_vec(value)?).and_then(|()| fs::rename(&beside, &self.path));
-        if written.is_err() {
-            // Half a file on a full disk helps nobody.
-            let _ = fs::remove_file(&beside);
-        }
-        written
+        replace(&self.path, &serde_json::to_vec(value)?)
     }
+
+    /// Removes it. One that is not there is removed already.
+    ///
+    /// # Errors
+    /// The directory can't be written.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
+    }
+}
+
+/// Writes a file beside and renames it, so that a crash leaves the old or the new one, whole.
+///
+/// # Errors
+/// The directory can't be written.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    let written = write_new(&beside, bytes).and_then(|()| fs::rename(&beside, path));
+    if written.is_err() {
+        // Half a file on a full disk helps nobody.
+        let _ = fs::remove_file(&beside);
+    }
+    written
 }
 
 fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(text)?;
+    // A machine that loses power must not come back with a name and no contents.
+    file.sync_all()?;
     fault::point(Point::StoreWritten)?;
     Ok(())
 }

@@ -22,6 +22,10 @@ pub struct Link {
     pub master: Option<u32>,
     /// The interface that it is a part of (a VLAN, a macvlan), by index.
     pub parent: Option<u32>,
+    /// Id of the XDP program that is attached, ours or another's; 0: none.
+    pub xdp_program: u32,
+    /// Largest packet, bytes.
+    pub mtu: u32,
 }
 
 /// The link layer, `ARPHRD_…`.

@@ -214,9 +214,9 @@ impl Agent {
             let state = self.state();
             (state.current.published.clone(), state.current.names.clone())
         };
-        let rules = running.rules.clone();
-        let installed = install(&self.kernel, prepared, rules, &surroundings, published, &names).await?;
+        let installed = install(&self.kernel, prepared, &surroundings, published, &names).await?;
         let notes = self.state().current.notes.clone();
+        self.renumber(&installed.running).await;
         let current = installed.settle(surroundings, names, notes);
         self.event_log().learn(&current.running);
         self.state().current = current;

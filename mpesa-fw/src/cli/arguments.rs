@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    time::Duration,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -44,6 +45,14 @@ pub(super) enum Command {
     Check(CheckArguments),
     /// Put the policy file, or another one, in force without a gap.
     Reload(ReloadArguments),
+    /// Keep what is on trial.
+    Confirm(ConfirmArguments),
+    /// Go back to an earlier generation: without a number the one that was confirmed before the trial, or the one before
+    /// that in force.
+    Rollback(RollbackArguments),
+    /// Take back what is on trial when the agent can't. The agent runs it.
+    #[command(hide = true)]
+    Watchdog(Box<AgentArguments>),
     /// Show how things are.
     Status(FormatArguments),
     /// Show the packets that were dropped last.
@@ -52,6 +61,8 @@ pub(super) enum Command {
     Why(Box<WhyArguments>),
     /// Show what another policy file would change; exit code 1 if anything.
     Diff(DiffArguments),
+    /// Look for what keeps the firewall from doing its work, before it is attached and while it runs.
+    Doctor(DoctorArguments),
     /// Stop judging packets: the only way to do so. Ends the agent.
     Detach(DetachArguments),
     /// Print completions for a shell.
@@ -68,13 +79,23 @@ pub(super) enum Command {
 
 #[derive(Debug, Args)]
 pub(super) struct RunArguments {
-    /// The policy file.
-    #[arg(long, value_name = "FILE")]
-    pub rules: PathBuf,
+    #[command(flatten)]
+    pub agent: AgentArguments,
     /// Where to serve /metrics, /healthz and /readyz.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9477")]
     pub metrics: SocketAddr,
-    /// What outlives a restart: answers of DNS, counts of reloads, who holds the default route.
+    /// Start even if that cuts connections that are open now.
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// What an agent and its watchdog have in common.
+#[derive(Debug, Args)]
+pub(super) struct AgentArguments {
+    /// The policy file.
+    #[arg(long, value_name = "FILE")]
+    pub rules: PathBuf,
+    /// What outlives a restart: generations, answers of DNS, counts of reloads, who holds the default route.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/mpesa-fw")]
     pub state_dir: PathBuf,
     /// Directory of pins, in a bpffs; one is mounted where there is none.
@@ -92,9 +113,6 @@ pub(super) struct RunArguments {
     /// Log every packet that is judged; slow, for debugging only.
     #[arg(long)]
     pub trace_packets: bool,
-    /// Start even if that cuts your own SSH connection.
-    #[arg(long)]
-    pub force: bool,
 }
 
 #[derive(Debug, Args)]
@@ -112,9 +130,49 @@ pub(super) struct CheckArguments {
 pub(super) struct ReloadArguments {
     /// Another policy file than the one in force. After a restart `run --rules` wins.
     pub file: Option<PathBuf>,
-    /// Reload even if that cuts your own SSH connection.
+    /// Reload even if that cuts connections that are open now.
     #[arg(long)]
     pub force: bool,
+    #[command(flatten)]
+    pub trial: TrialArguments,
+    #[command(flatten)]
+    pub format: FormatArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TrialArguments {
+    /// Only on trial: what was in force comes back unless `mpesa-fw confirm` follows in time, even if the agent dies.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub confirm_within: Option<Duration>,
+}
+
+impl TrialArguments {
+    /// Whole seconds: the agent bounds them.
+    pub(super) fn seconds(&self) -> Option<u64> {
+        self.confirm_within.map(|window| window.as_secs())
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ConfirmArguments {
+    /// Only if this generation is on trial.
+    pub generation: Option<u32>,
+    #[command(flatten)]
+    pub format: FormatArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RollbackArguments {
+    /// Which one; `--list` shows those that are kept.
+    pub generation: Option<u32>,
+    /// Show the generations that are kept, and change nothing.
+    #[arg(long, conflicts_with_all = ["generation", "force", "confirm_within"])]
+    pub list: bool,
+    /// Go back even if that cuts connections that are open now.
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub trial: TrialArguments,
     #[command(flatten)]
     pub format: FormatArguments,
 }
@@ -186,6 +244,18 @@ pub(super) struct DiffArguments {
     /// All of them go out.
     #[arg(long, requires = "pcap")]
     pub egress: bool,
+    #[command(flatten)]
+    pub format: FormatArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DoctorArguments {
+    /// The policy file [default: the one in force, or /etc/mpesa-fw/rules.yaml].
+    #[arg(long, value_name = "FILE")]
+    pub rules: Option<PathBuf>,
+    /// Directory of pins.
+    #[arg(long, value_name = "DIR", default_value = BPFFS)]
+    pub bpffs: PathBuf,
     #[command(flatten)]
     pub format: FormatArguments,
 }

@@ -7,8 +7,10 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use crate::agent::{
-    Denied, EventRecord, NameStatus, Reloaded, Status,
+    Confirmed, Denied, EventRecord, KeptGeneration, NameStatus, Reloaded, Status, TrialStatus,
+    archive::KeptFile,
     change::{Change, Names},
+    evidence::{Evidence, NewlyDropped, ServiceEvidence, SessionEvidence},
     interfaces::{Refused, Unprotected},
     network::Protection,
     status::{AgentStatus, DropStatus, FlowStatus, GenerationStatus, InterfaceStatus, RuleStatus},
@@ -30,6 +32,51 @@ fn rule(name: &str) -> RuleStatus {
     }
 }
 
+fn trial() -> TrialStatus {
+    let evidence = Evidence {
+        seconds: 4,
+        services: vec![ServiceEvidence {
+            rule: "callbacks".into(),
+            passed_packets: 1,
+            dropped_packets: 2,
+            last_passed: Some(TIME),
+        }],
+        session: Some(SessionEvidence {
+            client: ([203, 0, 113, 7], 50000).into(),
+            open: true,
+            heard_since: true,
+        }),
+        newly_dropped: vec![NewlyDropped {
+            direction: "ingress".into(),
+            protocol: "tcp".into(),
+            source: [196, 201, 214, 200].into(),
+            target: [10, 0, 0, 5].into(),
+            target_port: 443,
+            reason: "source_not_allowed".into(),
+            events: 3,
+        }],
+        unseen: Some("why".into()),
+    };
+    TrialStatus { generation: 4, confirmed: 3, seconds_left: 56, until: TIME, evidence }
+}
+
+#[test]
+fn generations() {
+    let kept = KeptGeneration {
+        number: 4,
+        digest: "00".into(),
+        source_digest: "11".into(),
+        serial: Some(7),
+        mode: "enforce".into(),
+        loaded: TIME,
+        rules: "/etc/mpesa-fw/rules.yaml".into(),
+        files: vec![KeptFile { path: "/etc/mpesa-fw/rules.yaml".into(), sha256: "22".into() }],
+        text_of: Some(2),
+    };
+    insta::assert_snapshot!(json(&[kept]));
+    insta::assert_snapshot!("confirmed", json(&Confirmed { generation: 4, trial: trial() }));
+}
+
 #[test]
 fn status() {
     let status = Status {
@@ -43,7 +90,9 @@ fn status() {
             mode: "enforce".into(),
             loaded: TIME,
             rules: "/etc/mpesa-fw/rules.yaml".into(),
+            text_of: Some(2),
         },
+        trial: Some(trial()),
         interfaces: vec![InterfaceStatus {
             name: "eth0".into(),
             index: 2,
@@ -125,6 +174,8 @@ fn reload() {
         flows_removed: 1,
         warnings: vec!["a warning".into()],
         after_restart: Some("/etc/mpesa-fw/rules.yaml".into()),
+        text_of: Some(2),
+        trial: Some(trial()),
     };
     insta::assert_snapshot!(json(&reloaded));
 }

@@ -4,8 +4,10 @@ mod arguments;
 mod caller;
 mod capture;
 mod check;
+mod confirm;
 mod detach;
 mod diff;
+mod doctor;
 mod events;
 mod failure;
 #[cfg(test)]
@@ -14,8 +16,10 @@ mod logging;
 mod output;
 mod pages;
 mod reload;
+mod rollback;
 mod run;
 mod status;
+mod trial;
 mod when;
 mod why;
 
@@ -52,10 +56,14 @@ fn dispatch(Arguments { runtime_dir, command }: Arguments) -> Result<(), Failure
         Command::Run(arguments) => run::run(&runtime_dir, *arguments),
         Command::Check(arguments) => check::check(&arguments),
         Command::Reload(arguments) => reload::reload(&runtime_dir, arguments),
+        Command::Confirm(arguments) => confirm::confirm(&runtime_dir, &arguments),
+        Command::Rollback(arguments) => rollback::rollback(&runtime_dir, &arguments),
+        Command::Watchdog(arguments) => run::watchdog(&runtime_dir, *arguments),
         Command::Status(arguments) => status::status(&runtime_dir, arguments.format),
         Command::Events(arguments) => events::events(&runtime_dir, &arguments),
         Command::Why(arguments) => why::why(&runtime_dir, *arguments),
         Command::Diff(arguments) => diff::diff(&runtime_dir, &arguments),
+        Command::Doctor(arguments) => doctor::doctor(&runtime_dir, arguments),
         Command::Detach(arguments) => detach::detach(&runtime_dir, arguments.bpffs.as_deref()),
         Command::Completions { shell } => pages::completions(shell),
         Command::Man { command } => pages::man(command.as_deref()),

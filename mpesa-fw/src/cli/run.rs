@@ -9,14 +9,23 @@ use std::{
 };
 
 use tokio::{
-    runtime::Builder,
+    runtime::{Builder, Runtime},
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
 
-use super::{arguments::RunArguments, caller, failure::Failure, logging};
+use super::{
+    arguments::{AgentArguments, RunArguments},
+    caller,
+    failure::Failure,
+    logging,
+};
 use crate::{
-    agent::{self, Agent, Options, ReloadRequest, SshConnection, lock::Lock},
+    agent::{
+        self, Agent, Options, ReloadRequest, SshConnection,
+        lock::Lock,
+        watchdog::{self, Ended},
+    },
     control::{self, Listener},
     metrics, sys,
 };
@@ -30,30 +39,41 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 pub(super) fn run(runtime_dir: &Path, arguments: RunArguments) -> Result<(), Failure> {
     sys::map_large_blocks();
     logging::start();
-    let RunArguments { rules, metrics, state_dir, bpffs, xdp, tc, flows_capacity, trace_packets, force } =
-        arguments;
+    let options = options(runtime_dir, arguments.agent, arguments.force)?;
+    runtime()?.block_on(serve(options, arguments.metrics, caller::ssh_connection()))
+}
+
+/// Waits for the end of a trial, in the agent's place where that is gone.
+pub(super) fn watchdog(runtime_dir: &Path, arguments: AgentArguments) -> Result<(), Failure> {
+    logging::start();
+    // Whoever was there when the trial began wants what was confirmed back, whatever that cuts.
+    let options = options(runtime_dir, arguments, true)?;
+    match runtime()?.block_on(watchdog::watch(options))? {
+        Ended::Without => {}
+        Ended::TakenBack => {
+            tracing::warn!("what was on trial was taken back; no agent runs (`systemctl start mpesa-fw`)")
+        }
+    }
+    Ok(())
+}
+
+fn options(runtime_dir: &Path, arguments: AgentArguments, force: bool) -> Result<Options, Failure> {
+    let AgentArguments { rules, state_dir, bpffs, xdp, tc, flows_capacity, trace_packets } = arguments;
     let rules = std::path::absolute(&rules)
         .map_err(|error| Failure::usage(format!("`{}` is no path: {error}", rules.display())))?;
-    let options = Options {
-        rules,
-        state_dir,
-        runtime_dir: runtime_dir.into(),
-        bpffs,
-        xdp: xdp.into(),
-        tc: tc.into(),
-        flows_capacity,
-        trace_packets,
-        force,
-    };
-    let runtime = Builder::new_current_thread()
+    let (runtime_dir, xdp, tc) = (runtime_dir.into(), xdp.into(), tc.into());
+    Ok(Options { rules, state_dir, runtime_dir, bpffs, xdp, tc, flows_capacity, trace_packets, force })
+}
+
+fn runtime() -> Result<Runtime, Failure> {
+    Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_keep_alive(KEEP_ALIVE)
         .build()
         .map_err(|error| {
             Failure::system(format!("cannot start: {error}"), "are there file descriptors left?")
-        })?;
-    runtime.block_on(serve(options, metrics, caller::ssh_connection()))
+        })
 }
 
 async fn serve(options: Options, metrics: SocketAddr, caller: Option<SshConnection>) -> Result<(), Failure> {

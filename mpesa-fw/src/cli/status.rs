@@ -8,6 +8,7 @@ use super::{
     arguments::Format,
     failure::Failure,
     output::{print, print_json, table},
+    trial,
     when::{ago, stamp},
 };
 use crate::{
@@ -81,6 +82,13 @@ fn head(text: &mut String, status: &Status, now: OffsetDateTime) {
         ago(generation.loaded, now),
         generation.rules.display()
     );
+    if let Some(number) = generation.text_of {
+        let _ = writeln!(text, "its text is that of generation {number}, whatever the file says now");
+    }
+    if let Some(trial) = &status.trial {
+        *text += &trial::head(trial);
+        *text += &trial::evidence(&trial.evidence);
+    }
     let _ = writeln!(text, "flows {} of {}", status.flows.open, status.flows.capacity);
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{
-    AgentError, EventRecord, Kind, Reloaded, SshConnection, Status,
+    AgentError, Confirmed, EventRecord, KeptGeneration, Kind, Reloaded, SshConnection, Status, TrialStatus,
     why::{Batch, BatchAnswer, Difference, DifferenceRequest, Explanation, Question},
 };
 
@@ -38,7 +38,29 @@ pub enum Request {
         force: bool,
         /// The SSH connection of whoever asks.
         caller: Option<SshConnection>,
+        /// Only on trial, for so many seconds.
+        confirm_within: Option<u64>,
     },
+    /// An earlier generation.
+    Rollback {
+        /// Its number; none: what was confirmed before the trial, or the one before the generation in force.
+        generation: Option<u32>,
+        /// Even where that cuts connections.
+        force: bool,
+        /// The SSH connection of whoever asks.
+        caller: Option<SshConnection>,
+        /// Only on trial, for so many seconds.
+        confirm_within: Option<u64>,
+    },
+    /// What is on trial is to stay.
+    Confirm {
+        /// Only if that is what is on trial.
+        generation: Option<u32>,
+    },
+    /// How the trial goes.
+    Trial,
+    /// The generations whose text is kept.
+    Generations,
     /// The last packets that were dropped.
     Events {
         /// How many.
@@ -72,8 +94,14 @@ pub struct Reply {
 pub enum Answer {
     /// To [`Request::Status`].
     Status(Box<Status>),
-    /// To [`Request::Reload`].
+    /// To [`Request::Reload`] and [`Request::Rollback`].
     Reloaded(Box<Reloaded>),
+    /// To [`Request::Confirm`].
+    Confirmed(Box<Confirmed>),
+    /// To [`Request::Trial`]; none: nothing is on trial.
+    Trial(Option<Box<TrialStatus>>),
+    /// To [`Request::Generations`], the last first.
+    Generations(Vec<KeptGeneration>),
     /// To [`Request::Events`], oldest first.
     Events(Vec<EventRecord>),
     /// To [`Request::Why`].

@@ -22,7 +22,7 @@ use super::{
     Listener,
     protocol::{Answer, Call, LINE_LIMIT, Refusal, Reply, Request, VERSION},
 };
-use crate::agent::{Agent, Kind, ReloadRequest, Status};
+use crate::agent::{Agent, Asked, Kind, ReloadRequest, Status};
 
 /// Clients at the same time.
 const CLIENTS: usize = 16;
@@ -177,12 +177,26 @@ impl Answers for Agent {
         match request {
             Request::Status => {
                 let snapshot = self.snapshot_beside().await?;
-                Ok(Answer::Status(Box::new(Status::new(snapshot))))
+                let trial = self.trial_status().await;
+                Ok(Answer::Status(Box::new(Status::new(snapshot, trial))))
             }
-            Request::Reload { rules, force, caller } => {
-                let done = self.reload(ReloadRequest { rules, force, caller }).await?;
-                Ok(Answer::Reloaded(Box::new(done)))
+            Request::Reload { rules, force, caller, confirm_within } => {
+                let policy = rules.map_or(Asked::SameFile, Asked::File);
+                let confirm_within = confirm_within.map(Duration::from_secs);
+                let request = ReloadRequest { policy, force, caller, confirm_within };
+                Ok(Answer::Reloaded(Box::new(self.reload(request).await?)))
             }
+            Request::Rollback { generation, force, caller, confirm_within } => {
+                let policy = generation.map_or(Asked::Back, Asked::Generation);
+                let confirm_within = confirm_within.map(Duration::from_secs);
+                let request = ReloadRequest { policy, force, caller, confirm_within };
+                Ok(Answer::Reloaded(Box::new(self.reload(request).await?)))
+            }
+            Request::Confirm { generation } => {
+                Ok(Answer::Confirmed(Box::new(self.confirm(generation).await?)))
+            }
+            Request::Trial => Ok(Answer::Trial(self.trial_status().await.map(Box::new))),
+            Request::Generations => Ok(Answer::Generations(self.generations().await)),
             Request::Events { last } => Ok(Answer::Events(self.last_events(last))),
             Request::Why(question) => Ok(Answer::Why(Box::new(self.why(*question).await?))),
             Request::Judge(batch) => Ok(Answer::Judged(Box::new(self.judge_frames(*batch).await?))),

@@ -47,6 +47,14 @@ pub(super) fn prepare(path: &Path) -> Result<Option<PathBuf>> {
     Ok(Some(target.to_owned()))
 }
 
+/// Whether `path`, or what it would be made in, is on a bpffs that can be written.
+pub(super) fn is_ready(path: &Path) -> Result<bool> {
+    if !is_bpffs(nearest(path))? {
+        return Ok(false);
+    }
+    expect_writable(path, "use the pins").map(|()| true)
+}
+
 /// Whether a directory is on a bpffs.
 pub(super) fn is_bpffs(path: &Path) -> Result<bool> {
     let answer = statfs(path)

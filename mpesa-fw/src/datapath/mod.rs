@@ -68,6 +68,28 @@ use pins::{GenerationPins, Pins};
 use state::State;
 use twin::Loaded;
 
+/// Whether this kernel has what the programs need.
+///
+/// # Errors
+/// What it lacks.
+pub fn requirements() -> Result<()> {
+    requirements::check()
+}
+
+/// Whether a generation is pinned below `bpffs`.
+#[must_use]
+pub fn is_in_force(bpffs: &Path) -> bool {
+    Pins::below(bpffs).generations().is_ok_and(|generations| !generations.is_empty())
+}
+
+/// Whether a directory is on a bpffs (or will be when it is made), and can be written.
+///
+/// # Errors
+/// It can't.
+pub fn pins_can_be_kept(bpffs: &Path) -> Result<bool> {
+    bpffs::is_ready(bpffs)
+}
+
 /// The datapath behind one pin directory. One process at a time may hold one: the agent's lock sees to that.
 pub struct Datapath {
     options: Options,
@@ -83,6 +105,8 @@ pub struct Datapath {
     loaded: Option<Loaded>,
     adopted: bool,
     mended: Vec<String>,
+    /// Generations have higher numbers.
+    counted_to: u32,
     fault: Option<Fault>,
 }
 
@@ -119,6 +143,7 @@ impl Datapath {
             loaded: None,
             adopted: false,
             mended: Vec::new(),
+            counted_to: 0,
             fault: None,
         };
         let mut found = datapath.find()?;
@@ -134,6 +159,11 @@ impl Datapath {
     #[must_use]
     pub fn mounted_bpffs(&self) -> Option<&Path> {
         self.mounted.as_deref()
+    }
+
+    /// Numbers that earlier boots gave to generations are not given again.
+    pub const fn count_from(&mut self, last: u32) {
+        self.counted_to = last;
     }
 
     /// The generation that judges packets now; none before the first commit.
@@ -187,7 +217,7 @@ impl Datapath {
     /// The number of the next generation.
     fn next_number(&self) -> Result<u32> {
         let used = self.pins.generations()?.iter().map(|generation| generation.number).max().unwrap_or(0);
-        Ok(used.max(self.running().map_or(0, |stamp| stamp.number)).saturating_add(1))
+        Ok(used.max(self.counted_to).max(self.running().map_or(0, |stamp| stamp.number)).saturating_add(1))
     }
 
     /// A twin of the programs that judge packets now: see [`Twin`]. Compared with them before it is given away.

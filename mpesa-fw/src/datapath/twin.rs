@@ -7,6 +7,7 @@
 //! constants byte by byte, the stamp by its digest.
 
 use std::{
+    cell::RefCell,
     collections::BTreeSet,
     os::fd::{AsFd, OwnedFd},
     sync::{Mutex, PoisonError},
@@ -174,12 +175,21 @@ impl Twin {
     /// As [`Datapath::twin`](super::Datapath::twin).
     #[doc(hidden)]
     pub fn beside(ebpf: &Ebpf) -> Result<Self> {
+        thread_local! {
+            static OBJECT: RefCell<Option<Object>> = const { RefCell::new(None) };
+        }
         let loaded = Loaded::of(ebpf)?;
         let stamp =
             tables::array(ebpf, STAMP)?.try_clone_to_owned().and_then(KernelMap::<u32, GenerationStamp>::new);
         let stamp = stamp.and_then(|map| map.get(&0)).context(|| "read the stamp")?;
         let stamp = stamp.ok_or_else(|| none_of("there is no stamp"))?;
-        Self::of(&mut Object::open()?, &loaded, &stamp)
+        OBJECT.with_borrow_mut(|object| {
+            let object = match object {
+                Some(object) => object,
+                None => object.insert(Object::open()?),
+            };
+            Self::of(object, &loaded, &stamp)
+        })
     }
 
     /// For tests: compares again, with one thing that is not so.

@@ -44,7 +44,7 @@ pub(super) struct Families {
 }
 
 /// Results of a reload, so that each has a row before it occurs.
-const RESULTS: [&str; 4] = ["ok", "invalid", "refused", "failed"];
+const RESULTS: [&str; 5] = ["ok", "invalid", "refused", "failed", "reverted"];
 
 impl Families {
     /// All of them, empty.

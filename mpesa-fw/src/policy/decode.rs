@@ -20,7 +20,11 @@ const VERDICTS: [(&str, Verdict); 2] = [("drop", Verdict::Drop), ("pass", Verdic
 const MODES: [(&str, Mode); 2] = [("enforce", Mode::Enforce), ("observe", Mode::Observe)];
 
 /// Reads a rules file and everything that it names. What is wrong is reported; `None` if nothing could be read.
-pub(super) fn policy(rules: &Named, sources: &mut Sources, report: &mut Report) -> Option<(Policy, Sets)> {
+pub(super) fn policy(
+    rules: &Named,
+    sources: &mut Sources<'_>,
+    report: &mut Report,
+) -> Option<(Policy, Sets)> {
     let node = read(rules, None, sources, report)?;
     let root = Fields::open(&node, "a policy", &KEYS, report)?;
     if let Some(node) = root.required("version", "1", report) {
@@ -62,7 +66,12 @@ pub(super) fn policy(rules: &Named, sources: &mut Sources, report: &mut Report) 
 }
 
 /// Reads one YAML file. `named_at`: where it was named.
-fn read(named: &Named, named_at: Option<Span>, sources: &mut Sources, report: &mut Report) -> Option<Node> {
+fn read(
+    named: &Named,
+    named_at: Option<Span>,
+    sources: &mut Sources<'_>,
+    report: &mut Report,
+) -> Option<Node> {
     let bytes = sources.read(named, YAML_BYTES);
     let file = report.add(&named.path());
     match bytes {
@@ -109,7 +118,7 @@ fn interfaces(node: &Node, report: &mut Report) -> Vec<InterfacePattern> {
 }
 
 /// `include`: files that hold sets only.
-fn include(node: &Node, rules: &Named, sets: &mut Sets, sources: &mut Sources, report: &mut Report) {
+fn include(node: &Node, rules: &Named, sets: &mut Sets, sources: &mut Sources<'_>, report: &mut Report) {
     let mut seen = HashSet::new();
     for node in fields::list(node, "`include`", "include: [safaricom.yaml]", report) {
         let Some(name) = fields::text(node, "a file to include", report) else {
@@ -137,7 +146,7 @@ fn include(node: &Node, rules: &Named, sets: &mut Sets, sources: &mut Sources, r
     }
 }
 
-fn included(document: &Node, sets: &mut Sets, sources: &mut Sources, report: &mut Report) {
+fn included(document: &Node, sets: &mut Sets, sources: &mut Sources<'_>, report: &mut Report) {
     let known = ["version", "sets"];
     let Some(fields) = Fields::open(document, "an included file", &known, report) else { return };
     if let Some(node) = fields.optional("version") {

@@ -28,10 +28,14 @@ mod sets;
 mod source;
 mod suggest;
 mod text;
+mod texts;
+
+use source::Origin;
 
 pub use finding::{Finding, PolicyErrors, Severity};
 pub use report::Findings;
 pub use source::Permissions;
+pub use texts::{Text, Texts};
 
 /// A valid policy.
 #[derive(Clone, Debug)]
@@ -43,6 +47,8 @@ pub struct Loaded {
     pub warnings: Vec<Finding>,
     /// Warnings that there are, shown or not.
     pub total: usize,
+    /// The files that were read.
+    pub texts: Texts,
 }
 
 /// Reads the rules file at `path` and every file that it names.
@@ -62,7 +68,16 @@ pub fn load_keeping(
     path: &Path,
     permissions: Permissions,
 ) -> Result<Loaded, PolicyErrors> {
-    load_with(report::Report::keeping(findings), path, permissions, OffsetDateTime::now_utc().date())
+    let today = OffsetDateTime::now_utc().date();
+    load_with(report::Report::keeping(findings), path, Origin::Files(permissions), today)
+}
+
+/// As [`load`], of what was kept of the files: nothing is read from the file system.
+///
+/// # Errors
+/// All errors of all files: this version of the program may want more of a policy than the one that kept it.
+pub fn load_kept(path: &Path, texts: &Texts) -> Result<Loaded, PolicyErrors> {
+    load_with(report::Report::default(), path, Origin::Kept(texts), OffsetDateTime::now_utc().date())
 }
 
 /// As [`load`], with the day that decides whether a set has expired.
@@ -70,16 +85,16 @@ pub fn load_keeping(
 /// # Errors
 /// All errors of all files.
 pub fn load_on(path: &Path, permissions: Permissions, today: Date) -> Result<Loaded, PolicyErrors> {
-    load_with(report::Report::default(), path, permissions, today)
+    load_with(report::Report::default(), path, Origin::Files(permissions), today)
 }
 
 fn load_with(
     mut report: report::Report,
     path: &Path,
-    permissions: Permissions,
+    origin: Origin<'_>,
     today: Date,
 ) -> Result<Loaded, PolicyErrors> {
-    let mut sources = source::Sources::new(permissions);
+    let mut sources = source::Sources::new(origin);
     let rules = source::Named::by_user(path);
     let decoded = decode::policy(&rules, &mut sources, &mut report);
     let Some((mut policy, sets)) = decoded.filter(|_| !report.has_errors()) else {
@@ -87,12 +102,17 @@ fn load_with(
     };
     lint::unused(&sets, &mut report);
     policy.sets = sets.sets;
-    match sources.finish() {
-        Ok(read) => (policy.files, policy.source_digest) = read,
+    let texts = match sources.finish() {
+        Ok(source::Whole { digest, texts }) => {
+            policy.files = texts.0.iter().map(|text| text.path.clone()).collect();
+            policy.source_digest = digest;
+            texts
+        }
         Err((message, hint)) => {
             report.error(report::Span::whole(0), message).hint(hint);
+            Texts::default()
         }
-    }
+    };
     lint::lint(&policy, today, &mut report);
-    report.finish().map(|(warnings, total)| Loaded { policy, warnings, total })
+    report.finish().map(|(warnings, total)| Loaded { policy, warnings, total, texts })
 }

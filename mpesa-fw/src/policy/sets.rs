@@ -34,7 +34,7 @@ pub(super) struct Sets {
 
 impl Sets {
     /// Adds those of one file.
-    pub(super) fn add(&mut self, node: &Node, sources: &mut Sources, report: &mut Report) {
+    pub(super) fn add(&mut self, node: &Node, sources: &mut Sources<'_>, report: &mut Report) {
         let example = "sets: { admins: [203.0.113.7] }";
         for entry in fields::entries(node, "`sets`", example, report) {
             if let Err((message, hint)) = names::check_label(&entry.key) {
@@ -97,7 +97,7 @@ impl Sets {
     }
 }
 
-fn decode(entry: &Entry, sources: &mut Sources, report: &mut Report) -> AddressSet {
+fn decode(entry: &Entry, sources: &mut Sources<'_>, report: &mut Report) -> AddressSet {
     let mut set = AddressSet {
         name: entry.key.clone(),
         prefixes: Vec::new(),
@@ -126,7 +126,7 @@ fn decode_long(
     set: &mut AddressSet,
     fields: &Fields<'_>,
     at: Span,
-    sources: &mut Sources,
+    sources: &mut Sources<'_>,
     report: &mut Report,
 ) {
     match (fields.optional("addresses"), fields.optional("file")) {
@@ -184,7 +184,7 @@ fn prefix(node: &Node, report: &mut Report) -> Option<IpNet> {
     }
 }
 
-fn read(node: &Node, sources: &mut Sources, report: &mut Report) -> Vec<IpNet> {
+fn read(node: &Node, sources: &mut Sources<'_>, report: &mut Report) -> Vec<IpNet> {
     let Some(name) = fields::text(node, "`file`", report) else {
         return Vec::new();
     };

@@ -1,4 +1,5 @@
-//! Reads the files of a policy, and refuses those that somebody else could have written.
+//! Reads the files of a policy, and refuses those that somebody else could have written; or takes the
+//! [texts](Texts) that were kept of it.
 //!
 //! The rules are checked on the file that was opened, not on a name that could mean another file a moment
 //! later. `openat2` with `RESOLVE_BENEATH` (Linux 5.6) resolves the name: no symlink leads out of the directory.
@@ -11,6 +12,7 @@ use std::{
         unix::fs::{MetadataExt, OpenOptionsExt},
     },
     path::{Component, Path, PathBuf},
+    sync::Arc,
 };
 
 use nix::{
@@ -20,7 +22,11 @@ use nix::{
 };
 use sha2::{Digest, Sha256};
 
-use super::{finding::Printable, names::Complaint};
+use super::{
+    finding::Printable,
+    names::Complaint,
+    texts::{Text, Texts},
+};
 use crate::sys;
 
 /// Whether files must belong to those who may write rules.
@@ -38,11 +44,28 @@ pub(super) const YAML_BYTES: u64 = 1 << 20;
 /// Largest set file: four million lines.
 pub(super) const SET_FILE_BYTES: u64 = 64 << 20;
 
+/// Where files are read.
+pub(super) enum Origin<'t> {
+    /// The file system.
+    Files(Permissions),
+    /// What was kept of them.
+    Kept(&'t Texts),
+}
+
 /// Files read so far.
-pub(super) struct Sources {
-    permissions: Permissions,
+pub(super) struct Sources<'t> {
+    origin: Origin<'t>,
     digest: Sha256,
     files: Vec<Source>,
+    texts: Texts,
+}
+
+/// What was read, when all of it was.
+pub(super) struct Whole {
+    /// SHA-256 over (length as u64 little-endian, contents) of each file.
+    pub(super) digest: [u8; 32],
+    /// The files.
+    pub(super) texts: Texts,
 }
 
 /// A file as it was when it was read.
@@ -71,18 +94,34 @@ impl FileState {
     }
 }
 
-impl Sources {
+impl<'t> Sources<'t> {
     /// None yet.
-    pub(super) fn new(permissions: Permissions) -> Self {
-        Self { permissions, digest: Sha256::new(), files: Vec::new() }
+    pub(super) fn new(origin: Origin<'t>) -> Self {
+        Self { origin, digest: Sha256::new(), files: Vec::new(), texts: Texts::default() }
     }
 
     /// The contents of a file of at most `limit` bytes.
-    pub(super) fn read(&mut self, named: &Named, limit: u64) -> Result<Vec<u8>, Complaint> {
+    pub(super) fn read(&mut self, named: &Named, limit: u64) -> Result<Arc<Vec<u8>>, Complaint> {
+        let bytes = match self.origin {
+            Origin::Files(permissions) => Arc::new(self.read_file(named, limit, permissions)?),
+            Origin::Kept(texts) => Arc::clone(texts.get(&named.path()).ok_or_else(|| not_kept(named))?),
+        };
+        self.digest.update((bytes.len() as u64).to_le_bytes());
+        self.digest.update(&*bytes);
+        self.texts.0.push(Text { path: named.path(), bytes: Arc::clone(&bytes) });
+        Ok(bytes)
+    }
+
+    fn read_file(
+        &mut self,
+        named: &Named,
+        limit: u64,
+        permissions: Permissions,
+    ) -> Result<Vec<u8>, Complaint> {
         let shown = named.shown();
         let file = open(named).map_err(|error| refusal(&shown, error))?;
         let metadata = file.metadata().map_err(|error| refusal(&shown, error.into()))?;
-        self.check(&metadata, &shown)?;
+        check(&metadata, permissions, &shown)?;
         let too_large = || {
             let message = format!("`{shown}` is larger than {} MiB", limit >> 20);
             let hint = if limit == YAML_BYTES {
@@ -106,36 +145,41 @@ impl Sources {
         if sys::is_open_for_writing(file.as_fd()) {
             return Err(being_written(&shown));
         }
-        self.digest.update((bytes.len() as u64).to_le_bytes());
-        self.digest.update(&bytes);
         self.files.push(Source { named: named.clone(), state });
         Ok(bytes)
     }
 
-    /// All paths in the order of reading, and SHA-256 over (length as u64 little-endian, contents) of each.
+    /// What was read.
     ///
     /// # Errors
     /// One of them is not what was read any more: what was read may be half of the old policy and half of the new one.
-    pub(super) fn finish(self) -> Result<(Vec<PathBuf>, [u8; 32]), Complaint> {
+    pub(super) fn finish(self) -> Result<Whole, Complaint> {
         for Source { named, state } in &self.files {
             let now = open(named).and_then(|file| Ok(FileState::of(&file.metadata()?)));
             if !now.is_ok_and(|now| now == *state) {
                 return Err(being_written(&named.shown()));
             }
         }
-        Ok((self.files.iter().map(|source| source.named.path()).collect(), self.digest.finalize().into()))
+        Ok(Whole { digest: self.digest.finalize().into(), texts: self.texts })
     }
+}
 
-    fn check(&self, metadata: &Metadata, shown: &str) -> Result<(), Complaint> {
-        if !metadata.is_file() {
-            let kind = if metadata.is_dir() { "a directory" } else { "not a regular file" };
-            return Err((format!("`{shown}` is {kind}"), "name a file".to_owned()));
-        }
-        match self.permissions {
-            Permissions::Ignore => Ok(()),
-            Permissions::Check => check_permissions(metadata.uid(), metadata.mode(), shown),
-        }
+fn check(metadata: &Metadata, permissions: Permissions, shown: &str) -> Result<(), Complaint> {
+    if !metadata.is_file() {
+        let kind = if metadata.is_dir() { "a directory" } else { "not a regular file" };
+        return Err((format!("`{shown}` is {kind}"), "name a file".to_owned()));
     }
+    match permissions {
+        Permissions::Ignore => Ok(()),
+        Permissions::Check => check_permissions(metadata.uid(), metadata.mode(), shown),
+    }
+}
+
+fn not_kept(named: &Named) -> Complaint {
+    (
+        format!("what `{}` said is not kept", named.shown()),
+        "go back to another generation: `mpesa-fw rollback --list` shows them".to_owned(),
+    )
 }
 
 fn being_written(shown: &str) -> Complaint {

@@ -28,6 +28,8 @@ impl fmt::Display for Action {
 pub(crate) enum Scenario {
     /// Another policy: one interface is let go, or one more protected.
     Reload,
+    /// A reload on trial, and its confirmation.
+    Trial,
     /// A reload of which the last hook fails: what was done is undone.
     Undo,
     /// A start after the agent was killed between two hooks of a reload.
@@ -45,8 +47,9 @@ pub(crate) enum Scenario {
 }
 
 impl Scenario {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Reload,
+        Self::Trial,
         Self::Undo,
         Self::Mixed,
         Self::Restart,

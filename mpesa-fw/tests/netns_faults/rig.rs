@@ -150,7 +150,7 @@ impl<'a> Rig<'a> {
     fn prepare(&mut self, scenario: Scenario) -> Result<()> {
         self.order("")?;
         match scenario {
-            Scenario::Reload | Scenario::Undo | Scenario::Detach => self.ensure_running(),
+            Scenario::Reload | Scenario::Trial | Scenario::Undo | Scenario::Detach => self.ensure_running(),
             Scenario::Restart | Scenario::DetachFromPins => {
                 self.ensure_running()?;
                 self.kill()
@@ -213,6 +213,18 @@ impl<'a> Rig<'a> {
                 }
                 Ok(())
             }
+            Scenario::Trial => {
+                self.reload_with(&one(), &["--confirm-within", "60s"], None)?;
+                if self.running() {
+                    let confirmed = self.firewall.ask(["confirm"])?;
+                    if confirmed.code == Some(3) {
+                        eventually("the end of an agent that hung up", SOON, || {
+                            (!self.running()).then_some(())
+                        })?;
+                    }
+                }
+                Ok(())
+            }
             Scenario::Undo => self.reload(&both_otherwise(), Some(false)),
             Scenario::Mixed | Scenario::Restart | Scenario::Upgrade | Scenario::Start => {
                 self.firewall.policy(&both())?;
@@ -236,9 +248,13 @@ impl<'a> Rig<'a> {
     /// A reload, and whether what was said of it is true. `good`: whether it must succeed, if that is known; an agent
     /// that is killed can't say.
     fn reload(&mut self, yaml: &str, good: Option<bool>) -> Result<()> {
+        self.reload_with(yaml, &[], good)
+    }
+
+    fn reload_with(&mut self, yaml: &str, more: &[&str], good: Option<bool>) -> Result<()> {
         let before = self.firewall.status()?["generation"].clone();
         self.firewall.policy(yaml)?;
-        let ran = self.firewall.ask(["reload"])?;
+        let ran = self.firewall.ask(["reload"].iter().chain(more))?;
         if ran.code == Some(3) {
             // The client hears of it a moment before its parent does.
             eventually("the end of an agent that hung up", SOON, || (!self.running()).then_some(()))?;
@@ -292,6 +308,12 @@ impl<'a> Rig<'a> {
         let upgraded = scenario == Scenario::Upgrade;
         if upgraded || scenario == Scenario::Start {
             self.remember_state()?;
+        }
+        if !self.firewall.status()?["trial"].is_null() {
+            // Killed in the middle of it: the next agent goes on with it.
+            ensure!(scenario == Scenario::Trial, "a trial that nobody began");
+            let ran = self.firewall.ask(["rollback"])?;
+            ensure!(ran.code == Some(0), "{}", ran.text());
         }
         // A policy for one interface may be in force, or some step may have left something for the next one.
         self.reload(&both(), Some(true)).context("after")?;
@@ -368,6 +390,7 @@ fn base(scenario: Scenario) -> &'static str {
     match scenario {
         Scenario::Undo => "HookReplaced fail 3\n",
         Scenario::Reload
+        | Scenario::Trial
         | Scenario::Mixed
         | Scenario::Restart
         | Scenario::Upgrade
@@ -377,7 +400,7 @@ fn base(scenario: Scenario) -> &'static str {
     }
 }
 
-/// Every path below a directory; of a generation without number and digest.
+/// Every path below a directory; of a generation without number and digest, of what is kept of it without its name.
 fn below(directory: &Path) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     let mut open = vec![directory.to_owned()];
@@ -388,7 +411,9 @@ fn below(directory: &Path) -> Result<BTreeSet<String>> {
             let name = path.strip_prefix(directory)?.to_string_lossy().into_owned();
             let parts =
                 name.split('/').map(|part| if part.starts_with("generation-") { "generation" } else { part });
-            found.insert(parts.collect::<Vec<_>>().join("/"));
+            let name = parts.collect::<Vec<_>>().join("/");
+            let kept = ["generations/", "texts/"].into_iter().find(|directory| name.starts_with(directory));
+            found.insert(kept.map_or(name.clone(), str::to_owned));
             if path.is_dir() {
                 open.push(path);
             }

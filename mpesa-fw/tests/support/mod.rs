@@ -39,11 +39,11 @@ impl Field {
         Firewall::new(&self.network, &self.host.namespace, env!("CARGO_BIN_EXE_mpesa-fw"))
     }
 
-    /// The firewall of the callback host, running.
+    /// The firewall of the callback host, running, whatever connections that cuts.
     pub fn protected(&self, policy: &str) -> Result<(Firewall<'_>, Started)> {
         let firewall = self.firewall()?;
         firewall.policy(policy)?;
-        let agent = firewall.start(&[])?;
+        let agent = firewall.start(&["--force"])?;
         Ok((firewall, agent))
     }
 

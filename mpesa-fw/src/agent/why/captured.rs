@@ -116,12 +116,12 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::why::packet::{Packet, flags};
+    use crate::agent::frame::{Ends, SYN};
 
     fn frame() -> Vec<u8> {
-        let end = |address: &str, port| (address.parse().unwrap(), port);
-        let packet = Packet::tcp(end("203.0.113.9", 4000), end("10.0.0.5", 443), flags::SYN);
-        let mut frame = packet.frame().unwrap();
+        let end = |text: &str| text.parse().unwrap();
+        let ends = Ends { source: end("203.0.113.9:4000"), target: end("10.0.0.5:443") };
+        let mut frame = ends.tcp(SYN).unwrap();
         frame[17] = 140; // 100 bytes of payload
         frame.resize(frame.len() + 100, 7);
         frame

@@ -8,7 +8,7 @@ mod answer;
 mod captured;
 mod difference;
 mod nearest;
-pub(super) mod packet;
+mod packet;
 mod question;
 mod twins;
 

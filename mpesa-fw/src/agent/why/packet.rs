@@ -4,86 +4,40 @@ use std::net::IpAddr;
 
 use mpesa_fw_common::packet::protocol;
 
-/// TCP flags.
-pub(in crate::agent) mod flags {
-    pub(in crate::agent) const SYN: u8 = 0x02;
-    pub(in crate::agent) const ACK: u8 = 0x10;
-}
+use crate::agent::frame::{Ends, HOP_LIMIT};
 
 /// A packet without payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::agent) struct Packet {
-    pub(in crate::agent) source: IpAddr,
-    pub(in crate::agent) target: IpAddr,
+pub(super) struct Packet {
+    pub(super) source: IpAddr,
+    pub(super) target: IpAddr,
     /// IANA.
-    pub(in crate::agent) protocol: u8,
+    pub(super) protocol: u8,
     /// Of TCP and UDP.
-    pub(in crate::agent) source_port: u16,
+    pub(super) source_port: u16,
     /// Likewise.
-    pub(in crate::agent) target_port: u16,
+    pub(super) target_port: u16,
     /// Of TCP.
-    pub(in crate::agent) flags: u8,
+    pub(super) flags: u8,
     /// Of ICMP and ICMPv6.
-    pub(in crate::agent) icmp_type: u8,
+    pub(super) icmp_type: u8,
 }
 
 impl Packet {
-    /// A TCP segment.
-    pub(in crate::agent) const fn tcp(source: (IpAddr, u16), target: (IpAddr, u16), flags: u8) -> Self {
-        Self {
-            source: source.0,
-            target: target.0,
-            protocol: protocol::TCP,
-            source_port: source.1,
-            target_port: target.1,
-            flags,
-            icmp_type: 0,
-        }
-    }
-
     /// The Ethernet frame. Checksums are left 0: no hook looks at them. None where the two ends are of different families.
-    pub(in crate::agent) fn frame(&self) -> Option<Vec<u8>> {
-        let payload = self.transport();
-        let length = payload.len() as u16;
-        let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
-        match (self.source, self.target) {
-            (IpAddr::V4(from), IpAddr::V4(to)) => {
-                frame.extend([0x08, 0x00, 0x45, 0]);
-                frame.extend((20 + length).to_be_bytes());
-                frame.extend([0, 0, 0x40, 0, self.hop_limit(), self.protocol, 0, 0]);
-                frame.extend(from.octets());
-                frame.extend(to.octets());
-            }
-            (IpAddr::V6(from), IpAddr::V6(to)) => {
-                frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
-                frame.extend(length.to_be_bytes());
-                frame.extend([self.protocol, self.hop_limit()]);
-                frame.extend(from.octets());
-                frame.extend(to.octets());
-            }
-            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return None,
-        }
-        frame.extend(payload);
-        Some(frame)
-    }
-
-    fn transport(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
+    pub(super) fn frame(&self) -> Option<Vec<u8>> {
+        let ends = Ends {
+            source: (self.source, self.source_port).into(),
+            target: (self.target, self.target_port).into(),
+        };
         match self.protocol {
-            protocol::TCP => {
-                bytes.extend(self.source_port.to_be_bytes());
-                bytes.extend(self.target_port.to_be_bytes());
-                bytes.extend([0, 0, 0, 1, 0, 0, 0, 1, 0x50, self.flags, 0xff, 0xff, 0, 0, 0, 0]);
+            protocol::TCP => ends.tcp(self.flags),
+            protocol::UDP => ends.udp(),
+            protocol::ICMP | protocol::ICMPV6 => {
+                ends.frame(self.protocol, self.hop_limit(), &[self.icmp_type, 0, 0, 0, 0, 1, 0, 1])
             }
-            protocol::UDP => {
-                bytes.extend(self.source_port.to_be_bytes());
-                bytes.extend(self.target_port.to_be_bytes());
-                bytes.extend([0, 8, 0, 0]);
-            }
-            protocol::ICMP | protocol::ICMPV6 => bytes.extend([self.icmp_type, 0, 0, 0, 0, 1, 0, 1]),
-            _ => bytes.extend([0; 8]),
+            other => ends.frame(other, HOP_LIMIT, &[0; 8]),
         }
-        bytes
     }
 
     /// What honest senders use: neighbour discovery 255 (RFC 4861), MLD 1 (RFC 3810).
@@ -91,7 +45,7 @@ impl Packet {
         match (self.protocol, self.icmp_type) {
             (protocol::ICMPV6, 133..=137) => 255,
             (protocol::ICMPV6, 130..=132 | 143) => 1,
-            _ => 64,
+            _ => HOP_LIMIT,
         }
     }
 }
@@ -101,6 +55,7 @@ mod tests {
     use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 
     use super::*;
+    use crate::agent::frame::SYN;
 
     fn packet(source: &str, target: &str, protocol: u8) -> Packet {
         Packet {
@@ -109,7 +64,7 @@ mod tests {
             protocol,
             source_port: 4000,
             target_port: 443,
-            flags: flags::SYN,
+            flags: SYN,
             icmp_type: 8,
         }
     }

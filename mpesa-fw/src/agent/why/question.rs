@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use mpesa_fw_common::{Direction, decide::Sender, packet::protocol};
 use serde::{Deserialize, Serialize};
 
-use super::packet::{Packet, flags};
-use crate::agent::{AgentError, view::View};
+use super::packet::Packet;
+use crate::agent::{AgentError, frame::SYN, view::View};
 
 /// The port of the far end where none was named: an ephemeral one.
 const SOME_PORT: u16 = 40_000;
@@ -115,7 +115,7 @@ impl Question {
             protocol,
             source_port: if has_ports { source_port } else { 0 },
             target_port: self.port.unwrap_or(0),
-            flags: self.flags.unwrap_or(flags::SYN),
+            flags: self.flags.unwrap_or(SYN),
             icmp_type: self.icmp_type.unwrap_or(echo),
         };
         let (sender, injected) = self.sender(&packet);
@@ -244,7 +244,7 @@ mod tests {
         let asked = Question { from: "203.0.113.9".parse().ok(), port: Some(8443), ..question(Way::Ingress) };
         let settled = asked.settle(&view(), Some(3)).unwrap();
         assert_eq!(settled.packet.target.to_string(), "10.1.0.5");
-        assert_eq!((settled.packet.protocol, settled.packet.flags), (6, flags::SYN));
+        assert_eq!((settled.packet.protocol, settled.packet.flags), (6, SYN));
         assert_eq!(settled.chosen.len(), 4, "{:?}", settled.chosen);
         assert!(settled.injected.is_empty());
         let asked = Question {

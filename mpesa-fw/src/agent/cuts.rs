@@ -1,0 +1,206 @@
+//! Connections that pass now and would not under another policy: the lock-out guard looks at all of them.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use mpesa_fw_common::{
+    Direction, DropReason, Mode,
+    packet::protocol::TCP,
+    state::{FlowKey, FlowPhase, FlowState},
+};
+
+use super::{
+    Running, SshConnection, clock,
+    error::AgentError,
+    guard::{Cut, WouldCut, check, inbound, passes_a_hook},
+    interfaces::Choice,
+    judge::Judge,
+    seed::protocol,
+    sockets::{Connected, Sockets},
+    view::View,
+};
+
+/// Where it is not known by which policy packets are judged now, a connection from which nothing was heard for this long
+/// is not one that passes.
+const HEARD: Duration = Duration::from_secs(300);
+
+/// By what packets are judged now.
+pub(super) enum Before<'r> {
+    /// Nothing is: all of them pass.
+    Nothing,
+    /// A policy that is known, and the answers of DNS that it knows.
+    Policy(&'r Running, BTreeMap<IpAddr, Vec<u16>>),
+    /// A generation whose policy is not known: what was heard of lately passes.
+    Unknown,
+}
+
+/// A policy that may come into force.
+pub(super) struct Future<'a> {
+    /// Its decision.
+    pub judge: &'a Judge<'a>,
+    /// Whether it drops.
+    pub mode: Mode,
+    /// The interfaces of this host.
+    pub view: &'a View,
+    /// What it protects.
+    pub choice: &'a Choice,
+}
+
+/// What is open now.
+pub(super) struct Open {
+    /// As the kernel lists it.
+    pub sockets: Sockets,
+    /// The flow table.
+    pub flows: Vec<(FlowKey, FlowState)>,
+}
+
+impl Open {
+    /// Asks the kernel.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub(super) fn look(datapath: &crate::datapath::Datapath) -> Result<Self, AgentError> {
+        let sockets = Sockets::dump_with_activity();
+        let sockets = sockets.map_err(AgentError::netlink("list the sockets of this host"))?;
+        Ok(Self { sockets, flows: datapath.flows()? })
+    }
+}
+
+impl Future<'_> {
+    /// Looks at the caller's connection and at all that are open.
+    ///
+    /// # Errors
+    /// What would be cut.
+    pub(super) fn guard(
+        &self,
+        before: &Before<'_>,
+        open: &Open,
+        caller: Option<SshConnection>,
+    ) -> Result<(), WouldCut> {
+        let own =
+            caller.and_then(|caller| check(self.judge, self.mode, caller, self.view, self.choice).err());
+        let mut others = match self.mode {
+            Mode::Observe => Vec::new(),
+            Mode::Enforce => self.cuts(before, open),
+        };
+        others.retain(|cut| Some(cut.remote) != own.as_ref().map(|own| own.remote));
+        if own.is_none() && others.is_empty() {
+            return Ok(());
+        }
+        Err(WouldCut { own, others })
+    }
+
+    fn cuts(&self, before: &Before<'_>, open: &Open) -> Vec<Cut> {
+        let past = Past::new(before, self.view);
+        let called = |c: &&Connected| open.sockets.serving.contains(&(c.key.protocol, c.key.local_port));
+        let inbound = open.sockets.connected.iter().filter(called).filter_map(|c| self.cut_inbound(&past, c));
+        let outgoing = match before {
+            // A connection without a flow does not pass.
+            Before::Policy(..) | Before::Unknown => self.cut_flows(&open.flows),
+            Before::Nothing => {
+                let tcp = open.sockets.outgoing().filter(|c| c.key.protocol == TCP);
+                tcp.filter_map(|c| self.cut_flow(&c.key)).collect()
+            }
+        };
+        inbound.chain(outgoing).collect()
+    }
+
+    fn cut_inbound(&self, past: &Past<'_>, connected: &Connected) -> Option<Cut> {
+        if connected.key.protocol != TCP || connected.phase != FlowPhase::Answered {
+            return None;
+        }
+        let connection = as_call(&connected.key);
+        if !passes_a_hook(connection, self.view, |index| self.choice.protect.contains_key(&index)) {
+            return None;
+        }
+        let (direction, reason) = inbound(self.judge, connection).err()?;
+        past.passes(connection, connected).then(|| connection.cut(direction, reason))
+    }
+
+    fn cut_flows(&self, flows: &[(FlowKey, FlowState)]) -> Vec<Cut> {
+        let now = clock::monotonic();
+        let is_live = |key: &FlowKey, state: &FlowState| {
+            state.phase == FlowPhase::Answered as u8
+                && state.would_drop == 0
+                && !state.is_expired(key.protocol, now)
+        };
+        flows
+            .iter()
+            .filter(|(key, state)| is_live(key, state))
+            .filter_map(|(key, _)| self.cut_flow(key))
+            .collect()
+    }
+
+    fn cut_flow(&self, key: &FlowKey) -> Option<Cut> {
+        let (local, remote) = (IpAddr::from(key.local), IpAddr::from(key.remote));
+        // An address of no interface is a guest's, or gone: its packets pass some hook.
+        let leaves = SshConnection {
+            client: remote,
+            client_port: key.remote_port,
+            server: local,
+            server_port: key.local_port,
+        };
+        if !passes_a_hook(leaves, self.view, |index| self.choice.protect.contains_key(&index)) {
+            return None;
+        }
+        let reason: DropReason = self.judge.flow(key).err()?;
+        Some(Cut {
+            protocol: protocol(key.protocol),
+            local: SocketAddr::new(local, key.local_port),
+            remote: SocketAddr::new(remote, key.remote_port),
+            opened: Direction::Egress,
+            direction: Direction::Egress,
+            reason,
+        })
+    }
+}
+
+/// How inbound connections are judged now.
+struct Past<'r> {
+    view: &'r View,
+    how: How<'r>,
+}
+
+enum How<'r> {
+    All,
+    Judged(Judge<'r>, Mode),
+    Heard,
+}
+
+impl<'r> Past<'r> {
+    fn new(before: &'r Before<'r>, view: &'r View) -> Self {
+        let how = match before {
+            Before::Nothing => How::All,
+            Before::Policy(running, resolved) => {
+                let own = view.addresses.iter().map(|(_, address)| *address);
+                How::Judged(Judge::new(&running.compiled, own, resolved), running.mode())
+            }
+            Before::Unknown => How::Heard,
+        };
+        Self { view, how }
+    }
+
+    fn passes(&self, connection: SshConnection, connected: &Connected) -> bool {
+        if !passes_a_hook(connection, self.view, |index| self.view.hooked.contains(&index)) {
+            return true;
+        }
+        match &self.how {
+            How::All | How::Judged(_, Mode::Observe) => true,
+            How::Judged(judge, Mode::Enforce) => inbound(judge, connection).is_ok(),
+            How::Heard => connected.heard.is_some_and(|heard| heard < HEARD),
+        }
+    }
+}
+
+/// The local end was called by the other.
+fn as_call(key: &FlowKey) -> SshConnection {
+    SshConnection {
+        client: key.remote.into(),
+        client_port: key.remote_port,
+        server: key.local.into(),
+        server_port: key.local_port,
+    }
+}

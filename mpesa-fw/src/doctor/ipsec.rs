@@ -1,0 +1,116 @@
+//! IPsec towards those who may call: at XDP their packets are ESP, and what is inside is not judged there.
+//!
+//! Asks XFRM for its policies (`XFRM_MSG_GETPOLICY`, linux/xfrm.h).
+
+use std::{io, net::IpAddr};
+
+use ipnet::IpNet;
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_XFRM};
+
+use super::{Finding, callers};
+use crate::policy::model::Policy;
+
+const XFRM_MSG_NEWPOLICY: u16 = 0x13;
+const XFRM_MSG_GETPOLICY: u16 = 0x15;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLM_F_REQUEST_DUMP: u16 = 0x301;
+const HEADER: usize = 16;
+/// `struct xfrm_userpolicy_id`: its selector (56 bytes), index and direction.
+const QUESTION: usize = 64;
+
+pub(super) fn examine(policy: &Policy) -> Vec<Finding> {
+    let protected = match selectors() {
+        Ok(selectors) => selectors,
+        // A kernel without XFRM has no IPsec.
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => return Vec::new(),
+        Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => return Vec::new(),
+        Err(error) => {
+            return vec![Finding::note(
+                "ipsec",
+                format!("the kernel's IPsec policies can't be read: {error}"),
+                "packets inside a tunnel are not judged at XDP",
+                "run this as root; compare `ip xfrm policy`",
+            )];
+        }
+    };
+    let callers = callers(policy);
+    let both = |a: &IpNet, b: &IpNet| a.contains(b) || b.contains(a);
+    let inside: Vec<&IpNet> =
+        protected.iter().filter(|selector| callers.iter().any(|caller| both(selector, caller))).collect();
+    match inside.first() {
+        None => vec![Finding::fine("ipsec", "no IPsec policy covers the callers of a service")],
+        Some(first) => vec![Finding::wrong(
+            "ipsec",
+            format!("IPsec covers {first}, from which a service is called"),
+            "its packets arrive as ESP: the service's rule does not see them, and no rule judges what is inside",
+            "allow protocol 50 (and udp 500, 4500) from the gateway, and judge what is inside by nftables behind it",
+        )],
+    }
+}
+
+/// The remote prefixes of all inbound policies that name one.
+fn selectors() -> io::Result<Vec<IpNet>> {
+    let mut socket = Socket::new(NETLINK_XFRM)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    let mut question = vec![0u8; HEADER + QUESTION];
+    question[0..4].copy_from_slice(&u32::to_ne_bytes((HEADER + QUESTION) as u32));
+    question[4..6].copy_from_slice(&XFRM_MSG_GETPOLICY.to_ne_bytes());
+    question[6..8].copy_from_slice(&NLM_F_REQUEST_DUMP.to_ne_bytes());
+    socket.send(&question, 0)?;
+    let mut selectors = Vec::new();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let length = socket.recv(&mut &mut buffer[..], 0)?;
+        let mut rest = &buffer[..length];
+        while let Some(header) = rest.first_chunk::<HEADER>() {
+            let size = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
+            let kind = u16::from_ne_bytes([header[4], header[5]]);
+            let body = rest.get(HEADER..size).ok_or_else(|| io::Error::other("a message is cut short"))?;
+            match kind {
+                NLMSG_DONE => return Ok(selectors),
+                NLMSG_ERROR => {
+                    let code = body.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
+                    return Err(io::Error::from_raw_os_error(-code));
+                }
+                XFRM_MSG_NEWPOLICY => selectors.extend(source(body)),
+                _ => {}
+            }
+            rest = rest.get(size.next_multiple_of(4)..).unwrap_or_default();
+        }
+    }
+}
+
+/// The source of a policy's selector: `struct xfrm_selector` stands at its begin.
+fn source(policy: &[u8]) -> Option<IpNet> {
+    const FAMILY: usize = 40;
+    const SOURCE: usize = 16;
+    const PREFIX_LENGTH: usize = 43;
+    let family = u16::from_ne_bytes(*policy.get(FAMILY..)?.first_chunk()?);
+    let length = *policy.get(PREFIX_LENGTH)?;
+    let octets: [u8; 16] = *policy.get(SOURCE..)?.first_chunk()?;
+    let address: IpAddr = match i32::from(family) {
+        libc::AF_INET => IpAddr::from(*octets.first_chunk::<4>()?),
+        libc::AF_INET6 => octets.into(),
+        _ => return None,
+    };
+    IpNet::new(address, length).ok().filter(|net| net.prefix_len() > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_selector_is_read() {
+        let mut policy = vec![0; 168];
+        policy[16..20].copy_from_slice(&[196, 201, 214, 0]);
+        policy[40..42].copy_from_slice(&2u16.to_ne_bytes());
+        policy[43] = 24;
+        assert_eq!(source(&policy), Some("196.201.214.0/24".parse().unwrap()));
+        policy[43] = 0;
+        assert_eq!(source(&policy), None, "one that covers everything names nobody");
+        assert_eq!(source(&policy[..20]), None);
+    }
+}

@@ -1,0 +1,81 @@
+//! Whether the resolvers answer for the names that the policy allows.
+
+use std::time::Duration;
+
+use hickory_resolver::{
+    TokioResolver,
+    config::{NameServerConfig, ResolverConfig},
+    name_server::TokioConnectionProvider,
+    proto::rr::Name,
+};
+
+use super::Finding;
+use crate::policy::model::Policy;
+
+const PATIENCE: Duration = Duration::from_secs(2);
+
+pub(super) async fn examine(policy: &Policy) -> Vec<Finding> {
+    let mut names = policy.egress.allow.iter().flat_map(|destination| &destination.names);
+    let Some(name) = names.next() else { return Vec::new() };
+    let system = match TokioResolver::builder_tokio() {
+        Ok(system) => system.build(),
+        Err(error) => {
+            return vec![Finding::wrong(
+                "names",
+                format!("cannot read /etc/resolv.conf: {error}"),
+                "destinations by name are closed until their names are resolved",
+                "name a resolver there",
+            )];
+        }
+    };
+    let mut findings = Vec::new();
+    let mut asked = Vec::new();
+    for server in system.config().name_servers() {
+        if asked.contains(&server.socket_addr) {
+            continue;
+        }
+        asked.push(server.socket_addr);
+        findings.push(ask(server, name).await);
+    }
+    if findings.is_empty() {
+        findings.push(Finding::wrong(
+            "names",
+            "no resolver is configured",
+            "destinations by name are closed until their names are resolved",
+            "name one in /etc/resolv.conf",
+        ));
+    }
+    findings
+}
+
+async fn ask(server: &NameServerConfig, name: &str) -> Finding {
+    let address = server.socket_addr;
+    let mut config = ResolverConfig::new();
+    config.add_name_server(server.clone());
+    let mut builder = TokioResolver::builder_with_config(config, TokioConnectionProvider::default());
+    builder.options_mut().timeout = PATIENCE;
+    builder.options_mut().attempts = 1;
+    builder.options_mut().cache_size = 0;
+    let mut fqdn = match Name::from_utf8(name) {
+        Ok(fqdn) => fqdn,
+        Err(error) => {
+            return Finding::note("names", format!("{name}: {error}"), "it can't be asked for", "mend it");
+        }
+    };
+    fqdn.set_fqdn(true);
+    match builder.build().lookup_ip(fqdn).await {
+        Ok(_) => Finding::fine("names", format!("the resolver {address} answers for {name}")),
+        Err(error) if error.is_nx_domain() || error.is_no_records_found() => Finding::wrong(
+            "names",
+            format!("the resolver {address} knows no address of {name}"),
+            "the destination by that name stays closed",
+            "look at the spelling, and whether this resolver is one for the outside",
+        ),
+        Err(error) => Finding::wrong(
+            "names",
+            format!("the resolver {address} does not answer for {name}: {error}"),
+            "destinations by name go stale, and are closed after a restart",
+            "is it reachable, and does a destination permit it (udp and tcp, port 53)?",
+        ),
+    }
+}

@@ -1,0 +1,355 @@
+//! A generation on trial is taken back unless somebody confirms it, whoever dies meanwhile.
+
+mod support;
+
+use std::{fs, process::Command, thread::sleep, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use mpesa_fw::fault;
+use support::{Field, SOON, WEB, policy};
+use testbed::{Answer, Curl, Firewall, Ran, Started, eventually, holds, run};
+
+/// Lets the attacker in and keeps Safaricom out: nobody would confirm that.
+const WRONG: &str = "{ name: web, ports: [80], from: [198.51.100.66] }";
+/// For a trial that nobody confirms.
+const SHORT: &str = "5s";
+/// For a trial that must not end by itself.
+const LONG: &str = "600s";
+/// Deadline, the watchdog's grace, and a slow machine.
+const TAKEN_BACK: Duration = Duration::from_secs(30);
+
+fn safaricom_is_let_in(field: &Field) -> bool {
+    Curl::http(field.host.place.v4, 80).from(&field.safaricom.namespace).is_ok()
+}
+
+fn right(field: &Field) -> bool {
+    safaricom_is_let_in(field)
+        && Curl::http(field.host.place.v4, 80).from(&field.attacker.namespace) == Answer::Silence
+}
+
+fn wrong(field: &Field) -> bool {
+    Curl::http(field.host.place.v4, 80).from(&field.attacker.namespace).is_ok()
+        && Curl::http(field.host.place.v4, 80).from(&field.safaricom.namespace) == Answer::Silence
+}
+
+/// Puts the wrong policy on trial.
+fn on_trial(firewall: &Firewall<'_>, window: &str) -> Result<Ran> {
+    firewall.policy(&policy(&[WRONG], &[]))?;
+    let ran = firewall.ask(["reload", "--confirm-within", window])?;
+    ensure!(ran.code == Some(0), "{}", ran.text());
+    Ok(ran)
+}
+
+fn said(ran: &Ran, code: i32, what: &str) -> Result<()> {
+    ensure!(ran.code == Some(code) && ran.text().contains(what), "not {code} and {what:?}: {}", ran.text());
+    Ok(())
+}
+
+/// Processes that wait for the end of a trial of this firewall.
+fn watchdogs(firewall: &Firewall<'_>) -> Result<Vec<String>> {
+    let pattern = format!("{} watchdog", firewall.runtime().display());
+    Ok(run(Command::new("pgrep").args(["-f", &pattern]))?.stdout.lines().map(str::to_owned).collect())
+}
+
+fn kill_watchdogs(firewall: &Firewall<'_>) -> Result<()> {
+    for pid in watchdogs(firewall)? {
+        run(Command::new("kill").args(["-9", &pid]))?;
+    }
+    Ok(())
+}
+
+fn started<'f>(field: &'f Field) -> Result<(testbed::serve::Nginx, Firewall<'f>, Started)> {
+    let web = field.web(&[80])?;
+    let (firewall, agent) = field.protected(&policy(&[WEB], &[]))?;
+    ensure!(right(field));
+    Ok((web, firewall, agent))
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn what_nobody_confirms_is_taken_back_and_not_reloaded_by_accident() -> Result<()> {
+    let field = Field::new()?;
+    let (_web, firewall, mut agent) = started(&field)?;
+    let told = on_trial(&firewall, SHORT)?;
+    said(&told, 0, "ON TRIAL: unless somebody runs `mpesa-fw confirm")?;
+    holds("the return", TAKEN_BACK, || right(&field))?;
+    let reverted = || {
+        firewall.metrics().is_ok_and(|m| m.sum("mpesa_fw_reloads_total", &[("result", "reverted")]) == 1.0)
+    };
+    holds("the count", SOON, reverted)?;
+    said(&firewall.ask(["confirm"])?, 1, "nothing is on trial")?;
+    holds("the end of the watchdog", SOON, || watchdogs(&firewall).is_ok_and(|pids| pids.is_empty()))?;
+
+    // The file still says what was taken back: neither a reload nor a restart takes it.
+    said(&firewall.ask(["reload"])?, 1, "nobody confirmed it")?;
+    agent.process.signal(nix::sys::signal::Signal::SIGHUP)?;
+    holds("two refusals", SOON, || {
+        firewall.metrics().is_ok_and(|m| m.sum("mpesa_fw_reloads_total", &[("result", "refused")]) == 2.0)
+    })?;
+    agent.process.kill()?;
+    drop(agent);
+    let mut agent = firewall.start(&[])?;
+    assert!(right(&field));
+    assert!(
+        firewall.status()?["warnings"].to_string().contains("nobody confirmed"),
+        "{}",
+        firewall.status()?
+    );
+
+    // Another text is as good as any.
+    firewall.reload(&policy(&[WEB, "{ name: more, ports: [81], from: [any] }"], &[]))?;
+    agent.process.kill()?;
+    drop(agent);
+    let _agent = firewall.start(&[])?;
+    assert!(!firewall.status()?["warnings"].to_string().contains("nobody confirmed"));
+    // And whoever insists is obeyed.
+    on_trial(&firewall, SHORT)?;
+    holds("the return", TAKEN_BACK, || right(&field))?;
+    said(&firewall.ask(["reload", "--force"])?, 0, "is in force")?;
+    assert!(wrong(&field));
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn what_is_confirmed_stays() -> Result<()> {
+    let field = Field::new()?;
+    let (_web, firewall, mut agent) = started(&field)?;
+    on_trial(&firewall, "12s")?;
+    let number = firewall.status()?["trial"]["generation"].as_u64().context("a trial")?;
+    said(&firewall.ask(["reload"])?, 1, "is on trial")?;
+    said(&firewall.ask(["confirm".to_owned(), (number + 1).to_string()])?, 1, "is on trial, not")?;
+    said(&firewall.ask(["confirm".to_owned(), number.to_string()])?, 0, "it stays")?;
+    said(&firewall.ask(["confirm"])?, 1, "nothing is on trial")?;
+    sleep(Duration::from_secs(14));
+    assert!(wrong(&field));
+    assert!(firewall.status()?["trial"].is_null());
+    agent.process.kill()?;
+    drop(agent);
+    let _agent = firewall.start(&[])?;
+    assert!(wrong(&field), "a confirmed policy survives restarts");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn the_return_comes_even_if_the_agent_is_killed() -> Result<()> {
+    let field = Field::new()?;
+    let (_web, firewall, mut agent) = started(&field)?;
+    on_trial(&firewall, SHORT)?;
+    agent.process.kill()?;
+    drop(agent);
+    assert!(wrong(&field), "it is in force without the agent too");
+    // By the watchdog alone.
+    holds("the return", TAKEN_BACK, || right(&field))?;
+    holds("the end of the watchdog", SOON, || watchdogs(&firewall).is_ok_and(|pids| pids.is_empty()))?;
+    let _agent = firewall.start(&[])?;
+    assert!(right(&field), "the next agent does not take what the file still says");
+    assert_eq!(firewall.metrics()?.sum("mpesa_fw_reloads_total", &[("result", "reverted")]), 1.0);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn the_next_start_ends_a_trial_that_nobody_is_left_to_end() -> Result<()> {
+    let field = Field::new()?;
+    let (_web, firewall, mut agent) = started(&field)?;
+    on_trial(&firewall, "15s")?;
+    agent.process.kill()?;
+    drop(agent);
+    kill_watchdogs(&firewall)?;
+    // In time: the trial goes on, whatever the file says meanwhile, and ends.
+    firewall.policy(&policy(&["{ name: other, ports: [82], from: [any] }"], &[]))?;
+    let mut agent = firewall.start(&[])?;
+    assert!(firewall.status()?["trial"]["generation"].is_u64() && wrong(&field));
+    holds("the return", TAKEN_BACK, || right(&field))?;
+    on_trial(&firewall, SHORT)?;
+    agent.process.kill()?;
+    drop(agent);
+    kill_watchdogs(&firewall)?;
+    sleep(Duration::from_secs(7));
+    assert!(wrong(&field), "nobody was left");
+    let _agent = firewall.start(&[])?;
+    assert!(right(&field));
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn an_agent_that_hangs_is_replaced_by_its_watchdog() -> Result<()> {
+    let field = Field::new()?;
+    let (_web, firewall, mut agent) = started(&field)?;
+    on_trial(&firewall, SHORT)?;
+    agent.process.signal(nix::sys::signal::Signal::SIGSTOP)?;
+    holds("the return", Duration::from_secs(60), || right(&field))?;
+    assert!(!agent.process.running(), "two must not have the hooks");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn killed_at_any_step_of_a_trial_the_promise_is_kept() -> Result<()> {
+    let field = Field::new()?;
+    let _web = field.web(&[80])?;
+    let mut firewall = field.firewall()?;
+    let orders = firewall.directory.join("orders");
+    firewall.environment.push((fault::VARIABLE, orders.clone().into()));
+    let steps =
+        ["TrialPledged", "StatePrepared", "HookReplaced", "HooksSwapped", "TrialSettled", "ReloadDone"];
+    for step in steps {
+        firewall.policy(&policy(&[WEB], &[]))?;
+        let mut agent = firewall.start(&["--force"])?;
+        assert!(right(&field), "{step}: before: {}", agent.process.log());
+        fs::write(&orders, format!("{step} kill 1\n"))?;
+        firewall.policy(&policy(&[WRONG], &[]))?;
+        let ran = firewall.ask(["reload", "--confirm-within", SHORT])?;
+        assert_eq!(ran.code, Some(3), "{step}: the agent is gone: {}", ran.text());
+        eventually("the death of the agent", SOON, || (!agent.process.running()).then_some(()))?;
+        drop(agent);
+        assert!(!orders.exists(), "{step}: was not reached");
+        holds("the end of the watchdog", TAKEN_BACK, || {
+            watchdogs(&firewall).is_ok_and(|pids| pids.is_empty())
+        })
+        .with_context(|| step.to_owned())?;
+        assert!(right(&field), "{step}: after");
+    }
+    // Confirmed is confirmed, also if the client does not hear of it.
+    firewall.policy(&policy(&[WEB], &[]))?;
+    let mut agent = firewall.start(&["--force"])?;
+    on_trial(&firewall, LONG)?;
+    fs::write(&orders, "TrialConfirmed kill 1\n")?;
+    assert_eq!(firewall.ask(["confirm"])?.code, Some(3));
+    eventually("the death of the agent", SOON, || (!agent.process.running()).then_some(()))?;
+    drop(agent);
+    holds("the end of the watchdog", SOON, || watchdogs(&firewall).is_ok_and(|pids| pids.is_empty()))?;
+    let _agent = firewall.start(&[])?;
+    assert!(wrong(&field) && firewall.status()?["trial"].is_null());
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn the_evidence_shows_what_is_dropped_now_and_passed_before() -> Result<()> {
+    let field = Field::new()?;
+    let (_web, firewall, _agent) = started(&field)?;
+    on_trial(&firewall, LONG)?;
+    assert_eq!(Curl::http(field.host.place.v4, 80).from(&field.safaricom.namespace), Answer::Silence);
+    assert_eq!(Curl::http(field.host.place.v4, 81).from(&field.safaricom.namespace), Answer::Silence);
+    let evidence = || -> Result<serde_json::Value> { Ok(firewall.status()?["trial"]["evidence"].clone()) };
+    holds("the callback that is dropped now", SOON, || {
+        evidence().is_ok_and(|evidence| evidence["newly_dropped"][0]["source"] == "196.201.214.200")
+    })?;
+    let evidence = evidence()?;
+    let dropped = evidence["newly_dropped"].as_array().context("a list")?;
+    assert_eq!(dropped.len(), 1, "port 81 was closed before too: {evidence}");
+    assert_eq!(
+        (&dropped[0]["target_port"], &dropped[0]["reason"]),
+        (&80.into(), &"source_not_allowed".into())
+    );
+    assert_eq!(evidence["services"][0]["passed_packets"], 0);
+    assert!(Curl::http(field.host.place.v4, 80).from(&field.attacker.namespace).is_ok());
+    let passed = firewall.status()?["trial"]["evidence"]["services"][0]["passed_packets"].as_u64();
+    assert!(passed > Some(0), "{passed:?}");
+    said(&firewall.ask(["status"])?, 0, "DROPPED NOW, PASSED BEFORE")?;
+    said(&firewall.ask(["rollback"])?, 0, "is in force")?;
+    assert!(right(&field));
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_rollback_brings_back_texts_that_no_file_holds_any_more() -> Result<()> {
+    let field = Field::new()?;
+    let (_web, firewall, _agent) = started(&field)?;
+    let first = firewall.status()?["generation"]["number"].as_u64().context("a number")?;
+    firewall.write("list.netset", "198.51.100.66\n")?;
+    let with_file = policy(&["{ name: web, ports: [80], from: [list] }"], &[])
+        .replace("ingress:", "sets: { list: { file: list.netset } }\ningress:");
+    firewall.reload(&with_file)?;
+    assert!(wrong(&field));
+    firewall.reload(&policy(&[WEB, "{ name: more, ports: [81], from: [any] }"], &[]))?;
+    fs::remove_file(firewall.directory.join("list.netset"))?;
+    fs::remove_file(firewall.directory.join("rules.yaml"))?;
+
+    let listed = firewall.ask(["rollback", "--list", "--format", "json"])?;
+    let listed: serde_json::Value = serde_json::from_str(&listed.stdout)?;
+    assert_eq!(listed.as_array().map(Vec::len), Some(3), "{listed}");
+    said(&firewall.ask(["rollback"])?, 0, "its text is that of generation")?;
+    assert!(wrong(&field), "the one before");
+    said(&firewall.ask(["rollback".to_owned(), first.to_string()])?, 0, "is in force")?;
+    assert!(right(&field));
+    said(&firewall.ask(["rollback", "999"])?, 1, "is not among those that are kept")?;
+
+    // On trial, a rollback is a return to what was confirmed, and several trials return to the last confirmed one.
+    on_trial(&firewall, LONG)?;
+    firewall.policy(&policy(&["{ name: none, ports: [82], from: [any] }"], &[]))?;
+    said(&firewall.ask(["reload", "--confirm-within", LONG])?, 0, "ON TRIAL")?;
+    said(&firewall.ask(["rollback"])?, 0, "is in force")?;
+    assert!(right(&field));
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn without_room_for_the_promise_nothing_is_put_on_trial() -> Result<()> {
+    let field = Field::new()?;
+    let (_web, firewall, mut agent) = started(&field)?;
+    let state = firewall.directory.join("state");
+    let trial = |window: &str| -> Result<Ran> {
+        firewall.policy(&policy(&[WRONG], &[]))?;
+        firewall.ask(["reload", "--confirm-within", window])
+    };
+    said(&trial("1s")?, 4, "a trial takes 5 s")?;
+    said(&firewall.ask(["reload", "--confirm-within", "soon"])?, 2, "confirm-within")?;
+    // A directory stands where the promise is to be written.
+    fs::create_dir_all(state.join("trial.new"))?;
+    said(&trial(SHORT)?, 4, "could not be taken back")?;
+    assert!(right(&field) && watchdogs(&firewall)?.is_empty());
+    fs::remove_dir(state.join("trial.new"))?;
+    // A clock that jumps by years ends no trial and lengthens none.
+    let orders = firewall.directory.join("clock-orders");
+    agent.process.kill()?;
+    drop(agent);
+    let mut firewall = firewall;
+    firewall.environment.push((fault::VARIABLE, orders.clone().into()));
+    firewall.policy(&policy(&[WEB], &[]))?;
+    let _agent = firewall.start(&["--force"])?;
+    on_trial(&firewall, "15s")?;
+    fs::write(orders.with_file_name(format!("clock-orders{}", fault::CLOCK)), "100000000")?;
+    assert!(wrong(&field));
+    assert!(firewall.status()?["trial"]["seconds_left"].as_u64() <= Some(15));
+    fs::write(orders.with_file_name(format!("clock-orders{}", fault::CLOCK)), "-100000000")?;
+    holds("the return", TAKEN_BACK, || right(&field))?;
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn detached_is_detached_whatever_is_on_trial() -> Result<()> {
+    let field = Field::new()?;
+    let (_web, firewall, mut agent) = started(&field)?;
+    let open = || {
+        Curl::http(field.host.place.v4, 80).from(&field.attacker.namespace).is_ok()
+            && safaricom_is_let_in(&field)
+    };
+    on_trial(&firewall, SHORT)?;
+    assert_eq!(firewall.ask(["detach"])?.code, Some(0));
+    agent.process.wait(SOON)?;
+    holds("the end of the watchdog", SOON, || watchdogs(&firewall).is_ok_and(|pids| pids.is_empty()))?;
+    assert!(open());
+
+    firewall.policy(&policy(&[WEB], &[]))?;
+    let mut agent = firewall.start(&["--force"])?;
+    assert!(firewall.status()?["trial"].is_null() && right(&field), "nothing is left of the trial");
+    // Likewise without an agent.
+    on_trial(&firewall, SHORT)?;
+    agent.process.kill()?;
+    drop(agent);
+    assert_eq!(
+        firewall.ask(["detach".as_ref(), "--bpffs".as_ref(), firewall.bpffs.as_os_str()])?.code,
+        Some(0)
+    );
+    holds("the end of the watchdog", TAKEN_BACK, || watchdogs(&firewall).is_ok_and(|pids| pids.is_empty()))?;
+    assert!(open());
+    Ok(())
+}
