@@ -153,9 +153,11 @@ extern "C" fn report_case(direction: u32) -> u32 {
 /// Logs and counts the decision, and says what becomes of the packet.
 #[inline(always)]
 fn report(case: &Case, direction: Direction) -> Verdict {
-    if kernel::is_twin() {
-        return twin::answer(case);
+    if !kernel::is_ordinary() {
+        if kernel::is_twin() {
+            return twin::answer(case);
+        }
+        trace::packet(case);
     }
-    trace::packet(case);
     report::report(case, direction)
 }

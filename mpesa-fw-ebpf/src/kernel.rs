@@ -31,6 +31,12 @@ pub fn traces() -> bool {
     setting!(trace) != 0
 }
 
+/// Whether packets are judged and counted and nothing else: neither traced nor by a twin. One load for both.
+#[inline(always)]
+pub fn is_ordinary() -> bool {
+    access::constant((&raw const SETTINGS.trace).cast::<u64>()) == 0
+}
+
 /// Whether nothing may be left behind.
 #[inline(always)]
 pub fn is_twin() -> bool {
