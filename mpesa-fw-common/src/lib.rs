@@ -20,6 +20,7 @@ pub mod reason;
 pub mod settings;
 pub mod state;
 pub mod tables;
+pub mod twin;
 
 pub use address::{Address, Family};
 pub use reason::{DropReason, PassReason, Reason};

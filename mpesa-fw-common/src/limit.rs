@@ -85,19 +85,7 @@ pub const fn limit_set_index(tag: u64) -> u32 {
 /// Charges one packet to an entry of its set; `interval` and `tolerance` are those of [`RuleInfo`]. True: it conforms.
 #[inline(always)]
 pub fn conforms(set: &mut LimitSet, tag: u64, interval: u64, tolerance: u64, now: u64) -> bool {
-    let mut victim = 0usize;
-    let mut earliest = u64::MAX;
-    let mut found = false;
-    for (way, entry) in set.iter().enumerate() {
-        if entry.tag == tag && !found {
-            victim = way;
-            found = true;
-        }
-        if !found && entry.recovered_at < earliest {
-            earliest = entry.recovered_at;
-            victim = way;
-        }
-    }
+    let (victim, found) = place(set, tag);
     let entry = &mut set[victim & (LIMIT_WAYS - 1)];
     if !found {
         entry.tag = tag;
@@ -112,6 +100,37 @@ pub fn conforms(set: &mut LimitSet, tag: u64, interval: u64, tolerance: u64, now
     }
     entry.recovered_at = recovered_at + interval;
     true
+}
+
+/// Whether one packet would conform, as [`conforms`] says; nothing is charged.
+#[inline(always)]
+#[must_use]
+pub fn would_conform(set: &LimitSet, tag: u64, interval: u64, tolerance: u64, now: u64) -> bool {
+    let (victim, found) = place(set, tag);
+    let mut recovered_at = set[victim & (LIMIT_WAYS - 1)].recovered_at;
+    if !found {
+        recovered_at = recovered_at.min(now + tolerance + interval);
+    }
+    recovered_at.saturating_sub(now) <= tolerance
+}
+
+/// The entry of a tag, and whether it is there; else the one that makes room for it.
+#[inline(always)]
+fn place(set: &LimitSet, tag: u64) -> (usize, bool) {
+    let mut victim = 0usize;
+    let mut earliest = u64::MAX;
+    let mut found = false;
+    for (way, entry) in set.iter().enumerate() {
+        if entry.tag == tag && !found {
+            victim = way;
+            found = true;
+        }
+        if !found && entry.recovered_at < earliest {
+            earliest = entry.recovered_at;
+            victim = way;
+        }
+    }
+    (victim, found)
 }
 
 /// The finaliser of SplitMix64 (Steele, Lea, Flood 2014).
@@ -146,6 +165,24 @@ mod tests {
             assert!(!charge(&mut set, tag, NOW));
         }
         set
+    }
+
+    #[test]
+    fn what_would_conform_is_what_conforms_and_nothing_is_charged() {
+        let mut set = spent();
+        set[1] = LimitEntry::default();
+        set[2].recovered_at += 1000 * INTERVAL;
+        for now in [NOW, NOW + INTERVAL / 2, NOW + INTERVAL, NOW + 10 * INTERVAL] {
+            for tag in [1, 2, 3, 77] {
+                for tolerance in [0, TOLERANCE] {
+                    let before = set;
+                    let said = would_conform(&set, tag, INTERVAL, tolerance, now);
+                    assert_eq!(set, before);
+                    let mut charged = set;
+                    assert_eq!(said, conforms(&mut charged, tag, INTERVAL, tolerance, now));
+                }
+            }
+        }
     }
 
     #[test]

@@ -112,9 +112,19 @@ pub struct Settings {
     pub defaults: [u32; 2],
     /// Bits of [`feature`].
     pub features: u32,
+    /// Keeps the next two in one word.
+    pub reserved: u32,
     /// 1: one aya-log line a packet.
     pub trace: u32,
+    /// 1: the programs are a [twin](crate::twin): they judge and leave nothing behind but the answer.
+    pub twin: u32,
 }
+
+const _: () = assert!(
+    core::mem::offset_of!(Settings, trace).is_multiple_of(8)
+        && core::mem::offset_of!(Settings, twin) == core::mem::offset_of!(Settings, trace) + 4,
+    "the programs read both at once"
+);
 
 impl Settings {
     /// Observes and drops nothing; what the object holds before the agent writes the policy's constants.
@@ -128,6 +138,8 @@ impl Settings {
         mode: Mode::Observe as u32,
         defaults: [Verdict::Drop as u32; 2],
         features: 0,
+        reserved: 0,
         trace: 0,
+        twin: 0,
     };
 }

@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::{
     address::{Address, Family},
     decide::{Found, find_flow},
-    limit::{LimitSet, conforms, limit_set_index},
+    limit::{LimitSet, conforms, limit_set_index, would_conform},
     packet::PacketMeta,
     settings::Direction,
     tables::{ResolvedNames, Tables},
@@ -209,6 +209,11 @@ pub trait State {
     where
         Self: 'a;
 
+    /// Whether packets are judged and leave nothing behind: see [`twin`](crate::twin).
+    #[inline(always)]
+    fn is_twin(&self) -> bool {
+        false
+    }
     /// Monotonic clock, nanoseconds; coarse will do.
     fn now(&self) -> u64;
     /// Whether an address is one of this host's.
@@ -245,6 +250,7 @@ pub trait State {
 #[inline(always)]
 pub fn charge<S: State + ?Sized>(state: &S, tag: u64, interval: u64, tolerance: u64) -> bool {
     match state.limit_set(limit_set_index(tag)) {
+        Some(set) if state.is_twin() => would_conform(&set, tag, interval, tolerance, state.now()),
         Some(mut set) => conforms(&mut set, tag, interval, tolerance, state.now()),
         None => false,
     }

@@ -16,8 +16,8 @@ use mpesa_fw_common::{
 
 use crate::{
     access::{self, Frame, SkbFrame, XdpFrame},
-    kernel::{FAST, KERNEL},
-    maps, report, trace,
+    kernel::{self, FAST, KERNEL},
+    maps, report, trace, twin,
 };
 
 /// What is known of a packet, and what was decided.
@@ -96,7 +96,7 @@ pub fn egress(frame: &SkbFrame) -> Verdict {
     };
     *case = Case::EMPTY;
     case.read(frame, Direction::Egress);
-    case.sender = frame.sender(&case.meta);
+    case.sender = if kernel::is_twin() { twin::sender(&case.meta) } else { frame.sender(&case.meta) };
     verdict(judge_egress() & report_case(Direction::Egress as u32))
 }
 
@@ -153,6 +153,11 @@ extern "C" fn report_case(direction: u32) -> u32 {
 /// Logs and counts the decision, and says what becomes of the packet.
 #[inline(always)]
 fn report(case: &Case, direction: Direction) -> Verdict {
-    trace::packet(case);
+    if !kernel::is_ordinary() {
+        if kernel::is_twin() {
+            return twin::answer(case);
+        }
+        trace::packet(case);
+    }
     report::report(case, direction)
 }

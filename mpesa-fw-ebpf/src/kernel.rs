@@ -14,7 +14,7 @@ use mpesa_fw_common::{
     },
 };
 
-use crate::{access, case, maps, search};
+use crate::{access, case, maps, search, twin};
 
 /// Written by the agent before the programs are loaded, and frozen with `.rodata`.
 #[unsafe(no_mangle)]
@@ -35,6 +35,18 @@ pub fn traces() -> bool {
 #[inline(always)]
 pub fn namespace() -> u64 {
     setting!(netns_cookie)
+}
+
+/// Whether packets are judged and counted and nothing else: neither traced nor by a twin. One load for both.
+#[inline(always)]
+pub fn is_ordinary() -> bool {
+    access::constant((&raw const SETTINGS.trace).cast::<u64>()) == 0
+}
+
+/// Whether nothing may be left behind.
+#[inline(always)]
+pub fn is_twin() -> bool {
+    setting!(twin) != 0
 }
 
 /// The maps of this generation, and those that all share. `IN_PLACE`: the search for an IPv4 source is no function of its
@@ -183,6 +195,11 @@ impl<const IN_PLACE: bool> State for Kernel<IN_PLACE> {
     type Limits<'a> = &'a mut LimitSet;
 
     #[inline(always)]
+    fn is_twin(&self) -> bool {
+        is_twin()
+    }
+
+    #[inline(always)]
     fn now(&self) -> u64 {
         access::now()
     }
@@ -205,6 +222,9 @@ impl<const IN_PLACE: bool> State for Kernel<IN_PLACE> {
 
     #[inline(always)]
     fn open_flow(&self, key: &FlowKey, flow: &FlowState) -> bool {
+        if is_twin() {
+            return true;
+        }
         let port = u32::from(key.local_port);
         access::set_bits(maps::FLOW_PORTS.get_ptr_mut(port / 64), 1 << (port % 64));
         maps::FLOWS.insert(key, flow, 0).is_ok()
@@ -222,6 +242,9 @@ impl<const IN_PLACE: bool> State for Kernel<IN_PLACE> {
 
     #[inline(always)]
     fn note_fragment(&self, key: &FragmentKey, state: &FragmentState) {
+        if is_twin() {
+            return;
+        }
         // Where it fails, the later fragments are dropped: closed.
         let _noted = maps::FRAGMENTS.insert(key, state, 0);
     }
@@ -249,7 +272,13 @@ extern "C" fn find_flow_of_case(direction: u32) -> u32 {
     let direction =
         if direction == Direction::Ingress as u32 { Direction::Ingress } else { Direction::Egress };
     match case::current(direction) {
-        Some(case) => decide::find_flow(&KERNEL, &KERNEL, &case.meta, direction).code(),
+        Some(case) => {
+            let found = decide::find_flow(&KERNEL, &KERNEL, &case.meta, direction);
+            if is_twin() {
+                twin::note_flow(found);
+            }
+            found.code()
+        }
         None => Found::NONE.code(),
     }
 }

@@ -16,6 +16,7 @@ mod maps;
 mod report;
 mod search;
 mod trace;
+mod twin;
 
 use access::{Connection, SkbFrame, XdpFrame};
 use aya_ebpf::{

@@ -23,6 +23,7 @@ use mpesa_fw_common::{
         AddressClass, Block4, Bucket, GenerationStamp, Ids6, NAMES, ResolvedNames, RuleInfo, Start6,
         WATCHED_SETS,
     },
+    twin::TwinCase,
 };
 
 use crate::case::Case;
@@ -63,6 +64,9 @@ tables! {
 /// One a direction; a scratch of the programs, not pinned.
 #[map]
 pub static CASES: PerCpuArray<Case> = PerCpuArray::with_max_entries(2, 0);
+/// What a twin is asked and answers; a scratch too.
+#[map]
+pub static TWIN: Array<TwinCase> = Array::with_max_entries(1, 0);
 #[map]
 pub static FLOWS: LruHashMap<FlowKey, FlowState> = LruHashMap::with_max_entries(FLOWS_CAPACITY, 0);
 #[map]

@@ -24,6 +24,8 @@ use crate::policy::model::{Policy, Service};
 /// What becomes of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
+    /// The number of the precedence that decided it, 1 to 8.
+    pub step: u8,
     /// Why; the verdict follows from it.
     pub reason: Reason,
     /// The rule that is charged, by name; empty: none.
@@ -57,9 +59,9 @@ impl<'p> Oracle<'p> {
     /// Judges a packet; `socket` is where one from this host comes from.
     pub fn judge(&mut self, direction: Direction, facts: &Facts, socket: Option<Socket>) -> Answer {
         let packet = match facts {
-            Facts::LinkLayer => return pass(PassReason::LinkLayer, ""), // 1, E1
-            Facts::UnknownEthertype => return drop(DropReason::UnknownEthertype, ""), // 1, E1
-            Facts::Malformed => return drop(DropReason::Malformed, ""), // 2, E2
+            Facts::LinkLayer => return pass(1, PassReason::LinkLayer, ""), // 1, E1
+            Facts::UnknownEthertype => return drop(1, DropReason::UnknownEthertype, ""), // 1, E1
+            Facts::Malformed => return drop(2, DropReason::Malformed, ""), // 2, E2
             Facts::Ip(packet) => packet,
         };
         let answer = match direction {
@@ -75,11 +77,11 @@ impl<'p> Oracle<'p> {
     fn ingress(&mut self, packet: &Packet) -> Answer {
         let Packet { header, .. } = packet;
         if is_impossible(header) || self.state.own.contains(&header.source) {
-            return drop(DropReason::Spoofed, ""); // 3
+            return drop(3, DropReason::Spoofed, ""); // 3
         }
         let is_whole = packet.fragment == Fragment::Whole;
         if is_whole && (keeps_alive(packet) || self.is_about_permitted(packet, Direction::Egress)) {
-            return pass(PassReason::Control, ""); // 4
+            return pass(4, PassReason::Control, ""); // 4
         }
         if let Some(answer) = self.later_fragment(packet, Direction::Ingress) {
             return answer; // 5
@@ -91,19 +93,20 @@ impl<'p> Oracle<'p> {
         let is_cut_tcp = matches!(header.upper, Upper::Tcp { .. }) && !is_whole;
         let mut within_limit = admitting().filter(|service| self.state.is_within_limit(service, header));
         if !is_cut_tcp && let Some(service) = within_limit.next() {
-            return pass(PassReason::Service, &service.name); // 6
+            return pass(6, PassReason::Service, &service.name); // 6
         }
         if !opens_connection(header) && self.live_flow(header, Direction::Ingress).is_some() {
-            return pass(PassReason::Flow, ""); // 7, which neither 5 nor 6 takes away
+            return pass(7, PassReason::Flow, ""); // 7, which neither 5 nor 6 takes away
         }
         if let Some(service) = admitting().next() {
-            let reason = if is_cut_tcp { DropReason::Fragment } else { DropReason::RateLimited };
-            return drop(reason, &service.name); // 5, 6
+            let (step, reason) =
+                if is_cut_tcp { (5, DropReason::Fragment) } else { (6, DropReason::RateLimited) };
+            return drop(step, reason, &service.name); // 5, 6
         }
         if let Some(service) = claiming().next() {
             let watching = policy.sets.iter().filter(|set| contains(&set.watch, header.source));
             let near_misses = watching.map(|set| set.name.clone()).collect();
-            return Answer { near_misses, ..drop(DropReason::SourceNotAllowed, &service.name) }; // 6
+            return Answer { near_misses, ..drop(6, DropReason::SourceNotAllowed, &service.name) }; // 6
         }
         by_default(policy.ingress.default, DropReason::NoService) // 8
     }
@@ -112,11 +115,11 @@ impl<'p> Oracle<'p> {
         let Packet { header, .. } = packet;
         let is_whole = packet.fragment == Fragment::Whole;
         if is_whole && (asks_to_live(packet) || self.is_about_permitted(packet, Direction::Ingress)) {
-            return pass(PassReason::Control, ""); // E3
+            return pass(3, PassReason::Control, ""); // E3
         }
         let is_of_a_program = socket.is_some_and(|socket| socket.is_full);
         if is_whole && !is_of_a_program && is_last_word(header) && self.permits_either_way(header) {
-            return pass(PassReason::Control, ""); // E3
+            return pass(3, PassReason::Control, ""); // E3
         }
         if let Some(answer) = self.later_fragment(packet, Direction::Egress) {
             return answer; // E4
@@ -128,18 +131,22 @@ impl<'p> Oracle<'p> {
             Upper::Other(_) => false,
         };
         if may_reply && self.serves(header.answered_topic(), header.source, header.target) {
-            return pass(PassReason::ServiceReply, ""); // E5
+            return pass(5, PassReason::ServiceReply, ""); // E5
         }
         if !opens_connection(header)
             && let Some(judged) = self.live_flow(header, Direction::Egress)
         {
             let is_denied = !judged.passes(); // in observe mode
-            return if is_denied { judged } else { pass(PassReason::Flow, &judged.rule) }; // E7
+            return if is_denied {
+                Answer { step: 7, ..judged }
+            } else {
+                pass(7, PassReason::Flow, &judged.rule)
+            }; // E7
         }
         let judged = self.destination(header.topic(), header.target); // E6, E8
         if opens_flow(header, is_of_a_program) && (judged.passes() || self.policy.mode == Mode::Observe) {
             if judged.passes() && self.state.is_full {
-                return drop(DropReason::FlowTableFull, &judged.rule);
+                return drop(judged.step, DropReason::FlowTableFull, &judged.rule);
             }
             self.state.open_flow(header, &judged);
         }
@@ -152,12 +159,14 @@ impl<'p> Oracle<'p> {
         let names = self.state.names.get(&remote);
         let claiming = || policy.egress.allow.iter().filter(|destination| claims(&destination.claims, topic));
         if let Some(destination) = claiming().find(|destination| is_at(policy, destination, remote, names)) {
-            return pass(PassReason::Destination, &destination.name); // E6
+            return pass(6, PassReason::Destination, &destination.name); // E6
         }
         match claiming().next() {
-            Some(first) if claiming().all(is_by_name_only) => drop(DropReason::NameNotAllowed, &first.name), // E6
-            Some(first) => drop(DropReason::DestinationNotAllowed, &first.name), // E6
-            None => by_default(policy.egress.default, DropReason::NoDestination), // E8
+            Some(first) if claiming().all(is_by_name_only) => {
+                drop(6, DropReason::NameNotAllowed, &first.name)
+            } // E6
+            Some(first) => drop(6, DropReason::DestinationNotAllowed, &first.name), // E6
+            None => by_default(policy.egress.default, DropReason::NoDestination),   // E8
         }
     }
 }
@@ -193,14 +202,18 @@ impl Oracle<'_> {
 
     /// What becomes of a fragment that can't be judged by itself.
     fn later_fragment(&self, packet: &Packet, direction: Direction) -> Option<Answer> {
+        let step = match direction {
+            Direction::Ingress => 5,
+            Direction::Egress => 4,
+        };
         match packet.fragment {
             Fragment::Whole | Fragment::First(..) => None,
-            Fragment::Unjudgeable => Some(drop(DropReason::Fragment, "")),
+            Fragment::Unjudgeable => Some(drop(step, DropReason::Fragment, "")),
             Fragment::Later(id, protocol) => {
                 let of = FragmentedPacket::new(direction, &packet.header, id, protocol);
                 Some(match self.state.first_fragment(&of) {
-                    Some(first) => pass(PassReason::Fragment, self.state.rule_of(first)),
-                    None => drop(DropReason::Fragment, ""),
+                    Some(first) => pass(step, PassReason::Fragment, self.state.rule_of(first)),
+                    None => drop(step, DropReason::Fragment, ""),
                 })
             }
         }
@@ -240,17 +253,17 @@ impl Answer {
     }
 }
 
-fn pass(reason: PassReason, rule: &str) -> Answer {
-    Answer { reason: Reason::Pass(reason), rule: rule.to_owned(), near_misses: Vec::new() }
+fn pass(step: u8, reason: PassReason, rule: &str) -> Answer {
+    Answer { step, reason: Reason::Pass(reason), rule: rule.to_owned(), near_misses: Vec::new() }
 }
 
-fn drop(reason: DropReason, rule: &str) -> Answer {
-    Answer { reason: Reason::Drop(reason), rule: rule.to_owned(), near_misses: Vec::new() }
+fn drop(step: u8, reason: DropReason, rule: &str) -> Answer {
+    Answer { step, reason: Reason::Drop(reason), rule: rule.to_owned(), near_misses: Vec::new() }
 }
 
 fn by_default(default: Verdict, otherwise: DropReason) -> Answer {
     match default {
-        Verdict::Pass => pass(PassReason::Default, ""),
-        Verdict::Drop => drop(otherwise, ""),
+        Verdict::Pass => pass(8, PassReason::Default, ""),
+        Verdict::Drop => drop(8, otherwise, ""),
     }
 }

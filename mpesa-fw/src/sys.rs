@@ -26,7 +26,7 @@ pub use cgroup::{BPF_CGROUP_SOCK_OPS, cgroup_link_create, netns_cookie};
 pub use info::{
     LinkInfo, LinkKind, MapInfo, ObjectKind, ProgramInfo, link_info, map_info, object_kind, program_info,
 };
-pub use map::{KernelMap, Plain};
+pub use map::{KernelMap, Plain, first_value};
 
 /// Attach type of an XDP link (enum `bpf_attach_type`).
 pub const BPF_XDP: u32 = 37;
@@ -159,6 +159,15 @@ pub fn bind_map(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<()> 
 /// No update from user space from now on, not even by root (Linux 5.2). EBUSY while it is mapped for writing.
 pub fn freeze(map: BorrowedFd<'_>) -> io::Result<()> {
     bpf_numbers(Command::MapFreeze, [raw(map)]).map(drop)
+}
+
+/// Makes a descriptor stand for what another one stands for; what it stood for before is closed.
+///
+/// For instructions that name maps by the numbers of descriptors: they then name other maps.
+pub fn stand_in(descriptor: BorrowedFd<'_>, for_this: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: both are open, and the number that is replaced stays open throughout.
+    let answer = unsafe { libc::dup3(for_this.as_raw_fd(), descriptor.as_raw_fd(), libc::O_CLOEXEC) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 #[derive(FromBytes, IntoBytes, Immutable)]

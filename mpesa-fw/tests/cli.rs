@@ -80,6 +80,8 @@ fn help() {
         "rollback",
         "status",
         "events",
+        "why",
+        "diff",
         "doctor",
         "detach",
         "completions",

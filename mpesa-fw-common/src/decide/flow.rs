@@ -80,11 +80,24 @@ pub fn find_flow<T: Tables, S: State + ?Sized>(
     if flow.is_expired(key.protocol, now) {
         return Found::NONE;
     }
+    if state.is_twin() {
+        return peek(tables, state, &key, *flow);
+    }
     if flow.generation != tables.generation() && !judge_again(tables, state, &key, &mut flow) {
         return Found::NONE;
     }
     flow.last_seen = now;
     flow.phase = next_phase(FlowPhase::from_code(flow.phase), meta, direction) as u8;
+    Found::live(&flow)
+}
+
+/// What a packet finds of its flow, of which this is a copy.
+#[inline(always)]
+fn peek<T: Tables, S: State + ?Sized>(tables: &T, state: &S, key: &FlowKey, mut flow: FlowState) -> Found {
+    let is_of_another = flow.generation != tables.generation();
+    if is_of_another && !judge_again(tables, state, key, &mut flow) {
+        return Found::NONE;
+    }
     Found::live(&flow)
 }
 

@@ -6,11 +6,13 @@ mod egress;
 mod flow;
 mod ingress;
 mod permission;
+mod step;
 
 pub use egress::egress;
 pub use flow::{Found, find_flow};
 pub use ingress::ingress;
 pub use permission::{Permission, destination, flow_permission, service};
+pub use step::step;
 
 use crate::{
     packet::PacketMeta,

@@ -116,6 +116,9 @@ pub enum AgentError {
         /// What this agent has.
         own: PathBuf,
     },
+    /// What was asked makes no sense.
+    #[error("{0}")]
+    Question(String),
     /// A mistake of this program.
     #[error("{0}")]
     Internal(String),
@@ -140,7 +143,7 @@ impl AgentError {
     #[must_use]
     pub const fn kind(&self) -> Kind {
         match self {
-            Self::Policy(_) | Self::Registry(_) | Self::Unfit(_) => Kind::Invalid,
+            Self::Policy(_) | Self::Registry(_) | Self::Unfit(_) | Self::Question(_) => Kind::Invalid,
             Self::Compile(CompileError::NoSlot { .. }) | Self::Internal(_) => Kind::Internal,
             Self::Compile(
                 CompileError::TooManyRules { .. }
@@ -177,7 +180,12 @@ impl AgentError {
     #[must_use]
     pub fn help(&self) -> Option<String> {
         match self {
-            Self::Policy(_) | Self::Registry(_) | Self::Compile(_) | Self::Unfit(_) | Self::Datapath(_) => None,
+            Self::Policy(_)
+            | Self::Registry(_)
+            | Self::Compile(_)
+            | Self::Unfit(_)
+            | Self::Question(_)
+            | Self::Datapath(_) => None,
             Self::WouldCut(cut) => Some(cut.help().into()),
             Self::OnTrial { .. } => Some(
                 "end the trial first, with `mpesa-fw confirm` or `mpesa-fw rollback`, or put this on trial too (--confirm-within)"

@@ -50,6 +50,7 @@ pub mod view;
 mod wanted;
 mod watch;
 pub mod watchdog;
+pub mod why;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -113,6 +114,7 @@ pub struct Agent {
     names_store: Store,
     reloads_store: Store,
     defaults_store: Store,
+    twins: why::Twins,
     trial_store: Store,
     archive: Archive,
     tampering_store: Store,

@@ -200,6 +200,7 @@ impl Agent {
         let running = current.running.clone();
         let warnings = running.warnings.iter().chain(&current.notes).cloned().collect();
         self.event_log().learn(&running);
+        self.twins.forget();
         self.state().current = current;
         self.tell_protection(Tell::Anew);
         self.wake_names.notify_one();

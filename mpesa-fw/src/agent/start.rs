@@ -174,6 +174,7 @@ impl Agent {
             names_store,
             reloads_store,
             defaults_store,
+            twins: super::why::Twins::default(),
             trial_store,
             archive,
             tampering_store,

@@ -1,6 +1,10 @@
 //! What can be typed.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -20,7 +24,7 @@ pub(super) const BPFFS: &str = "/sys/fs/bpf/mpesa-fw";
 #[command(after_help = "\
 Exit codes:
    0  ok
-   1  the answer is no: an invalid policy, a refused reload
+   1  the answer is no: an invalid policy, a refused reload, a packet that would be dropped, a difference
    2  the command line can't be understood
    3  no agent answers
    4  the kernel, the system or missing permissions
@@ -53,6 +57,10 @@ pub(super) enum Command {
     Status(FormatArguments),
     /// Show the packets that were dropped last.
     Events(EventsArguments),
+    /// Explain what would become of a packet: the loaded programs are asked, nothing is counted or changed.
+    Why(Box<WhyArguments>),
+    /// Show what another policy file would change; exit code 1 if anything.
+    Diff(DiffArguments),
     /// Look for what keeps the firewall from doing its work, before it is attached and while it runs.
     Doctor(DoctorArguments),
     /// Stop judging packets: the only way to do so. Ends the agent.
@@ -179,6 +187,68 @@ pub(super) struct EventsArguments {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct WhyArguments {
+    /// Where the packet comes from [default with --egress: an address of this host].
+    #[arg(long, value_name = "ADDRESS")]
+    pub from: Option<IpAddr>,
+    /// Where it goes to [default without --egress: an address of this host].
+    #[arg(long, value_name = "ADDRESS")]
+    pub to: Option<IpAddr>,
+    /// The port that it goes to.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// The port that it comes from [default: 40000].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub from_port: Option<u16>,
+    /// tcp, udp, icmp (also that of IPv6), sctp, or a number [default: tcp].
+    #[arg(long, value_name = "NAME", value_parser = protocol)]
+    pub protocol: Option<u8>,
+    /// Type of ICMP or ICMPv6 [default: echo request].
+    #[arg(long, value_name = "N")]
+    pub icmp_type: Option<u8>,
+    /// TCP flags, as in `syn,ack` [default: syn].
+    #[arg(long, value_name = "FLAGS", value_parser = flags)]
+    pub flags: Option<u8>,
+    /// The packet is one from this host.
+    #[arg(long)]
+    pub egress: bool,
+    /// The port that the sending socket is bound to [default: --from-port].
+    #[arg(long, value_name = "N", requires = "egress", conflicts_with_all = ["no_socket", "pcap"])]
+    pub bound_port: Option<u16>,
+    /// No socket sends it: it is forwarded, or the kernel's own.
+    #[arg(long, requires = "egress", conflicts_with = "pcap")]
+    pub no_socket: bool,
+    /// The interface whose hook is asked [default: the first that is protected].
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<String>,
+    /// Ask about every packet of a capture (pcap or pcapng) instead.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "to", "port", "from_port", "protocol", "icmp_type", "flags"])]
+    pub pcap: Option<PathBuf>,
+    /// All packets of the capture come in [default: those from an address of this host go out].
+    #[arg(long, requires = "pcap", conflicts_with = "egress")]
+    pub ingress: bool,
+    #[command(flatten)]
+    pub format: FormatArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DiffArguments {
+    /// The policy file to compare with the one in force.
+    pub file: PathBuf,
+    /// Judge every packet of a capture (pcap or pcapng) by both, and show those that are judged otherwise.
+    #[arg(long, value_name = "FILE")]
+    pub pcap: Option<PathBuf>,
+    /// All packets of the capture come in [default: those from an address of this host go out].
+    #[arg(long, requires = "pcap", conflicts_with = "egress")]
+    pub ingress: bool,
+    /// All of them go out.
+    #[arg(long, requires = "pcap")]
+    pub egress: bool,
+    #[command(flatten)]
+    pub format: FormatArguments,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct DoctorArguments {
     /// The policy file [default: the one in force, or /etc/mpesa-fw/rules.yaml].
     #[arg(long, value_name = "FILE")]
@@ -188,6 +258,33 @@ pub(super) struct DoctorArguments {
     pub bpffs: PathBuf,
     #[command(flatten)]
     pub format: FormatArguments,
+}
+
+/// A protocol by name or number.
+fn protocol(text: &str) -> Result<u8, String> {
+    match text {
+        "tcp" => Ok(6),
+        "udp" => Ok(17),
+        "icmp" => Ok(1),
+        "icmpv6" => Ok(58),
+        "sctp" => Ok(132),
+        number => number.parse().map_err(|_| "tcp, udp, icmp, icmpv6, sctp, or 0 to 255".to_owned()),
+    }
+}
+
+/// TCP flags by name.
+fn flags(text: &str) -> Result<u8, String> {
+    const NAMES: [(&str, u8); 6] =
+        [("fin", 0x01), ("syn", 0x02), ("rst", 0x04), ("psh", 0x08), ("ack", 0x10), ("urg", 0x20)];
+    if text == "none" {
+        return Ok(0);
+    }
+    text.split(',').try_fold(0, |flags, word| {
+        let found = NAMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(word.trim()));
+        found
+            .map(|(_, bit)| flags | bit)
+            .ok_or_else(|| format!("`{word}` is none of fin, syn, rst, psh, ack, urg, none"))
+    })
 }
 
 #[derive(Debug, Args)]

@@ -34,6 +34,11 @@ impl Failure {
         Self { code: NO, message: None, help: None }
     }
 
+    /// The answer is no, for this reason.
+    pub(super) fn no(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { code: NO, message: Some(message.into()), help: Some(help.into()) }
+    }
+
     /// The command line makes no sense.
     pub(super) fn usage(message: impl Into<String>) -> Self {
         Self { code: USAGE, message: Some(message.into()), help: Some("see `mpesa-fw --help`".into()) }

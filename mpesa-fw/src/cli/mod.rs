@@ -2,9 +2,11 @@
 
 mod arguments;
 mod caller;
+mod capture;
 mod check;
 mod confirm;
 mod detach;
+mod diff;
 mod doctor;
 mod events;
 mod failure;
@@ -22,6 +24,7 @@ mod summary;
 mod trial;
 mod tampering;
 mod when;
+mod why;
 
 use std::{panic, process::ExitCode};
 
@@ -61,6 +64,8 @@ fn dispatch(Arguments { runtime_dir, command }: Arguments) -> Result<(), Failure
         Command::Watchdog(arguments) => run::watchdog(&runtime_dir, *arguments),
         Command::Status(arguments) => status::status(&runtime_dir, arguments.format),
         Command::Events(arguments) => events::events(&runtime_dir, &arguments),
+        Command::Why(arguments) => why::why(&runtime_dir, *arguments),
+        Command::Diff(arguments) => diff::diff(&runtime_dir, &arguments),
         Command::Doctor(arguments) => doctor::doctor(&runtime_dir, arguments),
         Command::Detach(arguments) => detach::detach(&runtime_dir, arguments.bpffs.as_deref()),
         Command::Completions { shell } => pages::completions(shell),

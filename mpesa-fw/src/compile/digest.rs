@@ -77,6 +77,8 @@ impl Hash {
             defaults,
             features,
             trace: _,
+            twin: _,
+            reserved: _,
         } = settings;
         self.elements(windows);
         self.elements(outside);

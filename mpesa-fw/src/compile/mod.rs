@@ -91,6 +91,8 @@ fn settings(policy: &Policy, built: [&Built; 3]) -> Settings {
         defaults: [policy.ingress.default as u32, policy.egress.default as u32],
         features,
         trace: 0,
+        twin: 0,
+        reserved: 0,
     }
 }
 

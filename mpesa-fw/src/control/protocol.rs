@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::{
     AgentError, Confirmed, EventRecord, KeptGeneration, Kind, Reloaded, SshConnection, Status, TrialStatus,
+    why::{Batch, BatchAnswer, Difference, DifferenceRequest, Explanation, Question},
 };
 
 /// Version of everything in this file. Both sides refuse another one.
@@ -65,6 +66,12 @@ pub enum Request {
         /// How many.
         last: usize,
     },
+    /// What would become of a packet, and why.
+    Why(Box<Question>),
+    /// What would become of the packets of a capture.
+    Judge(Box<Batch>),
+    /// What another policy would change.
+    Diff(DifferenceRequest),
     /// Stop judging, and end.
     Detach {
         /// Only if the agent's pins are there; none: wherever they are.
@@ -97,6 +104,12 @@ pub enum Answer {
     Generations(Vec<KeptGeneration>),
     /// To [`Request::Events`], oldest first.
     Events(Vec<EventRecord>),
+    /// To [`Request::Why`].
+    Why(Box<Explanation>),
+    /// To [`Request::Judge`].
+    Judged(Box<BatchAnswer>),
+    /// To [`Request::Diff`].
+    Difference(Box<Difference>),
     /// To [`Request::Detach`]: what was detached.
     Detached(Vec<String>),
 }

@@ -198,6 +198,9 @@ impl Answers for Agent {
             Request::Trial => Ok(Answer::Trial(self.trial_status().await.map(Box::new))),
             Request::Generations => Ok(Answer::Generations(self.generations().await)),
             Request::Events { last } => Ok(Answer::Events(self.last_events(last))),
+            Request::Why(question) => Ok(Answer::Why(Box::new(self.why(*question).await?))),
+            Request::Judge(batch) => Ok(Answer::Judged(Box::new(self.judge_frames(*batch).await?))),
+            Request::Diff(request) => Ok(Answer::Difference(Box::new(self.difference(request).await?))),
             Request::Detach { bpffs } => Ok(Answer::Detached(self.detach(bpffs.as_deref()).await?)),
         }
     }

@@ -82,6 +82,7 @@ impl Datapath {
         self.registry = rows.clone();
         self.running = Some((staged.stamp(), staged.pins.clone()));
         let without_connections = staged.without_connections.take();
+        self.loaded = Some(std::mem::take(&mut staged.loaded));
         let mut report =
             Report { stamp: staged.stamp(), attachments: Vec::new(), detached: Vec::new(), notes };
         if let Err(error) = self.count_connections(&programs, without_connections) {

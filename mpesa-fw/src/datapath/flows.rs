@@ -5,6 +5,14 @@ use mpesa_fw_common::state::{FlowKey, FlowState};
 use super::{Datapath, Result, error::Context};
 
 impl Datapath {
+    /// The flow of a key, if there is one, expired or not. Looking does not touch it.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub fn flow(&self, key: &FlowKey) -> Result<Option<FlowState>> {
+        self.state.flows.get(key).context(|| format!("look for the flow {key:?}"))
+    }
+
     /// Every flow, expired ones included.
     ///
     /// # Errors

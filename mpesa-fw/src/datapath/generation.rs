@@ -20,6 +20,7 @@ use super::{
     pins::{GenerationPins, PROGRAMS, Pins, STAMP},
     shape,
     tables::{self, Table},
+    twin::Loaded,
 };
 use crate::{
     compile::Compiled,
@@ -36,6 +37,7 @@ pub struct Staged {
     pub(super) tables: Vec<(&'static str, OwnedFd)>,
     /// Why it does not count connections.
     pub(super) without_connections: Option<DatapathError>,
+    pub(super) loaded: Loaded,
     keep: bool,
 }
 
@@ -68,6 +70,8 @@ pub(super) struct Choice {
     pub(super) trace: bool,
     pub(super) limit_seed: u64,
     pub(super) netns_cookie: u64,
+    /// Nothing of it is ever attached: it is only asked.
+    pub(super) twin: bool,
 }
 
 /// Makes the tables, loads the programs, pins both.
@@ -78,11 +82,52 @@ pub(super) fn stage(
     choice: &Choice,
     is_state: impl Fn(u32) -> bool,
 ) -> Result<Staged> {
+    let Fresh { ebpf, stamp, tables, without_connections } = load(object, compiled, choice, is_state)?;
+    let loaded = Loaded::of(&ebpf)?;
+    let held = tables.into_iter().map(|name| {
+        let map = tables::array(&ebpf, name)?.try_clone_to_owned();
+        Ok((name, map.context(|| format!("hold table {name}"))?))
+    });
+    let tables = held.collect::<Result<_>>()?;
+    let pins = pins.generation(&stamp);
+    let staged = Staged { stamp, pins, tables, without_connections, loaded, keep: false };
+    staged.pins.create()?;
+    fault::point(Point::GenerationMade)?;
+    let counts = staged.without_connections.is_none().then_some(connections::PROGRAM);
+    for name in PROGRAMS.into_iter().chain(counts) {
+        let pin = staged.pins.path(name);
+        sys::pin(program(&ebpf, name)?, &pin).context(|| format!("pin the program {}", pin.display()))?;
+        fault::point(Point::ProgramPinned)?;
+    }
+    let pin = staged.pins.path(STAMP);
+    sys::pin(tables::array(&ebpf, STAMP)?, &pin).context(|| format!("pin the map {}", pin.display()))?;
+    fault::point(Point::StampPinned)?;
+    Ok(staged)
+}
+
+/// Programs with their tables, that nothing runs.
+pub(super) struct Fresh {
+    pub(super) ebpf: Ebpf,
+    pub(super) stamp: GenerationStamp,
+    /// Names of the tables.
+    pub(super) tables: Vec<&'static str>,
+    /// Why connections are not counted.
+    pub(super) without_connections: Option<DatapathError>,
+}
+
+/// Makes the tables and loads the programs.
+pub(super) fn load(
+    object: &mut Object,
+    compiled: &Compiled,
+    choice: &Choice,
+    is_state: impl Fn(u32) -> bool,
+) -> Result<Fresh> {
     let settings = Settings {
         generation: choice.number,
         trace: u32::from(choice.trace),
         limit_seed: choice.limit_seed,
         netns_cookie: choice.netns_cookie,
+        twin: u32::from(choice.twin),
         ..compiled.settings
     };
     let stamp = GenerationStamp {
@@ -109,35 +154,13 @@ pub(super) fn stage(
     }
     let without_connections = load_programs(&mut ebpf)?;
     fault::point(Point::ProgramsLoaded)?;
-
-    let held = tables.iter().map(|table| {
-        let map = tables::array(&ebpf, table.name)?.try_clone_to_owned();
-        Ok((table.name, map.context(|| format!("hold table {}", table.name))?))
-    });
-    let staged = Staged {
-        stamp,
-        pins: pins.generation(&stamp),
-        tables: held.collect::<Result<_>>()?,
-        without_connections,
-        keep: false,
-    };
-    staged.pins.create()?;
-    fault::point(Point::GenerationMade)?;
-    let counts = staged.without_connections.is_none().then_some(connections::PROGRAM);
-    for name in PROGRAMS.into_iter().chain(counts) {
-        let pin = staged.pins.path(name);
-        sys::pin(program(&ebpf, name)?, &pin).context(|| format!("pin the program {}", pin.display()))?;
-        fault::point(Point::ProgramPinned)?;
-    }
-    let pin = staged.pins.path(STAMP);
-    sys::pin(tables::array(&ebpf, STAMP)?, &pin).context(|| format!("pin the map {}", pin.display()))?;
-    fault::point(Point::StampPinned)?;
-    Ok(staged)
+    let tables = tables.iter().map(|table| table.name).collect();
+    Ok(Fresh { ebpf, stamp, tables, without_connections })
 }
 
 /// Each on a thread of its own: the verifier is what a reload spends its time on (30 ms a program), and it takes no lock.
 /// Answers why the one that only counts could not be loaded.
-fn load_programs(ebpf: &mut Ebpf) -> Result<Option<DatapathError>> {
+pub(super) fn load_programs(ebpf: &mut Ebpf) -> Result<Option<DatapathError>> {
     let mut loaded = thread::scope(|scope| {
         let loads: Vec<_> = ebpf
             .programs_mut()
@@ -180,7 +203,7 @@ fn load_program(name: &str, program: &mut Program) -> Result<()> {
     program.load().context(what)
 }
 
-fn program<'a>(ebpf: &'a Ebpf, name: &str) -> Result<BorrowedFd<'a>> {
+pub(super) fn program<'a>(ebpf: &'a Ebpf, name: &str) -> Result<BorrowedFd<'a>> {
     let fd = ebpf
         .program(name)
         .ok_or_else(|| no_program(name))

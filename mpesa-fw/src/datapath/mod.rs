@@ -33,6 +33,7 @@ mod swap;
 mod tables;
 mod tamper;
 mod tidy;
+mod twin;
 mod types;
 mod view;
 
@@ -56,6 +57,9 @@ pub use object::OBJECT;
 pub use swap::Fault;
 pub use tables::{Table, tables};
 pub use tamper::{TamperKind, Tampering};
+#[doc(hidden)]
+pub use twin::Falsehood;
+pub use twin::{Judgement, Probe, Program, Twin};
 pub use types::{
     Attachment, EgressHook, IngressHook, Interface, Options, Report, Result, TcChoice, XdpChoice,
 };
@@ -74,6 +78,7 @@ use netlink::Netlink;
 use object::Object;
 use pins::{GenerationPins, Pins};
 use state::State;
+use twin::Loaded;
 
 /// Whether this kernel has what the programs need.
 ///
@@ -109,6 +114,8 @@ pub struct Datapath {
     limit_seed: u64,
     netns_cookie: u64,
     running: Option<(GenerationStamp, GenerationPins)>,
+    /// What the programs of the running generation read, where this process has loaded it.
+    loaded: Option<Loaded>,
     adopted: bool,
     /// Of the running generation.
     tables: Vec<(&'static str, OwnedFd)>,
@@ -163,6 +170,7 @@ impl Datapath {
             limit_seed,
             netns_cookie,
             running: None,
+            loaded: None,
             adopted: false,
             tables: Vec::new(),
             next_table: 0,
@@ -234,19 +242,53 @@ impl Datapath {
     /// The kernel refuses a table or a program; nothing has changed then.
     pub fn stage(&mut self, compiled: &Compiled, serial: Option<u64>) -> Result<Staged> {
         bpffs::expect_writable(&self.options.bpffs, "load a generation")?;
-        let used = self.pins.generations()?.iter().map(|generation| generation.number).max().unwrap_or(0);
         let choice = Choice {
-            number: used
-                .max(self.counted_to)
-                .max(self.running().map_or(0, |stamp| stamp.number))
-                .saturating_add(1),
+            number: self.next_number()?,
             serial,
             trace: self.options.trace,
             limit_seed: self.limit_seed,
             netns_cookie: self.netns_cookie,
+            twin: false,
         };
         let ids = &self.state.ids;
         generation::stage(&mut self.object, &self.pins, compiled, &choice, |id| ids.contains(&id))
+    }
+
+    /// The number of the next generation.
+    fn next_number(&self) -> Result<u32> {
+        let used = self.pins.generations()?.iter().map(|generation| generation.number).max().unwrap_or(0);
+        Ok(used.max(self.counted_to).max(self.running().map_or(0, |stamp| stamp.number)).saturating_add(1))
+    }
+
+    /// A twin of the programs that judge packets now: see [`Twin`]. Compared with them before it is given away.
+    ///
+    /// # Errors
+    /// Nothing was loaded by this process yet, a hook runs another program, the kernel refuses, or the twin is none.
+    pub fn twin(&mut self) -> Result<Twin> {
+        let (Some(loaded), Some(stamp)) = (&self.loaded, self.running()) else {
+            return Err(twin::nothing_loaded());
+        };
+        loaded.expect_hooked(&self.hooked_programs()?)?;
+        Twin::of(&mut self.object, loaded, &stamp)
+    }
+
+    /// A twin of the generation that `compiled` would become, with tables of its own and the state that all share. Nothing is
+    /// pinned, and it is gone when it is dropped.
+    ///
+    /// # Errors
+    /// The kernel refuses a table or a program.
+    pub fn candidate(&mut self, compiled: &Compiled, serial: Option<u64>) -> Result<Twin> {
+        let choice = Choice {
+            number: self.next_number()?,
+            serial,
+            trace: false,
+            limit_seed: self.limit_seed,
+            netns_cookie: self.netns_cookie,
+            twin: true,
+        };
+        let ids = &self.state.ids;
+        let fresh = generation::load(&mut self.object, compiled, &choice, |id| ids.contains(&id))?;
+        Twin::candidate(fresh.ebpf, fresh.stamp)
     }
 
     /// The hooks, as they are in the kernel now.

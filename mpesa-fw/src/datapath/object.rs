@@ -17,6 +17,8 @@ pub static OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(concat!(env!
 pub static OBJECT: Option<&[u8]> = None;
 
 const SETTINGS: &str = "SETTINGS";
+/// The map that holds them.
+pub(super) const CONSTANTS: &str = ".rodata";
 
 /// The object and what is known of it.
 pub(super) struct Object {
@@ -25,6 +27,8 @@ pub(super) struct Object {
     bytes: &'static [u8],
     /// Where the constants lie in it.
     settings: Range<usize>,
+    /// Where they lie in their section, which the kernel has as a map.
+    settings_in_section: usize,
 }
 
 impl Object {
@@ -37,7 +41,8 @@ impl Object {
         })?;
         let mut loader = EbpfLoader::new();
         loader.btf(None);
-        Ok(Self { loader, bytes, settings: find_settings(bytes)? })
+        let (settings, settings_in_section) = find_settings(bytes)?;
+        Ok(Self { loader, bytes, settings, settings_in_section })
     }
 
     /// Gives a map another number of entries in every later load.
@@ -48,6 +53,11 @@ impl Object {
     /// Makes every later load use the pinned map.
     pub(super) fn reuse(&mut self, map: &'static str, pin: PathBuf) {
         self.loader.map_pin_path(map, pin);
+    }
+
+    /// Where the constants lie in the map [`CONSTANTS`].
+    pub(super) const fn settings_in_section(&self) -> Range<usize> {
+        self.settings_in_section..self.settings_in_section + size_of::<Settings>()
     }
 
     /// Creates the maps. The programs are parsed, not loaded.
@@ -61,8 +71,8 @@ impl Object {
     }
 }
 
-/// Where `.rodata` symbol `SETTINGS` lies in the file.
-fn find_settings(bytes: &[u8]) -> Result<Range<usize>> {
+/// Where `.rodata` symbol `SETTINGS` lies in the file, and in its section.
+fn find_settings(bytes: &[u8]) -> Result<(Range<usize>, usize)> {
     let broken = |why: &str| {
         internal(&format!("the eBPF object {why}"), "build the agent and the object from one tree")
     };
@@ -86,7 +96,7 @@ fn find_settings(bytes: &[u8]) -> Result<Range<usize>> {
         let _ = write!(why, "{} bytes, not {}", symbol.size(), size_of::<Settings>());
         return Err(broken(&why));
     }
-    Ok(start..end)
+    Ok((start..end, symbol.address() as usize))
 }
 
 fn internal(why: &str, help: &str) -> DatapathError {

@@ -21,6 +21,17 @@ use crate::{
 pub(super) const FLOWS: &str = "FLOWS";
 /// aya-log's ring buffer; each generation has its own.
 pub(super) const LOGS: &str = "AYA_LOGS";
+/// What a twin is asked and answers; likewise.
+pub(super) const TWIN: &str = "TWIN";
+/// Maps that are neither table nor state: every instance of the programs has its own. Were the packet that a program has
+/// in hand (`CASES`) shared, a twin's would lie where a hook's does.
+const SCRATCH: [&str; 3] = [LOGS, TWIN, "CASES"];
+
+/// Whether all instances of a generation read the same such map.
+pub(super) fn is_shared(name: &str) -> bool {
+    // Sections (.rodata, .bss) are maps too.
+    !name.starts_with('.') && !SCRATCH.contains(&name)
+}
 
 /// Opens or creates every state map, and tells the object to use them. A pinned map of another shape is refused.
 /// Answers the ids of the maps.
@@ -80,15 +91,14 @@ pub(super) fn check_reused(ebpf: &Ebpf, is_pinned: impl Fn(u32) -> bool) -> Resu
 }
 
 fn state_maps(ebpf: &Ebpf) -> impl Iterator<Item = (&str, &MapData)> {
-    // Sections (.rodata, .bss) are maps too.
     ebpf.maps()
-        .filter(|(name, _)| !tables::is_table(name) && !name.starts_with('.') && *name != LOGS)
+        .filter(|(name, _)| is_shared(name) && !tables::is_table(name))
         .filter_map(|(name, map)| Some((name, data_of(map)?)))
 }
 
-/// The kinds of map that state is kept in.
+/// The map, of the kinds that the programs use.
 #[expect(clippy::wildcard_enum_match_arm, reason = "aya's enum of thirty kinds grows")]
-fn data_of(map: &Map) -> Option<&MapData> {
+pub(super) fn data_of(map: &Map) -> Option<&MapData> {
     match map {
         Map::Array(data)
         | Map::PerCpuArray(data)

@@ -32,6 +32,11 @@ pub(super) fn is_table(name: &str) -> bool {
     ADDRESS_MAPS.as_flattened().contains(&name) || OTHER_MAPS.contains(&name)
 }
 
+/// The name of such a map, as a constant.
+pub(super) fn known(name: &str) -> Option<&'static str> {
+    ADDRESS_MAPS.as_flattened().iter().chain(&OTHER_MAPS).find(|known| **known == name).copied()
+}
+
 /// Contents of one map.
 #[derive(Clone, Copy, Debug)]
 pub struct Table<'a> {

@@ -89,7 +89,7 @@ pub struct ProgramInfo {
     pub id: u32,
     /// At most 15 bytes of it.
     pub name: String,
-    /// Hash of its instructions.
+    /// Hash of its instructions as they were loaded, whichever maps they name.
     pub tag: [u8; 8],
     /// When it was loaded, nanoseconds since boot.
     pub load_time: u64,

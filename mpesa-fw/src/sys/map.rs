@@ -203,6 +203,27 @@ impl<K: Plain, V: Plain> KernelMap<K, V> {
     }
 }
 
+/// The first value of an array whose values have any size. Not for maps per CPU.
+pub fn first_value(map: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+    const ARRAY: u32 = 2;
+    let info = map_info(map)?;
+    if (info.kind, info.key_size) != (ARRAY, 4) {
+        return Err(io::Error::other(format!("a map of type {} is no array", info.kind)));
+    }
+    let key = 0u32;
+    let mut value = vec![0; info.value_size as usize];
+    let mut attribute = ElementAttribute {
+        map: raw(map),
+        reserved: 0,
+        key: (&raw const key) as u64,
+        value: value.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    // SAFETY: a key of 4 bytes, and room for one value of this map, which is an array.
+    unsafe { bpf(Command::MapLookup, &mut attribute) }?;
+    Ok(value)
+}
+
 fn present(answer: io::Result<()>) -> io::Result<bool> {
     match answer {
         Ok(()) => Ok(true),

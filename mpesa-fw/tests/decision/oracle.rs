@@ -12,6 +12,8 @@ use crate::{
 
 pub(crate) struct Oracle {
     pub(crate) state: State,
+    /// The number of the precedence that decided last.
+    pub(crate) step: u8,
 }
 
 impl Oracle {
@@ -23,7 +25,7 @@ impl Oracle {
             is_full: !known.has_room.get(),
             ..State::default()
         };
-        let mut oracle = Self { state };
+        let mut oracle = Self { state, step: 0 };
         oracle.resolve(&known.names);
         oracle.reload(rules);
         oracle
@@ -54,7 +56,8 @@ impl Oracle {
         let socket = Socket { port: sender.bound_port, is_full: sender.is_full };
         let socket = (*sender != Sender::default()).then_some(socket);
         let answer = reference::Oracle::new(&rules.policy, &mut self.state).judge(direction, &facts, socket);
-        let Answer { reason, rule, mut near_misses } = answer;
+        let Answer { step, reason, rule, mut near_misses } = answer;
+        self.step = step;
         near_misses.sort();
         Expected { reason, rule, near_miss: near_misses }
     }

@@ -65,6 +65,10 @@ pub(crate) const LEFT_OUT: &[(&str, &str)] = &[
         "asks the agent what it takes from netlink; what it writes is a table like any other",
     ),
     ("netns_metrics", "needs Prometheus, and asks the agent only"),
+    (
+        "netns_why",
+        "`decision` asks the same twin of each kernel; the rest is the agent's and the command line's",
+    ),
     ("netns_names", "asks a resolver and the agent; what they write is a table like any other"),
 ];
 

@@ -10,6 +10,8 @@ mod law;
 mod ledger;
 mod maps;
 mod reuse;
+#[cfg(test)]
+mod shadow;
 mod trace;
 
 use std::{os::fd::AsFd, time::Instant};
@@ -20,11 +22,15 @@ use aya::{
     programs::{Program, ProgramError, SchedClassifier, TestRun, Xdp},
 };
 use mpesa_fw::{
-    datapath::{OBJECT, Table, tables},
+    datapath::{Judgement, OBJECT, Probe, Program as Asked, Table, Twin, tables},
     sys,
 };
 use mpesa_fw_common::{
-    DropReason, Reason, Verdict, decide::Decision, event::Event, settings::Direction, tables::Tables,
+    DropReason, Reason, Verdict,
+    decide::{Decision, step},
+    event::Event,
+    settings::Direction,
+    tables::Tables,
 };
 use zerocopy::FromBytes;
 
@@ -52,6 +58,8 @@ pub(crate) struct Kernel {
     maps: PerCpu,
     ledger: Ledger,
     judged: usize,
+    /// What `mpesa-fw why` asks. Asked before each packet, it must leave nothing that the ledger would show.
+    twin: Twin,
 }
 
 /// Packets after which also those counts are read that can't move.
@@ -82,10 +90,11 @@ impl Kernel {
             };
             loaded.unwrap_or_else(|error| panic!("{name}: {error}"));
         }
+        let twin = Twin::beside(&ebpf).unwrap_or_else(|error| panic!("a twin: {error}"));
         let events = RingBuf::try_from(ebpf.take_map("EVENTS").expect("events")).expect("a ring");
         let maps = PerCpu::of(&ebpf);
         let ledger = Ledger::read(&maps, rules);
-        Self { maps, ebpf, events, trace, ledger, judged: 0 }
+        Self { maps, ebpf, events, trace, ledger, judged: 0, twin }
     }
 
     /// Runs a frame; the verdict that the program returns. None: a test run can't have such a frame.
@@ -115,6 +124,22 @@ impl Kernel {
             }
             Err(error) => panic!("{error:?}, {} octets", frame.bytes.len()),
         }
+    }
+
+    /// What the twin says of a frame. None: a test run can't have it.
+    fn ask(&self, packet: &Packet, hook: Hook) -> Option<Judgement> {
+        let program = match (packet.direction, hook) {
+            (Direction::Ingress, Hook::Xdp) => Asked::IngressXdp,
+            (Direction::Ingress, Hook::Tc) => Asked::IngressTc,
+            (Direction::Egress, _) => Asked::EgressTc,
+        };
+        if packet.frame.segmented && program == Asked::IngressXdp {
+            return None;
+        }
+        let sender = packet.sender.unwrap_or(TEST_RUN);
+        let Frame { bytes: frame, segmented, .. } = &packet.frame;
+        let probe = Probe { program, frame, segmented: *segmented, sender };
+        self.twin.judge(&probe).unwrap_or_else(|error| panic!("{error}"))
     }
 
     fn program<'a, P>(&'a self, name: &str) -> &'a P
@@ -279,10 +304,31 @@ impl Pair {
         let passed = self.clock.elapsed();
         self.clock += passed;
         self.twins.wait(passed.as_nanos() as u64);
+        let foretold = self.kernel.ask(packet, hook);
         let verdict = self.kernel.run(packet.direction, hook, &packet.frame)?;
         let Judged { decision, said, mut wrong } = self.twins.judge(packet, &TEST_RUN);
+        wrong.extend(self.contradictions(packet.direction, foretold, &decision));
         wrong.extend(self.kernel.differences(&self.twins.rules, packet, verdict, &decision, &said));
         Some((decision, wrong))
+    }
+
+    /// What the twin said of a packet before it came, where that is not what became of it, or not the oracle's number.
+    fn contradictions(
+        &self,
+        direction: Direction,
+        foretold: Option<Judgement>,
+        decision: &Decision,
+    ) -> Vec<String> {
+        let Some(foretold) = foretold else { return vec![String::from("the twin was not asked")] };
+        let mut wrong = Vec::new();
+        if foretold.decision != *decision {
+            wrong.push(format!("the twin said {:?}", foretold.decision));
+        }
+        let (number, expected) = (step(direction, decision, foretold.of_flow), self.twins.oracle.step);
+        if number != expected {
+            wrong.push(format!("the twin was at number {number}, the oracle at {expected}"));
+        }
+        wrong
     }
 
     /// One packet many times at XDP: events sent, events suppressed, and how often buckets can have been filled meanwhile.
