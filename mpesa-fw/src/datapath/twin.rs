@@ -135,6 +135,8 @@ pub struct Twin {
     ebpf: Ebpf,
     case: Mutex<KernelMap<u32, TwinCase>>,
     stamp: GenerationStamp,
+    /// For tests: what it was compared with.
+    beside: Option<Loaded>,
 }
 
 impl Twin {
@@ -166,7 +168,7 @@ impl Twin {
     pub(super) fn candidate(ebpf: Ebpf, stamp: GenerationStamp) -> Result<Self> {
         let what = || "use the twin's own map";
         let case = tables::array(&ebpf, TWIN)?.try_clone_to_owned().and_then(KernelMap::new).context(what)?;
-        Ok(Self { ebpf, case: Mutex::new(case), stamp })
+        Ok(Self { ebpf, case: Mutex::new(case), stamp, beside: None })
     }
 
     /// For tests and the bench, which load the programs by themselves: a twin of programs that no hook runs.
@@ -183,22 +185,31 @@ impl Twin {
             tables::array(ebpf, STAMP)?.try_clone_to_owned().and_then(KernelMap::<u32, GenerationStamp>::new);
         let stamp = stamp.and_then(|map| map.get(&0)).context(|| "read the stamp")?;
         let stamp = stamp.ok_or_else(|| none_of("there is no stamp"))?;
-        OBJECT.with_borrow_mut(|object| {
+        let twin = OBJECT.with_borrow_mut(|object| {
             let object = match object {
                 Some(object) => object,
                 None => object.insert(Object::open()?),
             };
             Self::of(object, &loaded, &stamp)
-        })
+        })?;
+        Ok(Self { beside: Some(loaded), ..twin })
     }
 
-    /// For tests: compares again, with one thing that is not so.
+    /// For tests: compares a twin that was made by [`beside`](Self::beside) again, with one thing that is not so.
     ///
     /// # Errors
-    /// It is noticed.
+    /// It is noticed, or the twin was made otherwise.
     #[doc(hidden)]
-    pub fn compare_falsely(&self, ebpf: &Ebpf, falsely: Option<Falsehood>) -> Result<()> {
-        let (mut loaded, mut stamp) = (Loaded::of(ebpf)?, self.stamp);
+    pub fn compare_falsely(&mut self, ebpf: &Ebpf, falsely: Option<Falsehood>) -> Result<()> {
+        let mut loaded = self.beside.take().ok_or_else(|| none_of("it was not made for a test"))?;
+        let compared = self.compare_with(&mut loaded, ebpf, falsely);
+        self.beside = Some(loaded);
+        compared
+    }
+
+    fn compare_with(&self, loaded: &mut Loaded, ebpf: &Ebpf, falsely: Option<Falsehood>) -> Result<()> {
+        let mut stamp = self.stamp;
+        let (programs, constants) = (loaded.programs.clone(), loaded.constants.clone());
         match falsely {
             None => {}
             Some(Falsehood::Instructions) => loaded.programs[2].1.tag[7] ^= 1,
@@ -209,7 +220,9 @@ impl Twin {
             Some(Falsehood::Constants) => loaded.constants[0] ^= 1,
             Some(Falsehood::Digest) => stamp.digest[31] ^= 1,
         }
-        self.compare(&loaded, Object::open()?.settings_in_section().start, &stamp)
+        let compared = self.compare(loaded, Object::open()?.settings_in_section().start, &stamp);
+        (loaded.programs, loaded.constants) = (programs, constants);
+        compared
     }
 
     /// The generation that it is a twin of.
