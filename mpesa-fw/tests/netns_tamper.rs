@@ -80,7 +80,7 @@ fn a_program_that_accepts_before_ours_is_said_everywhere() -> Result<()> {
     assert_eq!((enforcing("ingress")?, enforcing("egress")?), (1.0, 1.0));
     assert!(!reached(), "ours is alone again");
     let status = firewall.ask(["status"])?.stdout;
-    assert!(status.starts_with("enforcing, since"), "{status}");
+    assert!(status.starts_with("enforcing on eth0, since"), "{status}");
     Ok(())
 }
 
