@@ -1,16 +1,17 @@
 //! The one file of the programs that reads and writes through pointers: packets, map values, sockets.
 
-use core::{arch::asm, ptr};
+use core::{arch::asm, mem::MaybeUninit, ptr};
 
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock, xdp_md},
     helpers::generated::{
-        bpf_get_socket_cookie, bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_sk_fullsock, bpf_skb_pull_data,
-        bpf_xdp_get_buff_len,
+        bpf_get_socket_cookie, bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_sk_fullsock,
+        bpf_skb_load_bytes, bpf_skb_pull_data, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
     },
 };
 use mpesa_fw_common::{
     decide::Sender,
+    event::{CAPTURE_BYTES, CapturedEvent},
     packet::{PacketBytes, PacketMeta, Parsed},
 };
 
@@ -26,6 +27,8 @@ pub trait Frame: PacketBytes {
     fn interface(&self) -> u32;
     /// Bytes to count for a frame of which `meta` is known.
     fn counted_length(&self, meta: &PacketMeta) -> u32;
+    /// Copies the beginning of a frame of `length` bytes, and says how many bytes that are.
+    fn copy(&self, length: u32, to: &mut [u8; CAPTURE_BYTES]) -> u16;
 }
 
 /// A frame at XDP. The kernel sets both pointers of the context, and they stay valid while the program runs.
@@ -61,6 +64,14 @@ impl Frame for XdpFrame {
         // The helper is not inlined by the JIT; a packet in one buffer does without. Where it ends is known of IP only.
         let is_known = matches!(meta.parsed, Parsed::Ip);
         if is_known && meta.end <= self.linear() { self.linear() } else { self.length() }
+    }
+
+    #[inline(always)]
+    fn copy(&self, length: u32, to: &mut [u8; CAPTURE_BYTES]) -> u16 {
+        let Some(length) = fitting(length) else { return 0 };
+        // SAFETY: the context is valid, and `to` has room for `length` bytes.
+        let failed = unsafe { bpf_xdp_load_bytes(self.context, 0, to.as_mut_ptr().cast(), length as u32) };
+        if failed == 0 { length as u16 } else { 0 }
     }
 }
 
@@ -138,6 +149,15 @@ impl Frame for SkbFrame {
     #[inline(always)]
     fn counted_length(&self, _: &PacketMeta) -> u32 {
         self.length
+    }
+
+    #[inline(always)]
+    fn copy(&self, length: u32, to: &mut [u8; CAPTURE_BYTES]) -> u16 {
+        let Some(length) = fitting(length) else { return 0 };
+        // SAFETY: the context is valid, and `to` has room for `length` bytes.
+        let failed =
+            unsafe { bpf_skb_load_bytes(self.context.cast(), 0, to.as_mut_ptr().cast(), length as u32) };
+        if failed == 0 { length as u16 } else { 0 }
     }
 }
 
@@ -258,6 +278,29 @@ fn within(start: usize, end: usize, offset: u32, length: usize) -> Option<usize>
     if from + length > end { None } else { Some(from) }
 }
 
+/// As much of a frame as is copied.
+#[inline(always)]
+fn fitting(length: u32) -> Option<u64> {
+    // Verifier: as in `within`, the number that is compared must be the one that the helper gets; and it is never 0.
+    let mut length = u64::from(length);
+    // SAFETY: the statement has no effect.
+    unsafe { asm!("{0} = {0}", inout(reg) length) };
+    match length {
+        0 => None,
+        1..=CAPTURE_MOST => Some(length),
+        _ => Some(CAPTURE_MOST),
+    }
+}
+
+const CAPTURE_MOST: u64 = CAPTURE_BYTES as u64;
+
+/// An entry of the ring buffer, to be filled in place.
+#[inline(always)]
+pub fn entry(entry: &mut MaybeUninit<CapturedEvent>) -> &mut CapturedEvent {
+    // SAFETY: the kernel's memory holds some bytes (zeros, or earlier events), and any are a `CapturedEvent`.
+    unsafe { entry.assume_init_mut() }
+}
+
 /// A map value, to be changed in place.
 #[inline(always)]
 pub fn value<'a, T>(value: Option<*mut T>) -> Option<&'a mut T> {
@@ -321,12 +364,11 @@ pub fn now() -> u64 {
     unsafe { bpf_ktime_get_coarse_ns() }
 }
 
-/// Monotonic clock, nanoseconds, as of now.
-#[cfg(feature = "bench")]
+/// Monotonic clock, nanoseconds, as of now. A call of about 35 ns.
 #[inline(always)]
 pub fn exactly_now() -> u64 {
     // SAFETY: takes no arguments.
-    unsafe { aya_ebpf::helpers::generated::bpf_ktime_get_ns() }
+    unsafe { bpf_ktime_get_ns() }
 }
 
 /// Ticks since boot. The JIT inlines it.

@@ -16,7 +16,7 @@ use mpesa_fw::{
     sys::{self, KernelMap},
 };
 use mpesa_fw_common::{
-    Address, Family, RuleSet,
+    ABI_VERSION, Address, Family, RuleSet,
     counter::INTERFACES,
     state::{FlowKey, FlowState, NameSlot},
     tables::ResolvedNames,
@@ -72,7 +72,7 @@ fn state_of_another_shape_is_refused() {
         assert!(error.to_string().contains("--flows-capacity 65536"), "{error}");
 
         // A map that another build made.
-        let pin = lab.options().bpffs.join("abi-1/state/COUNTER_NAMES");
+        let pin = lab.options().bpffs.join(format!("abi-{ABI_VERSION}/state/COUNTER_NAMES"));
         std::fs::remove_file(&pin).unwrap();
         let mut other = aya::maps::Array::<aya::maps::MapData, u64>::create(1, 0).unwrap();
         other.set(0, 1, 0).unwrap();
@@ -93,7 +93,7 @@ fn a_pin_removed_behind_the_agents_back_is_noticed() {
     Lab::run(|lab| {
         let mut datapath = lab.open();
         reload(&mut datapath, &policy(&[&friend()]), &[interface("va")]).unwrap();
-        std::fs::remove_file(lab.options().bpffs.join("abi-1/state/FRAGMENTS")).unwrap();
+        std::fs::remove_file(lab.options().bpffs.join(format!("abi-{ABI_VERSION}/state/FRAGMENTS"))).unwrap();
         let error = reload(&mut datapath, &policy(&[&friend()]), &[interface("va")]).unwrap_err();
         assert!(error.to_string().contains("FRAGMENTS") && error.kind() == ErrorKind::Shape, "{error}");
         assert_eq!((datapath.running().unwrap().number, lab.generations().len()), (1, 1));
@@ -258,5 +258,5 @@ fn a_bad_start_says_what_to_do() {
 }
 
 fn state<K: sys::Plain, V: sys::Plain>(lab: &Lab, name: &str) -> KernelMap<K, V> {
-    KernelMap::new(sys::open_pin(&lab.options().bpffs.join("abi-1/state").join(name)).unwrap()).unwrap()
+    KernelMap::new(sys::open_pin(&lab.options().bpffs.join(format!("abi-{ABI_VERSION}/state")).join(name)).unwrap()).unwrap()
 }

@@ -4,12 +4,14 @@
 //! [tasks](Agent::tasks) watch interfaces, resolve names and keep flows. What changes hooks or tables takes the
 //! `change` lock, one at a time.
 
+pub mod capture;
 pub mod change;
 pub mod clock;
 mod conntrack;
 mod error;
 pub mod events;
 mod exits;
+pub mod feed;
 mod flows;
 mod guard;
 mod guests;
@@ -28,6 +30,7 @@ mod reload;
 mod resolver;
 mod running;
 mod seed;
+mod selection;
 
 mod snapshot;
 mod sockets;
@@ -45,12 +48,15 @@ use std::{
     net::IpAddr,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::sync::Notify;
 
+pub use capture::Depth;
 pub use error::{AgentError, DEFECT, Kind};
-pub use events::EventRecord;
+pub use events::{EventRecord, PacketRecord};
+pub use feed::{Following, Told, Why};
 pub use guard::SshConnection;
 pub use kernel::beside;
 pub use names::NameStatus;
@@ -59,12 +65,15 @@ pub use options::Options;
 pub use reload::{ReloadRequest, Reloaded};
 pub use running::{Running, hex};
 pub use seed::Denied;
+pub use selection::{Selection, Wanted};
 pub use snapshot::Snapshot;
 pub use start::private_directory;
 
 pub use status::Status;
 
+use capture::Tap;
 use events::EventLog;
+use feed::Terms;
 use install::Before;
 use kernel::Kernel;
 use lock::Lock;
@@ -74,12 +83,16 @@ use resolver::Resolver;
 use seed::Seeded;
 use store::Store;
 
+/// For followers of events to read their last line.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// The agent: one generation in force, and everything that keeps it so.
 pub struct Agent {
     options: Options,
     kernel: Kernel,
     state: Mutex<State>,
     events: Mutex<EventLog>,
+    tap: Arc<Tap>,
     /// Held by whatever changes hooks or tables.
     change: tokio::sync::Mutex<()>,
     resolver: Mutex<Resolver>,
@@ -146,10 +159,48 @@ impl Agent {
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The last `count` events, oldest first.
-    #[must_use]
-    pub fn last_events(&self, count: usize) -> Vec<EventRecord> {
-        self.event_log().last(count)
+    /// The last `count` events that are wanted, oldest first.
+    ///
+    /// # Errors
+    /// There can be no such event.
+    pub fn last_events(&self, count: usize, wanted: &Wanted) -> Result<Vec<EventRecord>, AgentError> {
+        let log = self.event_log();
+        Ok(log.last(count, &Selection::new(wanted, &log.rules())?))
+    }
+
+    /// The same, and a way to hear of those that come after them: none is left out between, none is told twice.
+    ///
+    /// # Errors
+    /// There can be no such event, or there is no room for another follower.
+    pub fn follow_events(
+        &self,
+        last: usize,
+        wanted: &Wanted,
+        depth: Option<Depth>,
+    ) -> Result<(Vec<EventRecord>, Following), AgentError> {
+        let mut log = self.event_log();
+        let selection = Selection::new(wanted, &log.rules())?;
+        let last = log.last(last, &selection);
+        let (tap, before) = (Arc::clone(&self.tap), self.tap.suppressed());
+        let terms = Terms {
+            selection,
+            depth,
+            suppressed: Box::new(move || tap.suppressed().saturating_sub(before)),
+        };
+        let mut following = log.feed.follow(terms)?;
+        if depth.is_some() {
+            following.keep(self.tap.open()?);
+        }
+        Ok((last, following))
+    }
+
+    /// Tells followers why there is nothing more to follow, and gives them a moment to pass it on.
+    pub async fn end_following(&self, why: Why) {
+        let places = self.event_log().feed.end(why);
+        let gone = places.acquire_many(feed::FOLLOWERS as u32);
+        // One that does not read is not waited for.
+        let _ = tokio::time::timeout(FAREWELL, gone).await;
+        places.close();
     }
 
     /// Whether every interface that the policy names is protected, as the kernel says now. Blocks: for threads that may.

@@ -11,7 +11,9 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
-    Agent, Options, SshConnection, State, clock,
+    Agent, Options, SshConnection, State,
+    capture::Tap,
+    clock,
     error::AgentError,
     events::EventLog,
     install::{Before, Surroundings, Tell, install, learn_names, resolver_notes},
@@ -58,6 +60,7 @@ impl Agent {
             _ => Lock::directory(&options.bpffs)?,
         };
         say_what_was_found(&datapath);
+        let tap = Arc::new(Tap::new(datapath.event_switch()?)?);
         let kernel = Kernel::new(datapath);
 
         let names_store = Store::new(&options.state_dir, "names.json");
@@ -107,6 +110,7 @@ impl Agent {
             kernel,
             state: Mutex::new(state),
             events: Mutex::new(events),
+            tap,
             change: tokio::sync::Mutex::new(()),
             resolver: Mutex::new(resolver),
             wake_names: Notify::new(),

@@ -7,7 +7,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use crate::agent::{
-    Denied, EventRecord, NameStatus, Reloaded, Status,
+    Denied, EventRecord, NameStatus, PacketRecord, Reloaded, Status,
     change::{Change, Names},
     interfaces::{Refused, Unprotected},
     network::Protection,
@@ -89,7 +89,7 @@ fn status() {
 
 #[test]
 fn events() {
-    let event = EventRecord {
+    let event = EventRecord::Packet(PacketRecord {
         time: TIME,
         interface: "eth0".into(),
         direction: "ingress".into(),
@@ -102,7 +102,7 @@ fn events() {
         protocol: "tcp".into(),
         length: 74,
         dropped: true,
-    };
+    });
     insta::assert_snapshot!(json(&[event]));
 }
 

@@ -2,15 +2,18 @@
 
 mod arguments;
 mod caller;
+mod capture;
 mod check;
 mod detach;
 mod events;
 mod failure;
+mod follow;
 #[cfg(test)]
 mod json_tests;
 mod logging;
 mod output;
 mod pages;
+mod pcapng;
 mod reload;
 mod run;
 mod status;
@@ -50,7 +53,8 @@ fn dispatch(Arguments { runtime_dir, command }: Arguments) -> Result<(), Failure
         Command::Check(arguments) => check::check(&arguments),
         Command::Reload(arguments) => reload::reload(&runtime_dir, arguments),
         Command::Status(arguments) => status::status(&runtime_dir, arguments.format),
-        Command::Events(arguments) => events::events(&runtime_dir, &arguments),
+        Command::Events(arguments) => events::events(&runtime_dir, arguments),
+        Command::Capture(arguments) => capture::capture(&runtime_dir, arguments),
         Command::Detach(arguments) => detach::detach(&runtime_dir, arguments.bpffs.as_deref()),
         Command::Completions { shell } => pages::completions(shell),
         Command::Man { command } => pages::man(command.as_deref()),

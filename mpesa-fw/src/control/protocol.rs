@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::agent::{AgentError, EventRecord, Kind, Reloaded, SshConnection, Status};
+use crate::agent::{
+    AgentError, Depth, PacketRecord, EventRecord, Kind, Reloaded, SshConnection, Status, Wanted, Why,
+};
 
 /// Version of everything in this file. Both sides refuse another one.
 pub const VERSION: u32 = 1;
@@ -40,6 +42,17 @@ pub enum Request {
     Events {
         /// How many.
         last: usize,
+        /// Which; none: all.
+        wanted: Option<Wanted>,
+    },
+    /// The same, and what comes after them: the [`Reply`] is followed by [`Line`]s.
+    Follow {
+        /// How many of those that were before.
+        last: usize,
+        /// Which; none: all.
+        wanted: Option<Wanted>,
+        /// The frames of packets, and no other events.
+        frames: Option<Depth>,
     },
     /// Stop judging, and end.
     Detach {
@@ -69,6 +82,29 @@ pub enum Answer {
     Events(Vec<EventRecord>),
     /// To [`Request::Detach`]: what was detached.
     Detached(Vec<String>),
+    /// To [`Request::Follow`]: the last ones, oldest first.
+    Following(Vec<EventRecord>),
+}
+
+/// What comes after [`Answer::Following`], one a line. The client ends it by closing its end, or half of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Line {
+    /// Something happened.
+    Event(EventRecord),
+    /// A packet was dropped, and frames are wanted.
+    Packet {
+        /// The event.
+        event: PacketRecord,
+        /// As much of the frame as is wanted, in hexadecimal.
+        frame: String,
+    },
+    /// So many events are missing here: this client did not read.
+    Missed(u64),
+    /// So many more packets were dropped since the beginning, of whatever kind, of which the kernel sent no event.
+    Suppressed(u64),
+    /// The last line.
+    Ended(Why),
 }
 
 /// Why the answer is no.

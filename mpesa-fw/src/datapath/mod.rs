@@ -44,6 +44,7 @@ pub use detach::detach;
 pub use error::{DatapathError, ErrorKind};
 pub use generation::Staged;
 pub use object::OBJECT;
+pub use state::EventSwitch;
 #[doc(hidden)]
 pub use swap::Fault;
 pub use tables::{Table, tables};
@@ -232,6 +233,14 @@ impl Datapath {
     /// The kernel does not answer.
     pub fn events(&self) -> Result<RingBuf<MapData>> {
         state::events(&self.pins)
+    }
+
+    /// What events carry.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub fn event_switch(&self) -> Result<EventSwitch> {
+        EventSwitch::open(&self.pins)
     }
 
     /// Every flow, expired ones included.

@@ -1,7 +1,7 @@
 //! Lay-out of the pin directory.
 //!
 //! ```text
-//! <bpffs>/abi-1/                                  mode 0700; the version of every shared lay-out
+//! <bpffs>/abi-<n>/                                mode 0700; the version of every shared lay-out
 //!   state/<MAP>                                   flows, counters, …: shared by all generations
 //!   links/<interface>-<ingress|egress>            one link a hook (clsact filters have none)
 //!   qdiscs/<index of an interface>/               empty: its clsact qdisc was made by us
@@ -278,6 +278,6 @@ mod tests {
     fn a_link_is_found_by_its_name() {
         let pins = Pins::below(Path::new("/b"));
         let path = pins.link("eth0.10", Direction::Egress);
-        assert_eq!(path, Path::new("/b/abi-1/links/eth0%2e10-egress"));
+        assert_eq!(path, Path::new(&format!("/b/abi-{ABI_VERSION}/links/eth0%2e10-egress")));
     }
 }

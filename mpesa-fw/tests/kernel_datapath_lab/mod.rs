@@ -15,7 +15,7 @@ use mpesa_fw::{
     datapath::{Datapath, DatapathError, Interface, Options, Report, TcChoice, XdpChoice},
     policy::model::{Addresses, Claim, Destination, Egress, Ingress, Location, Policy, Service},
 };
-use mpesa_fw_common::{Mode, Verdict};
+use mpesa_fw_common::{ABI_VERSION, Mode, Verdict};
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     net::if_::if_nametoindex,
@@ -136,7 +136,7 @@ impl Lab {
 
     /// Names below the pin directory.
     pub(crate) fn pins(&self, directory: &str) -> Vec<String> {
-        let directory = self.directory.join("abi-1").join(directory);
+        let directory = self.directory.join(format!("abi-{ABI_VERSION}")).join(directory);
         let mut names: Vec<_> = std::fs::read_dir(directory)
             .map(|entries| {
                 entries
