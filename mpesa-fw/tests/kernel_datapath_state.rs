@@ -258,5 +258,8 @@ fn a_bad_start_says_what_to_do() {
 }
 
 fn state<K: sys::Plain, V: sys::Plain>(lab: &Lab, name: &str) -> KernelMap<K, V> {
-    KernelMap::new(sys::open_pin(&lab.options().bpffs.join(format!("abi-{ABI_VERSION}/state")).join(name)).unwrap()).unwrap()
+    KernelMap::new(
+        sys::open_pin(&lab.options().bpffs.join(format!("abi-{ABI_VERSION}/state")).join(name)).unwrap(),
+    )
+    .unwrap()
 }

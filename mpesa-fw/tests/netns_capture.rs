@@ -53,7 +53,7 @@ fn tshark_reads_what_was_dropped_and_why() -> Result<()> {
     let payload = "Raw(b'254700000000')";
     let tcp = format!("to_host()/IP(src='198.51.100.66',dst=H4)/TCP(sport=4000,dport=80)/{payload}");
     let v6 = format!("to_host()/IPv6(src='2001:db8:0:666::66',dst=H6)/UDP(sport=5,dport=53)/{payload}");
-    let short = "to_host()/Raw(bytes(IP(src='198.51.100.66',dst=H4)/TCP(dport=80))[:30])";
+    let short = "Ether(bytes(to_host()/IP(src='198.51.100.66',dst=H4)/TCP(dport=80))[:44])";
     assert_eq!(field.wire()?.send(&[("tcp", &tcp), ("v6", &v6), ("short", short)])?, [] as [&str; 0]);
     let out = format!("to_router()/IP(src=H4,dst='198.18.0.99')/TCP(sport=7,dport=443)/{payload}");
     assert_eq!(field.wire_out()?.send(&[("out", &out)])?, [] as [&str; 0]);
@@ -64,7 +64,13 @@ fn tshark_reads_what_was_dropped_and_why() -> Result<()> {
     assert_eq!(switch(&firewall)?, 0, "switched off with the last who captures");
 
     assert_eq!(std::fs::metadata(&file)?.permissions().mode() & 0o777, 0o600);
-    let names = ["frame.interface_name", "frame.len", "frame.cap_len", "frame.comment", "frame.packet_flags_direction"];
+    let names = [
+        "frame.interface_name",
+        "frame.len",
+        "frame.cap_len",
+        "frame.comment",
+        "frame.packet_flags_direction",
+    ];
     let seen = fields(&file, &names)?;
     let comment = |what: &str, way: &str| format!("mpesa-fw: verdict drop, reason {what}, {way} on eth0");
     let expected = [

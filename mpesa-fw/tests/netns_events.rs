@@ -138,6 +138,8 @@ fn a_follower_that_does_not_read_harms_nobody() -> Result<()> {
     followers[0].read_to_string(&mut rest)?;
     assert!(rest.contains("source_not_allowed") && rest.ends_with("{\"ended\":\"asked\"}\n"), "{rest}");
     drop(followers);
-    eventually("a place", SOON, || first_line(&begin().ok()?).ok().filter(|line| line.contains("following")))?;
+    eventually("a place", SOON, || {
+        first_line(&begin().ok()?).ok().filter(|line| line.contains("following"))
+    })?;
     Ok(())
 }

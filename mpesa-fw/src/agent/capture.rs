@@ -153,7 +153,9 @@ impl Drop for Open {
         if *holders == 0
             && let Err(error) = self.0.switch.carry_frames(false)
         {
-            tracing::error!("events go on carrying frames, which nobody reads, until the next start: {error}");
+            tracing::error!(
+                "events go on carrying frames, which nobody reads, until the next start: {error}"
+            );
         }
     }
 }

@@ -113,7 +113,9 @@ impl AgentError {
                 | CompileError::TooManyLimits { .. }
                 | CompileError::LimitTooSlow { .. },
             ) => Kind::Invalid,
-            Self::WouldCut(_) | Self::Detached | Self::OtherPins { .. } | Self::TooManyFollowers(_) => Kind::Refused,
+            Self::WouldCut(_) | Self::Detached | Self::OtherPins { .. } | Self::TooManyFollowers(_) => {
+                Kind::Refused
+            }
             Self::Datapath(error) => match error.kind() {
                 ErrorKind::Internal => Kind::Internal,
                 ErrorKind::Permission

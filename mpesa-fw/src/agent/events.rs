@@ -27,6 +27,28 @@ const GENERATIONS: usize = 8;
 pub enum EventRecord {
     /// A packet was dropped, or would have been in enforce mode.
     Packet(PacketRecord),
+    /// Somebody began to listen where no service is declared.
+    Listener(ListenerRecord),
+}
+
+/// A listener that no service claims.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerRecord {
+    /// When it was seen first.
+    #[serde(with = "time::serde::rfc3339")]
+    pub time: OffsetDateTime,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// What it is bound to.
+    pub address: IpAddr,
+    /// Local port.
+    pub port: u16,
+    /// Who made it, by number.
+    pub user: u32,
+    /// Name and id of the process, if the agent may know it.
+    pub process: Option<String>,
+    /// Its systemd unit, likewise.
+    pub unit: Option<String>,
 }
 
 /// A packet that was dropped, or would have been in enforce mode.
@@ -176,6 +198,13 @@ mod tests {
         }
     }
 
+    fn packet(event: EventRecord) -> PacketRecord {
+        match event {
+            EventRecord::Packet(packet) => packet,
+            EventRecord::Listener(listener) => panic!("{listener:?}"),
+        }
+    }
+
     #[test]
     fn only_the_last_thousand_are_kept() {
         let mut log = EventLog::default();
@@ -183,8 +212,7 @@ mod tests {
             log.take(event(port).as_bytes(), |index| format!("if{index}"));
         }
         let all = Selection::default();
-        let last: Vec<PacketRecord> =
-            log.last(5000, &all).into_iter().map(|EventRecord::Packet(packet)| packet).collect();
+        let last: Vec<PacketRecord> = log.last(5000, &all).into_iter().map(packet).collect();
         assert_eq!((last.len(), last[0].target_port, last[999].target_port), (KEPT, 500, 1499));
         assert_eq!(last[0].source.to_string(), "203.0.113.9");
         assert_eq!((last[0].interface.as_str(), last[0].reason.as_str()), ("if2", "no_service"));

@@ -20,12 +20,14 @@ pub mod interfaces;
 mod judge;
 mod kernel;
 mod links;
+mod listeners;
 pub mod lock;
 mod names;
 pub mod network;
 mod notify;
 mod options;
 mod prepare;
+mod processes;
 mod reload;
 mod resolver;
 mod running;
@@ -55,13 +57,15 @@ use tokio::sync::Notify;
 
 pub use capture::Depth;
 pub use error::{AgentError, DEFECT, Kind};
-pub use events::{EventRecord, PacketRecord};
+pub use events::{EventRecord, ListenerRecord, PacketRecord};
 pub use feed::{Following, Told, Why};
 pub use guard::SshConnection;
 pub use kernel::beside;
+pub use listeners::{Listener, Listeners, Unanswered};
 pub use names::NameStatus;
 pub use notify::stopping;
 pub use options::Options;
+pub use processes::Process;
 pub use reload::{ReloadRequest, Reloaded};
 pub use running::{Running, hex};
 pub use seed::Denied;
@@ -118,6 +122,8 @@ struct State {
     said: BTreeSet<String>,
     /// What the file says of [`Current::defaults`].
     saved_defaults: BTreeSet<String>,
+    /// Listeners that no service claimed at the last look.
+    undeclared: BTreeSet<listeners::Key>,
     /// Nothing is to be attached any more: the agent ends.
     detached: bool,
 }
@@ -182,11 +188,8 @@ impl Agent {
         let selection = Selection::new(wanted, &log.rules())?;
         let last = log.last(last, &selection);
         let (tap, before) = (Arc::clone(&self.tap), self.tap.suppressed());
-        let terms = Terms {
-            selection,
-            depth,
-            suppressed: Box::new(move || tap.suppressed().saturating_sub(before)),
-        };
+        let terms =
+            Terms { selection, depth, suppressed: Box::new(move || tap.suppressed().saturating_sub(before)) };
         let mut following = log.feed.follow(terms)?;
         if depth.is_some() {
             following.keep(self.tap.open()?);

@@ -70,6 +70,11 @@ impl Selection {
     pub fn takes(&self, event: &EventRecord) -> bool {
         match event {
             EventRecord::Packet(packet) => self.takes_packet(packet),
+            EventRecord::Listener(listener) => {
+                let asks_for_packets =
+                    !self.reasons.is_empty() || !self.rules.is_empty() || self.direction.is_some();
+                !asks_for_packets && self.holds(&[listener.address])
+            }
         }
     }
 

@@ -103,6 +103,7 @@ impl Agent {
             since: clock::unix(),
             said: BTreeSet::new(),
             saved_defaults,
+            undeclared: BTreeSet::new(),
             detached: false,
         };
         let agent = Arc::new(Self {

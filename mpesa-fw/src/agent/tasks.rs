@@ -19,6 +19,7 @@ impl Agent {
         tasks.spawn(Arc::clone(self).resolve_names());
         tasks.spawn(Arc::clone(self).keep_flows());
         tasks.spawn(Arc::clone(self).drain_events());
+        tasks.spawn(Arc::clone(self).watch_listeners());
         if self.options.trace_packets {
             tasks.spawn(Arc::clone(self).trace_packets());
         }

@@ -50,6 +50,8 @@ pub(super) enum Command {
     /// Of each packet the headers, up to TCP's or UDP's: what customers sent is left out, unless you say --payload.
     /// Of a flood only some packets are written; how many were not is said at the end.
     Capture(CaptureArguments),
+    /// Show what listens on this host and no service declares, and services that nobody answers.
+    Listeners(FormatArguments),
     /// Stop judging packets: the only way to do so. Ends the agent.
     Detach(DetachArguments),
     /// Print completions for a shell.

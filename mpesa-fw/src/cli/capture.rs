@@ -64,7 +64,5 @@ fn open(path: &Path) -> Result<Box<dyn Write>, Failure> {
 fn bytes(hex: &str) -> Result<Vec<u8>, Failure> {
     let nonsense = || Failure::internal("the agent sent a frame that is none");
     let digits = hex.as_bytes().chunks(2).map(|two| str::from_utf8(two).ok());
-    digits
-        .map(|two| two.and_then(|two| u8::from_str_radix(two, 16).ok()).ok_or_else(nonsense))
-        .collect()
+    digits.map(|two| two.and_then(|two| u8::from_str_radix(two, 16).ok()).ok_or_else(nonsense)).collect()
 }

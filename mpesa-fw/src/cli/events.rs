@@ -12,7 +12,7 @@ use super::{
     when,
 };
 use crate::{
-    agent::{EventRecord, Options, PacketRecord, Wanted},
+    agent::{EventRecord, ListenerRecord, Options, PacketRecord, Wanted},
     control::{Answer, Client, Line, Request},
 };
 
@@ -51,7 +51,8 @@ fn follow_them(client: &Client, request: Request, format: Format) -> Result<(), 
                 say_gap("missed", events, &said, format)?;
             }
             Line::Suppressed(events) => {
-                let said = format!("{events} more drops were counted and not told one by one: too many at once");
+                let said =
+                    format!("{events} more drops were counted and not told one by one: too many at once");
                 say_gap("suppressed", events, &said, format)?;
             }
             Line::Packet { .. } | Line::Ended(_) => {}
@@ -102,7 +103,24 @@ fn say_gap(kind: &'static str, events: u64, said: &str, format: Format) -> Resul
 fn row(event: &EventRecord) -> [String; 9] {
     match event {
         EventRecord::Packet(packet) => packet_row(packet),
+        EventRecord::Listener(listener) => listener_row(listener),
     }
+}
+
+fn listener_row(listener: &ListenerRecord) -> [String; 9] {
+    let who = listener.unit.as_deref().or(listener.process.as_deref());
+    let who = who.map_or_else(|| format!("user {}", listener.user), str::to_owned);
+    [
+        when::stamp(listener.time),
+        String::new(),
+        String::new(),
+        "undeclared_listener".to_owned(),
+        String::new(),
+        listener.protocol.clone(),
+        String::new(),
+        SocketAddr::new(listener.address, listener.port).to_string(),
+        who,
+    ]
 }
 
 fn packet_row(packet: &PacketRecord) -> [String; 9] {

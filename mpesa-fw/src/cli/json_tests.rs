@@ -7,7 +7,8 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use crate::agent::{
-    Denied, EventRecord, NameStatus, PacketRecord, Reloaded, Status,
+    Denied, EventRecord, Listener, ListenerRecord, Listeners, NameStatus, PacketRecord, Process, Reloaded,
+    Status, Unanswered,
     change::{Change, Names},
     interfaces::{Refused, Unprotected},
     network::Protection,
@@ -103,7 +104,38 @@ fn events() {
         length: 74,
         dropped: true,
     });
-    insta::assert_snapshot!(json(&[event]));
+    let listener = EventRecord::Listener(ListenerRecord {
+        time: TIME,
+        protocol: "tcp".into(),
+        address: "::".parse().unwrap(),
+        port: 9000,
+        user: 33,
+        process: Some("nginx (7)".into()),
+        unit: Some("nginx.service".into()),
+    });
+    insta::assert_snapshot!(json(&[event, listener]));
+}
+
+#[test]
+fn listeners() {
+    let process = Process {
+        pid: 7,
+        name: "nginx".into(),
+        executable: Some("/usr/sbin/nginx".into()),
+        unit: Some("nginx.service".into()),
+    };
+    let listener = Listener {
+        protocol: "tcp".into(),
+        address: "::".parse().unwrap(),
+        port: 9000,
+        service: None,
+        user: 33,
+        inode: 1,
+        process: Some(process),
+    };
+    let unanswered =
+        Unanswered { service: "callbacks".into(), protocol: "tcp".into(), first: 443, last: 443 };
+    insta::assert_snapshot!(json(&Listeners { sockets: vec![listener], unanswered: vec![unanswered] }));
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod failure;
 mod follow;
 #[cfg(test)]
 mod json_tests;
+mod listeners;
 mod logging;
 mod output;
 mod pages;
@@ -55,6 +56,7 @@ fn dispatch(Arguments { runtime_dir, command }: Arguments) -> Result<(), Failure
         Command::Status(arguments) => status::status(&runtime_dir, arguments.format),
         Command::Events(arguments) => events::events(&runtime_dir, arguments),
         Command::Capture(arguments) => capture::capture(&runtime_dir, arguments),
+        Command::Listeners(arguments) => listeners::listeners(&runtime_dir, arguments.format),
         Command::Detach(arguments) => detach::detach(&runtime_dir, arguments.bpffs.as_deref()),
         Command::Completions { shell } => pages::completions(shell),
         Command::Man { command } => pages::man(command.as_deref()),

@@ -75,8 +75,7 @@ impl Client {
 
     fn converse(&self, request: Request) -> Result<(Answer, BufReader<UnixStream>), ClientError> {
         let stream = UnixStream::connect(&self.path).map_err(|error| self.not_connected(error))?;
-        let patience =
-            if matches!(request, Request::Detach { .. }) { PATIENCE_TO_DETACH } else { PATIENCE };
+        let patience = if matches!(request, Request::Detach { .. }) { PATIENCE_TO_DETACH } else { PATIENCE };
         patient(&stream, patience).map_err(|error| self.broken(error))?;
         let mut reader = BufReader::new(stream);
         let reply = exchange_on(&mut reader, request).map_err(|error| self.broken(error))?;

@@ -67,14 +67,12 @@ impl<W: AsyncWrite + Unpin> Teller<W> {
     async fn pass_on(&mut self, told: Told) -> io::Result<()> {
         let line = match told {
             Told::Missed(events) => Line::Missed(events),
-            Told::Event(occurrence) => {
-                match (&occurrence.record, &occurrence.frame, self.depth) {
-                    (EventRecord::Packet(event), Some(frame), Some(depth)) => {
-                        Line::Packet { event: event.clone(), frame: hex(frame.cut(depth)) }
-                    }
-                    (event, _, _) => Line::Event(event.clone()),
+            Told::Event(occurrence) => match (&occurrence.record, &occurrence.frame, self.depth) {
+                (EventRecord::Packet(event), Some(frame), Some(depth)) => {
+                    Line::Packet { event: event.clone(), frame: hex(frame.cut(depth)) }
                 }
-            }
+                (event, _, _) => Line::Event(event.clone()),
+            },
         };
         self.say(&line).await
     }
@@ -160,7 +158,9 @@ mod tests {
                         seen += 1;
                     }
                     Line::Missed(events) => missed += events,
-                    other @ (Line::Packet { .. } | Line::Suppressed(_) | Line::Ended(_)) => panic!("{other:?}"),
+                    other @ (Line::Event(EventRecord::Listener(_)) | Line::Packet { .. } | Line::Suppressed(_) | Line::Ended(_)) => {
+                        panic!("{other:?}")
+                    }
                 }
             }
             assert_eq!((seen, missed), (QUEUE as u64, 2000 - QUEUE as u64), "a queue of one size");

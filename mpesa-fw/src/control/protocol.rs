@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{
-    AgentError, Depth, PacketRecord, EventRecord, Kind, Reloaded, SshConnection, Status, Wanted, Why,
+    AgentError, Depth, EventRecord, Kind, Listeners, PacketRecord, Reloaded, SshConnection, Status, Wanted,
+    Why,
 };
 
 /// Version of everything in this file. Both sides refuse another one.
@@ -54,6 +55,8 @@ pub enum Request {
         /// The frames of packets, and no other events.
         frames: Option<Depth>,
     },
+    /// What listens, against what the policy declares.
+    Listeners,
     /// Stop judging, and end.
     Detach {
         /// Only if the agent's pins are there; none: wherever they are.
@@ -80,6 +83,8 @@ pub enum Answer {
     Reloaded(Box<Reloaded>),
     /// To [`Request::Events`], oldest first.
     Events(Vec<EventRecord>),
+    /// To [`Request::Listeners`], without the processes: who asks may see more of them than the agent.
+    Listeners(Listeners),
     /// To [`Request::Detach`]: what was detached.
     Detached(Vec<String>),
     /// To [`Request::Follow`]: the last ones, oldest first.

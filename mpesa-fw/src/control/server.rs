@@ -216,6 +216,7 @@ impl Answers for Agent {
             Request::Follow { last, wanted, frames: _ } => {
                 Ok(Answer::Following(self.last_events(last, &wanted.unwrap_or_default())?))
             }
+            Request::Listeners => Ok(Answer::Listeners(self.listeners().await?)),
             Request::Detach { bpffs } => Ok(Answer::Detached(self.detach(bpffs.as_deref()).await?)),
         }
     }

@@ -29,7 +29,7 @@ const TESTS: [&str; 11] = [
 ];
 
 /// Those that do not, and why.
-pub(crate) const LEFT_OUT: [(&str, &str); 16] = [
+pub(crate) const LEFT_OUT: [(&str, &str); 17] = [
     ("kernel_datapath_times", "measures time, which means nothing in emulation"),
     ("netns_load", "30,000 packets a second are more than an emulated processor sends"),
     (
@@ -55,7 +55,14 @@ pub(crate) const LEFT_OUT: [(&str, &str); 16] = [
         "asks the agent what it takes from netlink; what it writes is a table like any other",
     ),
     ("netns_events", "asks the agent; what events carry is judged by what `decision` asks of the kernel"),
-    ("netns_capture", "needs tshark; that frames are what was sent is judged by what `decision` asks of the kernel"),
+    (
+        "netns_capture",
+        "needs tshark; that frames are what was sent is judged by what `decision` asks of the kernel",
+    ),
+    (
+        "netns_listeners",
+        "asks the agent what it makes of the kernel's list of sockets, which `netns_state` reads too",
+    ),
     ("netns_metrics", "needs Prometheus, and asks the agent only"),
     ("netns_names", "asks a resolver and the agent; what they write is a table like any other"),
 ];

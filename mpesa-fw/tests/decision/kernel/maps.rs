@@ -44,7 +44,9 @@ pub(super) struct PerCpu {
 impl PerCpu {
     pub(super) fn of(ebpf: &Ebpf) -> Self {
         fn open<V: Plain>(ebpf: &Ebpf, name: &str) -> KernelMap<u32, V> {
-            let Some(Map::PerCpuArray(map) | Map::Array(map)) = ebpf.map(name) else { panic!("no map {name}") };
+            let Some(Map::PerCpuArray(map) | Map::Array(map)) = ebpf.map(name) else {
+                panic!("no map {name}")
+            };
             let fd = map.fd().as_fd().try_clone_to_owned().expect("a descriptor");
             KernelMap::new(fd).unwrap_or_else(|error| panic!("{name}: {error}"))
         }
