@@ -27,13 +27,13 @@ impl Follow {
         request: Request,
         within: Option<Duration>,
     ) -> Result<Self, Failure> {
-        // Before any other thread is there to take them.
-        let ends: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
-        ends.thread_block().map_err(|error| cannot(&error))?;
         let (answer, stream) = client.follow(request)?;
         let Answer::Following(last) = answer else {
             return Err(Failure::another_answer());
         };
+        // Before any other thread is there to take them; and not before the agent has answered, who may hang.
+        let ends: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
+        ends.thread_block().map_err(|error| cannot(&error))?;
         let by_signal = stream.hang_up().map_err(|error| cannot(&error))?;
         thread::spawn(move || {
             if ends.wait().is_ok() {
