@@ -91,7 +91,7 @@ pub fn ingress_tc(frame: &SkbFrame) -> Verdict {
     };
     *case = Case::EMPTY;
     case.read(frame, Direction::Ingress);
-    verdict(judge_ingress() & reported(case, frame))
+    verdict(judge_ingress() & reported(Direction::Ingress, frame))
 }
 
 /// A frame from this host: what becomes of it.
@@ -103,14 +103,18 @@ pub fn egress(frame: &SkbFrame) -> Verdict {
     *case = Case::EMPTY;
     case.read(frame, Direction::Egress);
     case.sender = frame.sender(&case.meta);
-    verdict(judge_egress() & reported(case, frame))
+    verdict(judge_egress() & reported(Direction::Egress, frame))
 }
 
 /// Counts the decision, and sends the frame where somebody captures; [`PASS`] or [`DROP`].
 #[inline(always)]
-fn reported(case: &Case, frame: &SkbFrame) -> u32 {
-    let code = report_case(case.direction as u32);
-    if code & CAPTURE != 0 {
+fn reported(direction: Direction, frame: &SkbFrame) -> u32 {
+    let code = report_case(direction as u32);
+    // Verifier: the case is looked up anew. What the compiler knows of it from before is another thing on each path of the parser,
+    // and all of them would be walked to the end; nor does it know that others have written to it meanwhile.
+    if code & CAPTURE != 0
+        && let Some(case) = current(direction)
+    {
         report::send_frame(case, frame);
     }
     code & PASS

@@ -83,7 +83,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         None => None,
     };
     let orders = Orders { rate: None, share: 0, allowed: Vec::new() };
-    let flood = |host| Flood::new(&arguments.object, &network.router, host, &Frame::syn(host, PORT)?, &orders);
+    let flood =
+        |host| Flood::new(&arguments.object, &network.router, host, &Frame::syn(host, PORT)?, &orders);
     let (mut flood, mut other_flood) = (flood(&rated)?, flood(&other_host)?);
     let beside = cpu::first()?;
     cpu::stay_on(cpu::last()?)?;

@@ -163,6 +163,12 @@ fn failed(error: PcapError) -> Failure {
         PcapError::IoError(error) => {
             Failure::system(format!("cannot write the capture: {error}"), "is the disk full?")
         }
-        other => Failure::internal(format!("a capture could not be written: {other}")),
+        other @ (PcapError::IncompleteBuffer
+        | PcapError::InvalidField(_)
+        | PcapError::Utf8Error(_)
+        | PcapError::FromUtf8Error(_)
+        | PcapError::InvalidInterfaceId(_)) => {
+            Failure::internal(format!("a capture could not be written: {other}"))
+        }
     }
 }

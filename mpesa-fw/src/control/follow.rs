@@ -158,7 +158,10 @@ mod tests {
                         seen += 1;
                     }
                     Line::Missed(events) => missed += events,
-                    other @ (Line::Event(EventRecord::Listener(_)) | Line::Packet { .. } | Line::Suppressed(_) | Line::Ended(_)) => {
+                    other @ (Line::Event(EventRecord::Listener(_))
+                    | Line::Packet { .. }
+                    | Line::Suppressed(_)
+                    | Line::Ended(_)) => {
                         panic!("{other:?}")
                     }
                 }
