@@ -27,6 +27,10 @@ pub trait Frame: PacketBytes {
     fn interface(&self) -> u32;
     /// Bytes to count for a frame of which `meta` is known.
     fn counted_length(&self, meta: &PacketMeta) -> u32;
+}
+
+/// Where the bytes of a frame are copied from.
+pub trait Source {
     /// Copies the beginning of a frame of `length` bytes, and says how many bytes that are.
     fn copy(&self, length: u32, to: &mut [u8; CAPTURE_BYTES]) -> u16;
 }
@@ -64,14 +68,6 @@ impl Frame for XdpFrame {
         // The helper is not inlined by the JIT; a packet in one buffer does without. Where it ends is known of IP only.
         let is_known = matches!(meta.parsed, Parsed::Ip);
         if is_known && meta.end <= self.linear() { self.linear() } else { self.length() }
-    }
-
-    #[inline(always)]
-    fn copy(&self, length: u32, to: &mut [u8; CAPTURE_BYTES]) -> u16 {
-        let Some(length) = fitting(length) else { return 0 };
-        // SAFETY: the context is valid, and `to` has room for `length` bytes.
-        let failed = unsafe { bpf_xdp_load_bytes(self.context, 0, to.as_mut_ptr().cast(), length as u32) };
-        if failed == 0 { length as u16 } else { 0 }
     }
 }
 
@@ -150,15 +146,6 @@ impl Frame for SkbFrame {
     fn counted_length(&self, _: &PacketMeta) -> u32 {
         self.length
     }
-
-    #[inline(always)]
-    fn copy(&self, length: u32, to: &mut [u8; CAPTURE_BYTES]) -> u16 {
-        let Some(length) = fitting(length) else { return 0 };
-        // SAFETY: the context is valid, and `to` has room for `length` bytes.
-        let failed =
-            unsafe { bpf_skb_load_bytes(self.context.cast(), 0, to.as_mut_ptr().cast(), length as u32) };
-        if failed == 0 { length as u16 } else { 0 }
-    }
 }
 
 impl PacketBytes for SkbFrame {
@@ -189,6 +176,12 @@ impl PacketBytes for SkbFrame {
 }
 
 impl SkbFrame {
+    /// What the kernel calls with.
+    #[inline(always)]
+    pub const fn context(&self) -> *mut __sk_buff {
+        self.context
+    }
+
     /// What is known of the socket behind the packet, as far as somebody will ask.
     #[inline(always)]
     pub fn sender(&self, meta: &PacketMeta) -> Sender {
@@ -276,6 +269,29 @@ fn within(start: usize, end: usize, offset: u32, length: usize) -> Option<usize>
     // SAFETY: the statement has no effect.
     unsafe { asm!("{0} = {0}", inout(reg) from) };
     if from + length > end { None } else { Some(from) }
+}
+
+impl Source for XdpFrame {
+    #[inline(always)]
+    fn copy(&self, length: u32, to: &mut [u8; CAPTURE_BYTES]) -> u16 {
+        let Some(length) = fitting(length) else { return 0 };
+        // SAFETY: the context is valid, and `to` has room for `length` bytes.
+        let failed = unsafe { bpf_xdp_load_bytes(self.context, 0, to.as_mut_ptr().cast(), length as u32) };
+        if failed == 0 { length as u16 } else { 0 }
+    }
+}
+
+/// A frame at TC of which nothing is known.
+pub struct Skb(pub *mut __sk_buff);
+
+impl Source for Skb {
+    #[inline(always)]
+    fn copy(&self, length: u32, to: &mut [u8; CAPTURE_BYTES]) -> u16 {
+        let Some(length) = fitting(length) else { return 0 };
+        // SAFETY: the context is valid, and `to` has room for `length` bytes.
+        let failed = unsafe { bpf_skb_load_bytes(self.0.cast(), 0, to.as_mut_ptr().cast(), length as u32) };
+        if failed == 0 { length as u16 } else { 0 }
+    }
 }
 
 /// As much of a frame as is copied.

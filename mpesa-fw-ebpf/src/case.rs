@@ -7,6 +7,7 @@
 //! would be no room either.) At TC judging and reporting are global functions, looked at once each whatever parsing may
 //! come to (Linux 5.6), which takes fewer steps still.
 
+use aya_ebpf::bindings::__sk_buff;
 use mpesa_fw_common::{
     DropReason, Verdict,
     decide::{self, Decision, Sender},
@@ -15,7 +16,7 @@ use mpesa_fw_common::{
 };
 
 use crate::{
-    access::{self, Frame, SkbFrame, XdpFrame},
+    access::{self, Frame, Skb, SkbFrame, XdpFrame},
     kernel::{FAST, KERNEL},
     maps,
     report::{self, Reported},
@@ -110,12 +111,8 @@ pub fn egress(frame: &SkbFrame) -> Verdict {
 #[inline(always)]
 fn reported(direction: Direction, frame: &SkbFrame) -> u32 {
     let code = report_case(direction as u32);
-    // Verifier: the case is looked up anew. What the compiler knows of it from before is another thing on each path of the parser,
-    // and all of them would be walked to the end; nor does it know that others have written to it meanwhile.
-    if code & CAPTURE != 0
-        && let Some(case) = current(direction)
-    {
-        report::send_frame(case, frame);
+    if code & CAPTURE != 0 {
+        send_frame(frame.context(), direction as u32);
     }
     code & PASS
 }
@@ -172,6 +169,16 @@ extern "C" fn report_case(direction: u32) -> u32 {
         Verdict::Drop => DROP,
     };
     if captures { code | CAPTURE } else { code }
+}
+
+/// Sends the event of a packet with the beginning of its frame. Returns [`PASS`], which means nothing.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn send_frame(context: *mut __sk_buff, direction: u32) -> u32 {
+    if let Some(case) = access::value(maps::CASES.get_ptr_mut(direction)) {
+        report::send_frame(case, &Skb(context));
+    }
+    PASS
 }
 
 /// Logs and counts the decision, and says what becomes of the packet.

@@ -10,7 +10,7 @@ use mpesa_fw_common::{
 };
 
 use crate::{
-    access::{self, Frame},
+    access::{self, Source},
     case::Case,
     kernel::KERNEL,
     maps,
@@ -126,7 +126,7 @@ fn send_event(case: &Case, reason: DropReason, enforced: bool) -> bool {
 
 /// Sends the event of a packet with the beginning of its frame.
 #[inline(always)]
-pub fn send_frame(case: &Case, frame: &impl Frame) {
+pub fn send_frame(case: &Case, frame: &impl Source) {
     let Reason::Drop(reason) = case.decision.reason else {
         return;
     };

@@ -125,7 +125,7 @@ fn a_capture_is_as_deep_as_long_and_as_narrow_as_asked() -> Result<()> {
 
     // For so long, to a pipe; what Wireshark reads over SSH.
     let mut shell = firewall.namespace.command("sh");
-    let ask = firewall.ask_command(["capture", "-w", "-", "--seconds", "2"]);
+    let ask = firewall.ask_command(["capture", "-w", "-", "--seconds", "8"]);
     let words: Vec<String> = std::iter::once(ask.get_program())
         .chain(ask.get_args())
         .map(|word| word.to_string_lossy().into_owned())
