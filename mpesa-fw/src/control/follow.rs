@@ -126,7 +126,11 @@ mod tests {
     }
 
     fn run<T>(test: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(async { timeout(Duration::from_secs(30), test).await.expect("it comes to an end") })
     }
 
     /// A follower, and the client's end of its stream.
