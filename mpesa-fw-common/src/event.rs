@@ -4,11 +4,11 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::address::Address;
 
-/// One dropped packet (or one that observe mode would have dropped). Headers only, never payload.
+/// One dropped packet (or one that observe mode would have dropped).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Event {
-    /// Monotonic clock, nanoseconds, coarse.
+    /// Monotonic clock, nanoseconds.
     pub time: u64,
     /// Source of the packet; `::` where it was not understood.
     pub source: Address,
@@ -35,8 +35,25 @@ pub struct Event {
     /// 1: dropped; 0: observe mode let it go.
     pub enforced: u8,
     /// Keeps the size a multiple of 8.
-    pub reserved: [u8; 3],
+    pub reserved: u8,
+    /// Bytes of the frame that follow; see [`CapturedEvent`].
+    pub captured: u16,
 }
+
+/// Bytes of a frame that an event can carry: every header that counts, in all but rare cases.
+pub const CAPTURE_BYTES: usize = 256;
+
+/// What is sent instead of an [`Event`] while somebody captures (map `CAPTURE`, one element, not 0).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct CapturedEvent {
+    /// What is always sent.
+    pub event: Event,
+    /// The beginning of the frame; behind [`Event::captured`] bytes, what was there before.
+    pub bytes: [u8; CAPTURE_BYTES],
+}
+
+const _: () = assert!(CAPTURE_BYTES <= u16::MAX as usize, "their number fits its field");
 
 /// Events a CPU may send until its bucket is filled again.
 pub const EVENT_BURST: u32 = 64;

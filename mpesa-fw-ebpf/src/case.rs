@@ -7,6 +7,7 @@
 //! would be no room either.) At TC judging and reporting are global functions, looked at once each whatever parsing may
 //! come to (Linux 5.6), which takes fewer steps still.
 
+use aya_ebpf::bindings::__sk_buff;
 use mpesa_fw_common::{
     DropReason, Verdict,
     decide::{self, Decision, Sender},
@@ -15,9 +16,11 @@ use mpesa_fw_common::{
 };
 
 use crate::{
-    access::{self, Frame, SkbFrame, XdpFrame},
+    access::{self, Frame, Skb, SkbFrame, XdpFrame},
     kernel::{self, FAST, KERNEL},
-    maps, report, trace, twin,
+    maps,
+    report::{self, Reported},
+    trace, twin,
 };
 
 /// What is known of a packet, and what was decided.
@@ -64,7 +67,11 @@ pub fn ingress_xdp(frame: &XdpFrame) -> Verdict {
     access::settle();
     case.decision = decide::ingress(&FAST, &FAST, &case.meta);
     access::settle();
-    report(case, Direction::Ingress)
+    let Reported { verdict, captures } = report(case, Direction::Ingress);
+    if captures {
+        report::send_frame(case, frame);
+    }
+    verdict
 }
 
 /// As far as parsing, for the bench.
@@ -85,7 +92,7 @@ pub fn ingress_tc(frame: &SkbFrame) -> Verdict {
     };
     *case = Case::EMPTY;
     case.read(frame, Direction::Ingress);
-    verdict(judge_ingress() & report_case(Direction::Ingress as u32))
+    verdict(judge_ingress() & reported(Direction::Ingress, frame))
 }
 
 /// A frame from this host: what becomes of it.
@@ -97,7 +104,17 @@ pub fn egress(frame: &SkbFrame) -> Verdict {
     *case = Case::EMPTY;
     case.read(frame, Direction::Egress);
     case.sender = if kernel::is_twin() { twin::sender(&case.meta) } else { frame.sender(&case.meta) };
-    verdict(judge_egress() & report_case(Direction::Egress as u32))
+    verdict(judge_egress() & reported(Direction::Egress, frame))
+}
+
+/// Counts the decision, and sends the frame where somebody captures; [`PASS`] or [`DROP`].
+#[inline(always)]
+fn reported(direction: Direction, frame: &SkbFrame) -> u32 {
+    let code = report_case(direction as u32);
+    if code & CAPTURE != 0 {
+        send_frame(frame.context(), direction as u32);
+    }
+    code & PASS
 }
 
 /// The case of this CPU.
@@ -108,6 +125,8 @@ pub fn current<'a>(direction: Direction) -> Option<&'a mut Case> {
 
 const PASS: u32 = 1;
 const DROP: u32 = 0;
+/// With either: the event is to be sent with the frame, which a global function does not have.
+const CAPTURE: u32 = 2;
 
 /// Everything but a clear pass is a drop.
 #[inline(always)]
@@ -137,25 +156,37 @@ extern "C" fn judge_egress() -> u32 {
     PASS
 }
 
-/// Counts the decision; [`PASS`] or [`DROP`].
+/// Counts the decision; [`PASS`] or [`DROP`], and [`CAPTURE`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn report_case(direction: u32) -> u32 {
     let Some(case) = access::value(maps::CASES.get_ptr_mut(direction)) else {
         return DROP;
     };
-    match report(case, case.direction) {
+    let Reported { verdict, captures } = report(case, case.direction);
+    let code = match verdict {
         Verdict::Pass => PASS,
         Verdict::Drop => DROP,
+    };
+    if captures { code | CAPTURE } else { code }
+}
+
+/// Sends the event of a packet with the beginning of its frame. Returns [`PASS`], which means nothing.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn send_frame(context: *mut __sk_buff, direction: u32) -> u32 {
+    if let Some(case) = access::value(maps::CASES.get_ptr_mut(direction)) {
+        report::send_frame(case, &Skb(context));
     }
+    PASS
 }
 
 /// Logs and counts the decision, and says what becomes of the packet.
 #[inline(always)]
-fn report(case: &Case, direction: Direction) -> Verdict {
+fn report(case: &Case, direction: Direction) -> Reported {
     if !kernel::is_ordinary() {
         if kernel::is_twin() {
-            return twin::answer(case);
+            return Reported::only(twin::answer(case));
         }
         trace::packet(case);
     }

@@ -90,6 +90,9 @@ pub static NEAR_MISSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(WATCHED
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 #[map]
 pub static EVENT_BUCKETS: PerCpuArray<EventBucket> = PerCpuArray::with_max_entries(1, 0);
+/// Not 0: somebody captures what is dropped, and events carry the beginning of the frame.
+#[map]
+pub static CAPTURE: Array<u32> = Array::with_max_entries(1, 0);
 /// To be mapped, so that the agent, which seeds flows, sets a bit in one step with the programs.
 #[map]
 pub static FLOW_PORTS: Array<u64> = Array::with_max_entries(BITMAP_WORDS as u32, BPF_F_MMAPABLE);

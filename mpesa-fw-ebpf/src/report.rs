@@ -3,17 +3,36 @@
 use mpesa_fw_common::{
     DropReason, PassReason, Reason, Verdict,
     counter::{Counter, CounterBlock, INTERFACES, SLOT_EGRESS_NONE, SLOT_INGRESS_NONE, counter_index},
-    event::{EVENT_BURST, EVENT_REFILL_SHIFT, Event},
+    event::{CapturedEvent, EVENT_BURST, EVENT_REFILL_SHIFT, Event},
     reason::DROP_REASONS,
     settings::Direction,
     tables::Tables,
 };
 
-use crate::{access, case::Case, kernel::KERNEL, maps};
+use crate::{
+    access::{self, Source},
+    case::Case,
+    kernel::KERNEL,
+    maps,
+};
+
+/// What became of a packet.
+pub struct Reported {
+    pub verdict: Verdict,
+    /// Its event is still to be sent, with the frame: [`send_frame`].
+    pub captures: bool,
+}
+
+impl Reported {
+    /// There is no more to do.
+    pub const fn only(verdict: Verdict) -> Self {
+        Self { verdict, captures: false }
+    }
+}
 
 /// Counts a decision, and says what becomes of the packet in this generation's mode.
 #[inline(always)]
-pub fn report(case: &Case, direction: Direction) -> Verdict {
+pub fn report(case: &Case, direction: Direction) -> Reported {
     let Case { decision, interface, length, .. } = case;
     let (interface, length) = (*interface, *length);
     let slot =
@@ -24,7 +43,7 @@ pub fn report(case: &Case, direction: Direction) -> Verdict {
             if let Some(block) = access::value(block) {
                 count_pass(block, length, reason, case.meta.opens_connection());
             }
-            Verdict::Pass
+            Reported::only(Verdict::Pass)
         }
         Reason::Drop(reason) => {
             let enforced = !KERNEL.observes();
@@ -33,8 +52,8 @@ pub fn report(case: &Case, direction: Direction) -> Verdict {
                 count(&mut counts[access::opaque(reason as u32) as usize & (DROP_REASONS - 1)], length);
             }
             count_near_misses(decision.near_miss);
-            send_event(case, reason, enforced);
-            if enforced { Verdict::Drop } else { Verdict::Pass }
+            let captures = send_event(case, reason, enforced);
+            Reported { verdict: if enforced { Verdict::Drop } else { Verdict::Pass }, captures }
         }
     }
 }
@@ -87,20 +106,46 @@ fn count_near_misses(sets: u64) {
     }
 }
 
+/// Sends an event if this CPU may; true: [`send_frame`] is to do it. Whether somebody captures is asked last: most of a
+/// flood does not come here.
 #[inline(always)]
-fn send_event(case: &Case, reason: DropReason, enforced: bool) {
+fn send_event(case: &Case, reason: DropReason, enforced: bool) -> bool {
     if !take_token() {
-        return;
+        return false;
     }
-    let Some(mut entry) = maps::EVENTS.reserve::<Event>(0) else {
-        if let Some(bucket) = access::value(maps::EVENT_BUCKETS.get_ptr_mut(0)) {
-            bucket.suppressed += 1;
+    if maps::CAPTURE.get(0).is_some_and(|captures| *captures != 0) {
+        return true;
+    }
+    match maps::EVENTS.reserve::<Event>(0) {
+        Some(mut entry) => {
+            entry.write(event(case, reason, enforced));
+            entry.submit(0);
         }
+        None => count_suppressed(),
+    }
+    false
+}
+
+/// Sends the event of a packet with the beginning of its frame.
+#[inline(always)]
+pub fn send_frame(case: &Case, frame: &impl Source) {
+    let Reason::Drop(reason) = case.decision.reason else {
         return;
     };
+    let Some(mut entry) = maps::EVENTS.reserve::<CapturedEvent>(0) else {
+        return count_suppressed();
+    };
+    let captured = access::entry(&mut entry);
+    captured.event = event(case, reason, !KERNEL.observes());
+    captured.event.captured = frame.copy(case.length, &mut captured.bytes);
+    entry.submit(0);
+}
+
+#[inline(always)]
+fn event(case: &Case, reason: DropReason, enforced: bool) -> Event {
     let Case { meta, decision, direction, interface, length, .. } = case;
-    entry.write(Event {
-        time: access::now(),
+    Event {
+        time: access::exactly_now(),
         source: meta.source,
         target: meta.target,
         interface: *interface,
@@ -113,9 +158,16 @@ fn send_event(case: &Case, reason: DropReason, enforced: bool) {
         reason: reason as u8,
         rule: decision.rule.raw(),
         enforced: enforced as u8,
-        reserved: [0; 3],
-    });
-    entry.submit(0);
+        reserved: 0,
+        captured: 0,
+    }
+}
+
+#[inline(always)]
+fn count_suppressed() {
+    if let Some(bucket) = access::value(maps::EVENT_BUCKETS.get_ptr_mut(0)) {
+        bucket.suppressed += 1;
+    }
 }
 
 /// Whether this CPU may still send an event in this epoch; counts the ones that it may not.

@@ -26,7 +26,7 @@ const PATIENCE: &str = "240";
 const TO_BUILD: [&str; 3] = ["ca-certificates", "gcc", "libc6-dev"];
 
 /// Debian packages that the demo and the tests use.
-const TO_TEST: [&str; 17] = [
+const TO_TEST: [&str; 18] = [
     "bpftool",        // what the kernel has loaded, seen by somebody else
     "curl",           // the client of the demo
     "debootstrap",    // the root in which the package is tried
@@ -44,6 +44,7 @@ const TO_TEST: [&str; 17] = [
     "prometheus",     // scrapes, and promtool
     "python3-scapy",  // odd packets
     "tcpdump",        // what was on the wire
+    "tshark",         // reads what was captured
 ];
 
 /// Debian packages that boot other kernels.

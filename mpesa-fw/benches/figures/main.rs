@@ -12,6 +12,7 @@ mod flood;
 mod frame;
 mod full;
 mod kernel;
+mod listened;
 mod load;
 mod memory;
 mod open;
@@ -45,6 +46,8 @@ enum Part {
     Datapath(datapath::Arguments),
     /// Rates on a link, beside other firewalls
     Wire(wire::Arguments),
+    /// Rates on a link, while somebody follows events or captures
+    Listened(listened::Arguments),
     /// Callbacks while floods arrive
     Load(load::Arguments),
     /// Time of a reload, memory and processor time of the agent
@@ -59,6 +62,7 @@ fn main() -> Result<()> {
     match Arguments::parse().part {
         Part::Datapath(arguments) => datapath::run(&arguments),
         Part::Wire(arguments) => wire::run(&arguments),
+        Part::Listened(arguments) => listened::run(&arguments),
         Part::Load(arguments) => load::run(&arguments),
         Part::Agent(arguments) => agent::run(&arguments),
     }

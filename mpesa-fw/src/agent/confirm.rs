@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
 use super::{
-    Agent, Running, SshConnection,
+    Agent, EventRecord, Running, SshConnection, Wanted,
     archive::{KeptFile, KeptGeneration},
     clock,
     error::AgentError,
@@ -244,9 +244,15 @@ impl Agent {
                 running: current.running.clone(),
                 own: current.network.own_addresses(),
                 published: current.published.clone(),
-                events: self.last_events(super::events::KEPT),
+                events: Vec::new(),
             }
         };
+        let packets = |event| match event {
+            EventRecord::Packet(packet) => Some(packet),
+            EventRecord::Listener(_) => None,
+        };
+        let events = self.last_events(super::events::KEPT, &Wanted::default()).unwrap_or_default();
+        let scene = Scene { events: events.into_iter().filter_map(packets).collect(), ..scene };
         let record = self.trial_record()?;
         let evidence = beside(move || scene.evidence()).await;
         let left = record.left().unwrap_or_default();

@@ -119,6 +119,19 @@ pub enum AgentError {
     /// What was asked makes no sense.
     #[error("{0}")]
     Question(String),
+    /// Events are asked for by a word that none can have.
+    #[error("there is no {what} `{word}`")]
+    Wanted {
+        /// What it was meant to be.
+        what: &'static str,
+        /// What was asked for.
+        word: String,
+        /// Those that there are.
+        known: String,
+    },
+    /// Too many clients follow events.
+    #[error("{0} clients follow events already, which is all that there is room for")]
+    TooManyFollowers(usize),
     /// A mistake of this program.
     #[error("{0}")]
     Internal(String),
@@ -143,7 +156,7 @@ impl AgentError {
     #[must_use]
     pub const fn kind(&self) -> Kind {
         match self {
-            Self::Policy(_) | Self::Registry(_) | Self::Unfit(_) | Self::Question(_) => Kind::Invalid,
+            Self::Policy(_) | Self::Registry(_) | Self::Unfit(_) | Self::Question(_) | Self::Wanted { .. } => Kind::Invalid,
             Self::Compile(CompileError::NoSlot { .. }) | Self::Internal(_) => Kind::Internal,
             Self::Compile(
                 CompileError::TooManyRules { .. }
@@ -162,7 +175,8 @@ impl AgentError {
             | Self::NotKept { .. }
             | Self::NothingKept
             | Self::Detached
-            | Self::OtherPins { .. } => Kind::Refused,
+            | Self::OtherPins { .. }
+            | Self::TooManyFollowers(_) => Kind::Refused,
             Self::Datapath(error) => match error.kind() {
                 ErrorKind::Internal => Kind::Internal,
                 ErrorKind::Permission
@@ -211,6 +225,8 @@ impl AgentError {
             Self::Netlink { .. } => Some("the agent needs CAP_NET_ADMIN in its network namespace: run it as root".into()),
             Self::Detached => Some("start it again: `systemctl start mpesa-fw`".into()),
             Self::OtherPins { .. } => Some("give the --runtime-dir of the agent that has them".into()),
+            Self::Wanted { known, .. } => Some(format!("possible: {known}")),
+            Self::TooManyFollowers(_) => Some("end one of them, or ask without --follow".into()),
             Self::Internal(_) => Some(DEFECT.into()),
         }
     }

@@ -1,4 +1,4 @@
-//! The last packets that were dropped, kept in memory. The kernel sends a bounded number a second and counts the rest.
+//! What happened last, kept in memory. The kernel sends a bounded number of dropped packets a second and counts the rest.
 
 use std::{collections::VecDeque, net::IpAddr};
 
@@ -7,16 +7,53 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use zerocopy::FromBytes;
 
-use super::{clock, running::Running, seed::protocol};
+use super::{
+    capture::Frame,
+    clock,
+    feed::{Feed, Occurrence},
+    running::Running,
+    seed::protocol,
+    selection::Selection,
+};
 
 /// Events kept.
 pub const KEPT: usize = 1000;
 /// Generations whose rules are still known by name.
 const GENERATIONS: usize = 8;
 
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum EventRecord {
+    /// A packet was dropped, or would have been in enforce mode.
+    Packet(PacketRecord),
+    /// Somebody began to listen where no service is declared.
+    Listener(ListenerRecord),
+}
+
+/// A listener that no service claims.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerRecord {
+    /// When it was seen first.
+    #[serde(with = "time::serde::rfc3339")]
+    pub time: OffsetDateTime,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// What it is bound to.
+    pub address: IpAddr,
+    /// Local port.
+    pub port: u16,
+    /// Who made it, by number.
+    pub user: u32,
+    /// Name and id of the process, if the agent may know it.
+    pub process: Option<String>,
+    /// Its systemd unit, likewise.
+    pub unit: Option<String>,
+}
+
 /// A packet that was dropped, or would have been in enforce mode.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EventRecord {
+pub struct PacketRecord {
     /// When.
     #[serde(with = "time::serde::rfc3339")]
     pub time: OffsetDateTime,
@@ -49,6 +86,8 @@ pub struct EventRecord {
 pub struct EventLog {
     events: VecDeque<EventRecord>,
     generations: VecDeque<RuleNames>,
+    /// Whoever wants to see what comes.
+    pub(super) feed: Feed,
 }
 
 struct RuleNames {
@@ -72,33 +111,55 @@ impl EventLog {
 
     /// Takes the bytes of one event. `interface` finds a name by index.
     pub fn take(&mut self, bytes: &[u8], interface: impl FnOnce(u32) -> String) {
-        let Ok((event, _)) = Event::read_from_prefix(bytes) else { return };
+        let Ok((event, frame)) = Event::read_from_prefix(bytes) else { return };
+        let frame = frame.get(..usize::from(event.captured)).filter(|frame| !frame.is_empty());
         let direction =
             if event.direction == Direction::Egress as u8 { Direction::Egress } else { Direction::Ingress };
         let reason = DropReason::try_from(event.reason).unwrap_or(DropReason::Internal);
-        if self.events.len() == KEPT {
-            self.events.pop_front();
-        }
-        self.events.push_back(EventRecord {
-            time: clock::wall(event.time),
-            interface: interface(event.interface),
-            direction: direction.label().to_owned(),
-            rule: self.rule(event.generation, direction, event.rule),
-            reason: reason.label().to_owned(),
-            source: event.source.into(),
-            source_port: event.source_port,
-            target: event.target.into(),
-            target_port: event.target_port,
-            protocol: protocol(event.protocol),
-            length: event.length,
-            dropped: event.enforced != 0,
+        self.record(Occurrence {
+            frame: frame.map(|bytes| Frame::new(bytes, event.length)),
+            record: EventRecord::Packet(PacketRecord {
+                time: clock::wall(event.time),
+                interface: interface(event.interface),
+                direction: direction.label().to_owned(),
+                rule: self.rule(event.generation, direction, event.rule),
+                reason: reason.label().to_owned(),
+                source: event.source.into(),
+                source_port: event.source_port,
+                target: event.target.into(),
+                target_port: event.target_port,
+                protocol: protocol(event.protocol),
+                length: event.length,
+                dropped: event.enforced != 0,
+            }),
         });
     }
 
-    /// The last `count` events, oldest first.
+    /// Keeps an event, and tells whoever follows.
+    pub(super) fn record(&mut self, occurrence: Occurrence) {
+        if self.events.len() == KEPT {
+            self.events.pop_front();
+        }
+        self.events.push_back(occurrence.record.clone());
+        self.feed.tell(occurrence);
+    }
+
+    /// The last `count` events that are wanted, oldest first.
     #[must_use]
-    pub fn last(&self, count: usize) -> Vec<EventRecord> {
-        self.events.iter().skip(self.events.len().saturating_sub(count)).cloned().collect()
+    pub(super) fn last(&self, count: usize, selection: &Selection) -> Vec<EventRecord> {
+        let wanted = self.events.iter().rev().filter(|event| selection.takes(event));
+        let mut last: Vec<EventRecord> = wanted.take(count).cloned().collect();
+        last.reverse();
+        last
+    }
+
+    /// Names of the rules that events can have.
+    pub(super) fn rules(&self) -> Vec<String> {
+        let mut rules: Vec<String> =
+            self.generations.iter().flat_map(|names| names.by_direction.iter().flatten().cloned()).collect();
+        rules.sort();
+        rules.dedup();
+        rules
     }
 
     fn rule(&self, generation: u32, direction: Direction, index: u8) -> String {
@@ -132,7 +193,15 @@ mod tests {
             reason: DropReason::NoService as u8,
             rule: 64,
             enforced: 1,
-            reserved: [0; 3],
+            reserved: 0,
+            captured: 0,
+        }
+    }
+
+    fn packet(event: EventRecord) -> PacketRecord {
+        match event {
+            EventRecord::Packet(packet) => packet,
+            EventRecord::Listener(listener) => panic!("{listener:?}"),
         }
     }
 
@@ -142,17 +211,18 @@ mod tests {
         for port in 0..1500 {
             log.take(event(port).as_bytes(), |index| format!("if{index}"));
         }
-        let last = log.last(5000);
+        let all = Selection::default();
+        let last: Vec<PacketRecord> = log.last(5000, &all).into_iter().map(packet).collect();
         assert_eq!((last.len(), last[0].target_port, last[999].target_port), (KEPT, 500, 1499));
         assert_eq!(last[0].source.to_string(), "203.0.113.9");
         assert_eq!((last[0].interface.as_str(), last[0].reason.as_str()), ("if2", "no_service"));
-        assert_eq!(log.last(3).len(), 3);
+        assert_eq!(log.last(3, &all).len(), 3);
     }
 
     #[test]
     fn what_is_too_short_is_left_out() {
         let mut log = EventLog::default();
         log.take(&event(1).as_bytes()[..20], |_| String::new());
-        assert!(log.last(1).is_empty());
+        assert!(log.last(1, &Selection::default()).is_empty());
     }
 }

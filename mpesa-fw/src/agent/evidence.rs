@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::{
-    EventRecord, Running, SshConnection, clock,
+    PacketRecord, Running, SshConnection, clock,
     frame::{ACK, Ends, SYN},
     judge::Judge,
     kernel::Kernel,
@@ -108,7 +108,7 @@ pub(super) struct Scene {
     pub running: Arc<Running>,
     pub own: HashSet<IpAddr>,
     pub published: BTreeMap<IpAddr, Vec<u16>>,
-    pub events: Vec<EventRecord>,
+    pub events: Vec<PacketRecord>,
 }
 
 impl Scene {
@@ -167,7 +167,7 @@ impl Scene {
 }
 
 impl NewlyDropped {
-    fn of(event: &EventRecord) -> Self {
+    fn of(event: &PacketRecord) -> Self {
         Self {
             direction: event.direction.clone(),
             protocol: event.protocol.clone(),
@@ -181,7 +181,7 @@ impl NewlyDropped {
 }
 
 /// Whether a packet like that of the event would pass: as the first of its connection, or as an answer of a service.
-fn passes(judge: &Judge<'_>, event: &EventRecord) -> bool {
+fn passes(judge: &Judge<'_>, event: &PacketRecord) -> bool {
     let ends = Ends {
         source: SocketAddr::new(event.source, event.source_port),
         target: SocketAddr::new(event.target, event.target_port),
@@ -199,7 +199,7 @@ fn passes(judge: &Judge<'_>, event: &EventRecord) -> bool {
     answers || flow_of(event).is_some_and(|key| judge.flow(&key).is_ok())
 }
 
-fn flow_of(event: &EventRecord) -> Option<FlowKey> {
+fn flow_of(event: &PacketRecord) -> Option<FlowKey> {
     let family = if event.target.is_ipv4() { Family::V4 } else { Family::V6 };
     let protocol = match event.protocol.as_str() {
         "tcp" => 6,

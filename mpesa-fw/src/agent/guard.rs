@@ -230,7 +230,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        agent::{archive::Archive, interfaces::choose, prepare::Prepared, view::Link, wanted::Wanted},
+        agent::{archive::Archive, interfaces::choose, prepare::Prepared, view::Link, origin::Origin},
         compile::RegistryRows,
     };
 
@@ -244,7 +244,7 @@ mod tests {
         )
         .unwrap();
         // Closed: a file that is open for writing is not read.
-        let wanted = Wanted::File(file.into_temp_path().keep().unwrap());
+        let wanted = Origin::File(file.into_temp_path().keep().unwrap());
         let archive = Archive::below(std::path::Path::new("/nowhere"));
         Prepared::read(&wanted, &archive, &RegistryRows::default()).unwrap()
     }

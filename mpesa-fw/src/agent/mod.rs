@@ -6,6 +6,7 @@
 
 pub mod archive;
 mod callers;
+pub mod capture;
 pub mod change;
 pub mod clock;
 mod confirm;
@@ -15,6 +16,7 @@ mod error;
 pub mod events;
 pub mod evidence;
 mod exits;
+pub mod feed;
 mod flows;
 mod frame;
 mod guard;
@@ -25,6 +27,7 @@ pub mod interfaces;
 mod judge;
 mod kernel;
 mod links;
+mod listeners;
 pub mod lock;
 mod look;
 pub mod minute;
@@ -33,10 +36,13 @@ pub mod network;
 mod notify;
 mod options;
 mod prepare;
+mod processes;
 mod reload;
 mod resolver;
 mod running;
 mod seed;
+mod selection;
+
 mod snapshot;
 mod sockets;
 mod start;
@@ -47,7 +53,7 @@ mod tasks;
 mod trace;
 pub mod trial;
 pub mod view;
-mod wanted;
+mod origin;
 mod watch;
 pub mod watchdog;
 pub mod why;
@@ -57,25 +63,31 @@ use std::{
     net::IpAddr,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::sync::Notify;
 
 pub use archive::KeptGeneration;
 pub use confirm::Confirmed;
+pub use capture::Depth;
 pub use error::{AgentError, DEFECT, Kind};
-pub use events::EventRecord;
+pub use events::{EventRecord, ListenerRecord, PacketRecord};
+pub use feed::{Following, Told, Why};
 pub use guard::SshConnection;
 pub use interfaces::Choice;
 pub use handshakes::HandshakeStatus;
 pub use kernel::beside;
+pub use listeners::{Listener, Listeners, Unanswered};
 pub use look::look_around;
 pub use names::NameStatus;
 pub use notify::stopping;
 pub use options::Options;
+pub use processes::Process;
 pub use reload::{Asked, ReloadRequest, Reloaded};
 pub use running::{Running, hex};
 pub use seed::Denied;
+pub use selection::{Selection, Wanted};
 pub use snapshot::Snapshot;
 pub use start::private_directory;
 pub use status::Status;
@@ -84,7 +96,9 @@ pub use view::{Link, View};
 pub use tamper::TamperRecord;
 
 use archive::Archive;
+use capture::Tap;
 use events::EventLog;
+use feed::Terms;
 use install::Before;
 use kernel::Kernel;
 use lock::Lock;
@@ -96,12 +110,16 @@ use seed::Seeded;
 use store::Store;
 use trial::Trial;
 
+/// For followers of events to read their last line.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// The agent: one generation in force, and everything that keeps it so.
 pub struct Agent {
     options: Options,
     kernel: Kernel,
     state: Mutex<State>,
     events: Mutex<EventLog>,
+    tap: Arc<Tap>,
     /// Held by whatever changes hooks or tables.
     change: tokio::sync::Mutex<()>,
     resolver: Mutex<Resolver>,
@@ -140,6 +158,8 @@ struct State {
     said: BTreeSet<String>,
     /// What the file says of [`Current::defaults`].
     saved_defaults: BTreeSet<String>,
+    /// Listeners that no service claimed at the last look.
+    undeclared: BTreeSet<listeners::Key>,
     /// Nothing is to be attached any more: the agent ends.
     detached: bool,
 }
@@ -181,10 +201,45 @@ impl Agent {
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The last `count` events, oldest first.
-    #[must_use]
-    pub fn last_events(&self, count: usize) -> Vec<EventRecord> {
-        self.event_log().last(count)
+    /// The last `count` events that are wanted, oldest first.
+    ///
+    /// # Errors
+    /// There can be no such event.
+    pub fn last_events(&self, count: usize, wanted: &Wanted) -> Result<Vec<EventRecord>, AgentError> {
+        let log = self.event_log();
+        Ok(log.last(count, &Selection::new(wanted, &log.rules())?))
+    }
+
+    /// The same, and a way to hear of those that come after them: none is left out between, none is told twice.
+    ///
+    /// # Errors
+    /// There can be no such event, or there is no room for another follower.
+    pub fn follow_events(
+        &self,
+        last: usize,
+        wanted: &Wanted,
+        depth: Option<Depth>,
+    ) -> Result<(Vec<EventRecord>, Following), AgentError> {
+        let mut log = self.event_log();
+        let selection = Selection::new(wanted, &log.rules())?;
+        let last = log.last(last, &selection);
+        let (tap, before) = (Arc::clone(&self.tap), self.tap.suppressed());
+        let terms =
+            Terms { selection, depth, suppressed: Box::new(move || tap.suppressed().saturating_sub(before)) };
+        let mut following = log.feed.follow(terms)?;
+        if depth.is_some() {
+            following.keep(self.tap.open()?);
+        }
+        Ok((last, following))
+    }
+
+    /// Tells followers why there is nothing more to follow, and gives them a moment to pass it on.
+    pub async fn end_following(&self, why: Why) {
+        let places = self.event_log().feed.end(why);
+        let gone = places.acquire_many(feed::FOLLOWERS as u32);
+        // One that does not read is not waited for.
+        let _ = tokio::time::timeout(FAREWELL, gone).await;
+        places.close();
     }
 
     /// Whether every interface that the policy names is protected, as the kernel says now. Blocks: for threads that may.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{archive::Archive, error::AgentError, running::Running, wanted::Wanted};
+use super::{archive::Archive, error::AgentError, running::Running, origin::Origin};
 use crate::{
     compile::{self, Assignment, Compiled, Registry, RegistryRows},
     policy::{Finding, Texts, model::Policy},
@@ -31,7 +31,7 @@ impl Prepared {
     ///
     /// # Errors
     /// The policy is not valid, or does not fit.
-    pub(super) fn read(wanted: &Wanted, archive: &Archive, rows: &RegistryRows) -> Result<Self, AgentError> {
+    pub(super) fn read(wanted: &Origin, archive: &Archive, rows: &RegistryRows) -> Result<Self, AgentError> {
         let loaded = wanted.load(archive)?;
         let assignment = Registry::from_rows(rows).assign(&loaded.policy)?;
         let compiled = compile::compile(&loaded.policy, &assignment.slots)?;

@@ -18,7 +18,7 @@ use super::{
     running::hex,
     start::{ATTEMPTS, is_interface_gone},
     trial::{Trial, TrialStatus},
-    wanted::Wanted,
+    origin::Origin,
 };
 use crate::fault::{self, Point};
 
@@ -219,7 +219,7 @@ impl Agent {
     }
 
     /// Which text is asked for.
-    fn wanted(&self, request: &ReloadRequest) -> Result<Wanted, AgentError> {
+    fn wanted(&self, request: &ReloadRequest) -> Result<Origin, AgentError> {
         let state = self.state();
         let current = &state.current.running;
         let on_trial = state.trial.as_ref();
@@ -228,24 +228,24 @@ impl Agent {
                 number: current.stamp.number,
                 seconds: trial.record.left().unwrap_or_default().as_secs(),
             }),
-            _ => Ok(Wanted::File(file)),
+            _ => Ok(Origin::File(file)),
         };
         match &request.policy {
             Asked::SameFile => to_file(current.rules.clone()),
             Asked::File(file) => to_file(file.clone()),
             Asked::Generation(number) => match self.archive.get(*number) {
-                Some(kept) => Ok(Wanted::Kept(Box::new(kept))),
+                Some(kept) => Ok(Origin::Kept(Box::new(kept))),
                 None => Err(AgentError::NotKept {
                     number: *number,
                     why: "it is not among those that are kept".into(),
                 }),
             },
             Asked::Back => match on_trial {
-                Some(trial) => Ok(Wanted::Kept(Box::new(trial.record.confirmed.clone()))),
+                Some(trial) => Ok(Origin::Kept(Box::new(trial.record.confirmed.clone()))),
                 None => {
                     let number = current.stamp.number;
                     let earlier = self.archive.list().into_iter().find(|kept| kept.number < number);
-                    earlier.map(|kept| Wanted::Kept(Box::new(kept))).ok_or(AgentError::NothingKept)
+                    earlier.map(|kept| Origin::Kept(Box::new(kept))).ok_or(AgentError::NothingKept)
                 }
             },
         }

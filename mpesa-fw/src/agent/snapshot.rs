@@ -47,6 +47,8 @@ pub struct Snapshot {
     pub failed: BTreeMap<String, String>,
     /// Interfaces with addresses and without protection.
     pub unprotected: Vec<Unprotected>,
+    /// Listeners that no service claims.
+    pub undeclared_listeners: usize,
     /// DNS names.
     pub names: Vec<NameStatus>,
     /// Connections that were open and are not permitted.
@@ -122,6 +124,7 @@ impl Agent {
             missing: current.network.choice.missing.clone(),
             refused: current.network.choice.refused.clone(),
             failed: current.network.failed.clone(),
+            undeclared_listeners: state.undeclared.len(),
             names: current.names.status(),
             denied: current.seeded.denied.clone(),
             reloads: state.reloads.clone(),

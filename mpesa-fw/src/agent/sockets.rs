@@ -27,6 +27,47 @@ pub(super) struct Sockets {
     pub serving: HashSet<(u8, u16)>,
 }
 
+/// A socket that waits for peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Listening {
+    /// TCP or UDP, by number.
+    pub protocol: u8,
+    /// What it is bound to; unspecified: every address.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// Who made it.
+    pub user: u32,
+    /// As in `/proc/PID/fd`.
+    pub inode: u32,
+}
+
+/// Asks the kernel for sockets that wait for peers and for no others, in the network namespace of this thread.
+///
+/// # Errors
+/// The kernel refuses, or answers what can't be understood.
+pub(super) fn listening() -> io::Result<Vec<Listening>> {
+    let mut found = Vec::new();
+    for (protocol, state) in [(IPPROTO_TCP, TCP_LISTEN), (IPPROTO_UDP, TCP_CLOSE)] {
+        for family in [AF_INET, AF_INET6] {
+            let states = StateFlags::from_bits_retain(1 << state);
+            ask(family, protocol, ExtensionFlags::empty(), states, |response| {
+                let header = &response.header;
+                found.push(Listening {
+                    protocol,
+                    address: header.socket_id.source_address.to_canonical(),
+                    port: header.socket_id.source_port,
+                    user: header.uid,
+                    inode: header.inode,
+                });
+            })?;
+        }
+    }
+    // A UDP socket that is bound to nothing has no port.
+    found.retain(|socket| socket.port != 0);
+    Ok(found)
+}
+
 /// A socket with a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Connected {
@@ -59,7 +100,8 @@ impl Sockets {
         let mut sockets = Self::default();
         for protocol in [IPPROTO_TCP, IPPROTO_UDP] {
             for family in [AF_INET, AF_INET6] {
-                ask(family, protocol, extensions.clone(), |response| sockets.add(protocol, response))?;
+                let extensions = extensions.clone();
+                ask(family, protocol, extensions, StateFlags::all(), |response| sockets.add(protocol, response))?;
             }
         }
         Ok(sockets)
@@ -142,6 +184,7 @@ fn ask(
     family: u8,
     protocol: u8,
     extensions: ExtensionFlags,
+    states: StateFlags,
     mut found: impl FnMut(&InetResponse),
 ) -> io::Result<()> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
@@ -153,7 +196,7 @@ fn ask(
         family,
         protocol,
         extensions,
-        states: StateFlags::all(),
+        states,
         socket_id: if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() },
     });
     let mut message = NetlinkMessage::new(header, request.into());
@@ -198,6 +241,22 @@ mod tests {
     }
 
     #[test]
+    fn only_what_waits_is_listed_as_listening() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let udp = UdpSocket::bind("[::1]:0").unwrap();
+        let found = listening().unwrap();
+        let of = |protocol, port| found.iter().filter(|l| (l.protocol, l.port) == (protocol, port)).count();
+        assert_eq!((of(6, port), of(6, client.local_addr().unwrap().port())), (1, 0));
+        assert_eq!(of(17, udp.local_addr().unwrap().port()), 1);
+        assert!(found.iter().all(|listening| listening.inode > 0), "sockets of this host have one");
+        udp.connect("[::1]:9").unwrap();
+        let found = listening().unwrap();
+        assert!(!found.iter().any(|l| l.protocol == 17 && l.port == udp.local_addr().unwrap().port()));
+    }
+
+    #[test]
     fn a_connection_of_a_serving_port_is_not_outgoing() {
         let key = |port| {
             let (a, b) = (Address::v4(0x0a00_0001), Address::v4(0xc400_0001));
@@ -222,7 +281,7 @@ mod tests {
         std::io::Read::read_exact(&mut server, &mut [0]).unwrap();
         let mut heard_of = 0;
         let port = client.local_addr().unwrap().port();
-        ask(AF_INET, IPPROTO_TCP, ExtensionFlags::INFO, |response| {
+        ask(AF_INET, IPPROTO_TCP, ExtensionFlags::INFO, StateFlags::all(), |response| {
             let is_ours = response.header.socket_id.destination_port == port;
             heard_of +=
                 usize::from(is_ours && heard(response).is_some_and(|ago| ago < Duration::from_secs(60)));

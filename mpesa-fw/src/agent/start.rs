@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use super::{
     Agent, Options, Running, SshConnection, State,
     archive::Archive,
+    capture::Tap,
     clock,
     cuts::{self, Open},
     error::AgentError,
@@ -31,7 +32,7 @@ use super::{
     running::hex,
     store::Store,
     trial::{Begin, Trial, TrialRecord},
-    wanted::Wanted,
+    origin::Origin,
     watchdog,
 };
 use crate::{
@@ -51,11 +52,11 @@ impl Agent {
         let archive = Archive::below(&options.state_dir);
         let begin = Begin::decide(&TrialRecord::store(&options.state_dir), &options.rules);
         match begin.wanted {
-            Wanted::File(_) => {
+            Origin::File(_) => {
                 beside(move || Prepared::read(&begin.wanted, &archive, &RegistryRows::default()).map(drop))
                     .await
             }
-            Wanted::Kept(_) => Ok(()), // was valid, and the start knows what to do where it is lost
+            Origin::Kept(_) => Ok(()), // was valid, and the start knows what to do where it is lost
         }
     }
 
@@ -74,6 +75,7 @@ impl Agent {
             _ => Lock::directory(&options.bpffs)?,
         };
         say_what_was_found(&datapath);
+        let tap = Arc::new(Tap::new(datapath.event_switch()?)?);
         let kernel = Kernel::new(datapath);
 
         let names_store = Store::new(&options.state_dir, "names.json");
@@ -95,7 +97,7 @@ impl Agent {
             let (wanted, for_read) = (begin.wanted.clone(), archive.clone());
             let mut prepared = match beside(move || Prepared::read(&wanted, &for_read, &rows)).await {
                 Ok(prepared) => prepared,
-                Err(error) if matches!(begin.wanted, Wanted::Kept(_)) => {
+                Err(error) if matches!(begin.wanted, Origin::Kept(_)) => {
                     begin.fall_back(&options.rules, &error);
                     continue;
                 }
@@ -108,7 +110,7 @@ impl Agent {
             let surroundings = Surroundings::look(&prepared.policy, &around).await?;
             // What the map holds from an earlier agent is by slots that the registry kept.
             let before = known.table(&[]);
-            if !options.force && matches!(begin.wanted, Wanted::File(_)) {
+            if !options.force && matches!(begin.wanted, Origin::File(_)) {
                 let open = kernel.with(|datapath| Open::look(datapath)).await?;
                 surroundings.guard(&prepared, &names, &past.before(&before), &open, caller)?;
             }
@@ -157,6 +159,7 @@ impl Agent {
             pace: super::handshakes::Pace::default(),
             said: BTreeSet::new(),
             saved_defaults,
+            undeclared: BTreeSet::new(),
             detached: false,
         };
         let agent = Arc::new(Self {
@@ -164,6 +167,7 @@ impl Agent {
             kernel,
             state: Mutex::new(state),
             events: Mutex::new(events),
+            tap,
             change: tokio::sync::Mutex::new(()),
             resolver: Mutex::new(resolver),
             wake_names: Notify::new(),
@@ -210,7 +214,7 @@ impl Past {
         let archive = archive.clone();
         Ok(beside(move || {
             let kept = archive.get(stamp.number).filter(|kept| kept.digest == hex(&stamp.digest))?;
-            let prepared = Prepared::read(&Wanted::Kept(Box::new(kept)), &archive, &rows).ok()?;
+            let prepared = Prepared::read(&Origin::Kept(Box::new(kept)), &archive, &rows).ok()?;
             Some(Self::Policy(Box::new(Running::new(prepared, stamp))))
         })
         .await

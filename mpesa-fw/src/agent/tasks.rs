@@ -23,6 +23,7 @@ impl Agent {
         tasks.spawn(Arc::clone(self).remember_counts());
         tasks.spawn(Arc::clone(self).watch_handshakes());
         tasks.spawn(Arc::clone(self).watch_tampering());
+        tasks.spawn(Arc::clone(self).watch_listeners());
         if self.options.trace_packets {
             tasks.spawn(Arc::clone(self).trace_packets());
         }

@@ -15,7 +15,7 @@ use super::{
     evidence::{Baseline, Evidence},
     hex,
     store::Store,
-    wanted::Wanted,
+    origin::Origin,
 };
 use crate::policy::{self, Permissions};
 
@@ -86,7 +86,7 @@ pub struct TrialStatus {
 /// What an agent begins with.
 pub(super) struct Begin {
     /// The policy.
-    pub wanted: Wanted,
+    pub wanted: Origin,
     /// A trial that goes on.
     pub trial: Option<TrialRecord>,
     /// A trial that is over, and is to be noted as taken back once the policy is in force.
@@ -99,7 +99,7 @@ impl Begin {
     /// Decides. The rules file wins, unless what it says is on trial, or was and nobody confirmed it.
     #[must_use]
     pub(super) fn decide(store: &Store, rules: &Path) -> Self {
-        let as_told = Self { wanted: Wanted::File(rules.into()), trial: None, taken_back: None, note: None };
+        let as_told = Self { wanted: Origin::File(rules.into()), trial: None, taken_back: None, note: None };
         let Some(record) = store.read::<TrialRecord>() else { return as_told };
         let file = record.trial.rules.display();
         let back = record.confirmed.number;
@@ -109,7 +109,7 @@ impl Begin {
             let note = format!(
                 "the policy that is on trial ({file}) stays in force for {seconds} s more, unless it is confirmed"
             );
-            let wanted = Wanted::Kept(Box::new(record.trial.clone()));
+            let wanted = Origin::Kept(Box::new(record.trial.clone()));
             return Self { wanted, trial: Some(record), taken_back: None, note: Some(note) };
         }
         if record.taken_back && !says_what_was_taken_back(rules, &record) {
@@ -119,7 +119,7 @@ impl Begin {
             "nobody confirmed what {file} says: in force is the policy of generation {back}. \
              Change the file, or reload it with --confirm-within"
         );
-        let wanted = Wanted::Kept(Box::new(record.confirmed.clone()));
+        let wanted = Origin::Kept(Box::new(record.confirmed.clone()));
         Self { wanted, trial: None, taken_back: Some(record), note: Some(note) }
     }
 
@@ -129,7 +129,7 @@ impl Begin {
             "the policy that should be in force after a reload on trial can't be had, in force is {}: {why}",
             rules.display()
         );
-        *self = Self { wanted: Wanted::File(rules.into()), trial: None, taken_back: None, note: Some(note) };
+        *self = Self { wanted: Origin::File(rules.into()), trial: None, taken_back: None, note: Some(note) };
     }
 }
 

@@ -6,9 +6,9 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
 use clap_complete::Shell;
-use mpesa_fw_common::state::FLOWS_CAPACITY;
+use mpesa_fw_common::{Direction, DropReason, event::CAPTURE_BYTES, state::FLOWS_CAPACITY};
 
 use crate::datapath::{TcChoice, XdpChoice};
 
@@ -63,6 +63,13 @@ pub(super) enum Command {
     Diff(DiffArguments),
     /// Look for what keeps the firewall from doing its work, before it is attached and while it runs.
     Doctor(DoctorArguments),
+    /// Write the packets that are dropped to a file for Wireshark, with the reason in each one's comment.
+    ///
+    /// Of each packet the headers, up to TCP's or UDP's: what customers sent is left out, unless you say --payload.
+    /// Of a flood only some packets are written; how many were not is said at the end.
+    Capture(CaptureArguments),
+    /// Show what listens on this host and no service declares, and services that nobody answers.
+    Listeners(FormatArguments),
     /// Stop judging packets: the only way to do so. Ends the agent.
     Detach(DetachArguments),
     /// Print completions for a shell.
@@ -182,8 +189,51 @@ pub(super) struct EventsArguments {
     /// How many; the agent keeps the last 1000.
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub last: usize,
+    /// Go on with those that come, until Ctrl-C; with `--format json` one document a line.
+    #[arg(long, short)]
+    pub follow: bool,
+    #[command(flatten)]
+    pub wanted: WantedArguments,
     #[command(flatten)]
     pub format: FormatArguments,
+}
+
+/// Which events.
+#[derive(Debug, Args)]
+pub(super) struct WantedArguments {
+    /// Only drops with this reason; several: any of them.
+    #[arg(long, value_parser = PossibleValuesParser::new(DropReason::ALL.iter().map(|reason| reason.label())))]
+    pub reason: Vec<String>,
+    /// Only drops charged to this service or destination; `--rule ""`: to none.
+    #[arg(long, value_name = "NAME")]
+    pub rule: Vec<String>,
+    /// Only from or to this address or prefix.
+    #[arg(long, value_name = "PREFIX")]
+    pub address: Vec<String>,
+    /// Only this way.
+    #[arg(long, value_parser = PossibleValuesParser::new(Direction::ALL.map(Direction::label)))]
+    pub direction: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CaptureArguments {
+    /// The file (pcapng, mode 0600), or `-` for stdout: `ssh HOST mpesa-fw capture -w - | wireshark -k -i -`.
+    #[arg(long, short, value_name = "FILE")]
+    pub write: PathBuf,
+    /// Also what lies behind the headers, as far as --snaplen goes. It may hold personal data of customers.
+    #[arg(long)]
+    pub payload: bool,
+    /// Bytes of a packet at most.
+    #[arg(long, value_name = "N", default_value_t = CAPTURE_BYTES as u16, value_parser = clap::value_parser!(u16).range(1..=CAPTURE_BYTES as i64))]
+    pub snaplen: u16,
+    /// End after so many packets.
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// End after so many seconds.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub seconds: Option<u64>,
+    #[command(flatten)]
+    pub wanted: WantedArguments,
 }
 
 #[derive(Debug, Args)]

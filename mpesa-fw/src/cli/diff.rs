@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     arguments::{DiffArguments, Format},
-    capture::{self, Wish},
+    pcap::{self, Wish},
     failure::Failure,
     output::{print, print_json, table},
     why::{ends, json, left_out},
@@ -45,7 +45,7 @@ pub(super) fn diff(runtime_dir: &Path, arguments: &DiffArguments) -> Result<(), 
         }
         Some(capture) => {
             let wish = Wish {
-                way: capture::way(arguments.ingress, arguments.egress),
+                way: pcap::way(arguments.ingress, arguments.egress),
                 interface: None,
                 candidate: difference.candidate,
             };
@@ -134,7 +134,7 @@ fn of_capture(
     if is_json {
         write!(out, "{{\"difference\":{},\"packets\":[", json(difference)?)?;
     }
-    let read = capture::judge(client, file, wish, &mut |number, answer| {
+    let read = pcap::judge(client, file, wish, &mut |number, answer| {
         if summary.take(number, &answer) && is_json {
             write!(out, "{comma}\n{}", json(&serde_json::json!({ "number": number, "answer": answer }))?)?;
             comma = ",";

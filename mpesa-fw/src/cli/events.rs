@@ -2,48 +2,147 @@
 
 use std::{net::SocketAddr, path::Path};
 
+use serde::Serialize;
+
 use super::{
-    arguments::{EventsArguments, Format},
+    arguments::{EventsArguments, Format, WantedArguments},
     failure::Failure,
+    follow::Follow,
     output::{print, print_json, table},
     when,
 };
 use crate::{
-    agent::{EventRecord, Options},
-    control::{Answer, Client, Request},
+    agent::{EventRecord, ListenerRecord, Options, PacketRecord, Wanted},
+    control::{Answer, Client, Line, Request},
 };
 
-/// Shows what was dropped last.
-pub(super) fn events(runtime_dir: &Path, arguments: &EventsArguments) -> Result<(), Failure> {
-    let request = Request::Events { last: arguments.last };
-    let Answer::Events(events) = Client::new(&Options::control_socket(runtime_dir)).ask(request)? else {
+/// Shows what was dropped last, and with `--follow` what is dropped from then on.
+pub(super) fn events(runtime_dir: &Path, arguments: EventsArguments) -> Result<(), Failure> {
+    let EventsArguments { last, follow, wanted, format } = arguments;
+    let client = Client::new(&Options::control_socket(runtime_dir));
+    let wanted = Some(wanted.into());
+    if follow {
+        return follow_them(&client, Request::Follow { last, wanted, frames: None }, format.format);
+    }
+    let Answer::Events(events) = client.ask(Request::Events { last, wanted })? else {
         return Err(Failure::another_answer());
     };
-    match arguments.format.format {
+    match format.format {
         Format::Json => print_json(&events),
-        Format::Table if events.is_empty() => print("nothing was dropped since the agent started\n"),
+        Format::Table if events.is_empty() => print("nothing of that kind since the agent started\n"),
         Format::Table => {
             let head =
                 ["TIME", "INTERFACE", "DIRECTION", "REASON", "RULE", "PROTOCOL", "SOURCE", "TARGET", ""];
-            print(&table(&head, events.iter().map(row)))
+            print(&table(&head, events.iter().map(|event| row(event).to_vec())))
         }
     }
 }
 
-fn row(event: &EventRecord) -> Vec<String> {
+fn follow_them(client: &Client, request: Request, format: Format) -> Result<(), Failure> {
+    let mut follow = Follow::begin(client, request, None)?;
+    for event in std::mem::take(&mut follow.last) {
+        print(&line(&event, format)?)?;
+    }
+    follow.each(|line_of_agent, _| {
+        match line_of_agent {
+            Line::Event(event) => print(&line(&event, format)?)?,
+            Line::Missed(events) => {
+                let said = format!("{events} events are missing here: they came faster than this was read");
+                say_gap("missed", events, &said, format)?;
+            }
+            Line::Suppressed(events) => {
+                let said =
+                    format!("{events} more drops were counted and not told one by one: too many at once");
+                say_gap("suppressed", events, &said, format)?;
+            }
+            Line::Packet { .. } | Line::Ended(_) => {}
+        }
+        Ok(())
+    })
+}
+
+/// One line, of text or JSON.
+fn line(event: &EventRecord, format: Format) -> Result<String, Failure> {
+    match format {
+        Format::Json => json_line(event),
+        Format::Table => Ok(text_line(event)),
+    }
+}
+
+fn json_line<T: Serialize>(value: &T) -> Result<String, Failure> {
+    let text = serde_json::to_string(value).map_err(|error| Failure::internal(error.to_string()))?;
+    Ok(format!("{text}\n"))
+}
+
+/// In columns that are as wide as most words are: a stream can't wait for the widest.
+fn text_line(event: &EventRecord) -> String {
+    let [time, interface, direction, reason, rule, protocol, source, target, note] = row(event);
+    let rule = if rule.is_empty() { "-".to_owned() } else { rule };
+    let line = format!(
+        "{time}  {interface:<8} {direction:<7}  {reason:<20}  {rule:<12}  {protocol:<6} {source} -> {target}  {note}"
+    );
+    format!("{}\n", line.trim_end())
+}
+
+/// A reader of text sees it between the lines, a program among them.
+fn say_gap(kind: &'static str, events: u64, said: &str, format: Format) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Gap {
+        kind: &'static str,
+        events: u64,
+    }
+    match format {
+        Format::Json => print(&json_line(&Gap { kind, events })?),
+        Format::Table => {
+            eprintln!("{said}");
+            Ok(())
+        }
+    }
+}
+
+fn row(event: &EventRecord) -> [String; 9] {
+    match event {
+        EventRecord::Packet(packet) => packet_row(packet),
+        EventRecord::Listener(listener) => listener_row(listener),
+    }
+}
+
+fn listener_row(listener: &ListenerRecord) -> [String; 9] {
+    let who = listener.unit.as_deref().or(listener.process.as_deref());
+    let who = who.map_or_else(|| format!("user {}", listener.user), str::to_owned);
+    [
+        when::stamp(listener.time),
+        String::new(),
+        String::new(),
+        "undeclared_listener".to_owned(),
+        String::new(),
+        listener.protocol.clone(),
+        String::new(),
+        SocketAddr::new(listener.address, listener.port).to_string(),
+        who,
+    ]
+}
+
+fn packet_row(packet: &PacketRecord) -> [String; 9] {
     let end = |address, port| match port {
         0 => std::net::IpAddr::to_string(&address),
         port => SocketAddr::new(address, port).to_string(),
     };
-    vec![
-        when::stamp(event.time),
-        event.interface.clone(),
-        event.direction.clone(),
-        event.reason.clone(),
-        event.rule.clone(),
-        event.protocol.clone(),
-        end(event.source, event.source_port),
-        end(event.target, event.target_port),
-        if event.dropped { String::new() } else { "let go (observe)".to_owned() },
+    [
+        when::stamp(packet.time),
+        packet.interface.clone(),
+        packet.direction.clone(),
+        packet.reason.clone(),
+        packet.rule.clone(),
+        packet.protocol.clone(),
+        end(packet.source, packet.source_port),
+        end(packet.target, packet.target_port),
+        if packet.dropped { String::new() } else { "let go (observe)".to_owned() },
     ]
+}
+
+impl From<WantedArguments> for Wanted {
+    fn from(WantedArguments { reason, rule, address, direction }: WantedArguments) -> Self {
+        Self { reasons: reason, rules: rule, addresses: address, direction }
+    }
 }

@@ -44,6 +44,11 @@ impl Failure {
         Self { code: USAGE, message: Some(message.into()), help: Some("see `mpesa-fw --help`".into()) }
     }
 
+    /// No agent answers any more.
+    pub(super) fn unreachable(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { code: UNREACHABLE, message: Some(message.into()), help: Some(help.into()) }
+    }
+
     /// The system is in the way.
     pub(super) fn system(message: impl Into<String>, help: impl Into<String>) -> Self {
         Self { code: KERNEL, message: Some(message.into()), help: Some(help.into()) }

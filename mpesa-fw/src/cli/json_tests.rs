@@ -7,8 +7,8 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use crate::agent::{
-    Confirmed, Denied, EventRecord, HandshakeStatus, KeptGeneration, NameStatus, Reloaded, Status,
-    TamperRecord, TrialStatus,
+    Confirmed, Denied, EventRecord, HandshakeStatus, KeptGeneration, Listener, ListenerRecord, Listeners,
+    NameStatus, PacketRecord, Process, Reloaded, Status, TamperRecord, TrialStatus, Unanswered,
     archive::KeptFile,
     change::{Change, Names},
     evidence::{Evidence, NewlyDropped, ServiceEvidence, SessionEvidence},
@@ -159,7 +159,7 @@ fn status() {
 
 #[test]
 fn events() {
-    let event = EventRecord {
+    let event = EventRecord::Packet(PacketRecord {
         time: TIME,
         interface: "eth0".into(),
         direction: "ingress".into(),
@@ -172,8 +172,39 @@ fn events() {
         protocol: "tcp".into(),
         length: 74,
         dropped: true,
+    });
+    let listener = EventRecord::Listener(ListenerRecord {
+        time: TIME,
+        protocol: "tcp".into(),
+        address: "::".parse().unwrap(),
+        port: 9000,
+        user: 33,
+        process: Some("nginx (7)".into()),
+        unit: Some("nginx.service".into()),
+    });
+    insta::assert_snapshot!(json(&[event, listener]));
+}
+
+#[test]
+fn listeners() {
+    let process = Process {
+        pid: 7,
+        name: "nginx".into(),
+        executable: Some("/usr/sbin/nginx".into()),
+        unit: Some("nginx.service".into()),
     };
-    insta::assert_snapshot!(json(&[event]));
+    let listener = Listener {
+        protocol: "tcp".into(),
+        address: "::".parse().unwrap(),
+        port: 9000,
+        service: None,
+        user: 33,
+        inode: 1,
+        process: Some(process),
+    };
+    let unanswered =
+        Unanswered { service: "callbacks".into(), protocol: "tcp".into(), first: 443, last: 443 };
+    insta::assert_snapshot!(json(&Listeners { sockets: vec![listener], unanswered: vec![unanswered] }));
 }
 
 #[test]

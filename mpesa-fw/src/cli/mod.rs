@@ -10,12 +10,16 @@ mod diff;
 mod doctor;
 mod events;
 mod failure;
+mod follow;
 mod handshakes;
 #[cfg(test)]
 mod json_tests;
+mod listeners;
 mod logging;
 mod output;
 mod pages;
+mod pcap;
+mod pcapng;
 mod reload;
 mod rollback;
 mod run;
@@ -63,10 +67,12 @@ fn dispatch(Arguments { runtime_dir, command }: Arguments) -> Result<(), Failure
         Command::Rollback(arguments) => rollback::rollback(&runtime_dir, &arguments),
         Command::Watchdog(arguments) => run::watchdog(&runtime_dir, *arguments),
         Command::Status(arguments) => status::status(&runtime_dir, arguments.format),
-        Command::Events(arguments) => events::events(&runtime_dir, &arguments),
         Command::Why(arguments) => why::why(&runtime_dir, *arguments),
         Command::Diff(arguments) => diff::diff(&runtime_dir, &arguments),
         Command::Doctor(arguments) => doctor::doctor(&runtime_dir, arguments),
+        Command::Events(arguments) => events::events(&runtime_dir, arguments),
+        Command::Capture(arguments) => capture::capture(&runtime_dir, arguments),
+        Command::Listeners(arguments) => listeners::listeners(&runtime_dir, arguments.format),
         Command::Detach(arguments) => detach::detach(&runtime_dir, arguments.bpffs.as_deref()),
         Command::Completions { shell } => pages::completions(shell),
         Command::Man { command } => pages::man(command.as_deref()),

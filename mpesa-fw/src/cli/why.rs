@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{
     arguments::{Format, WhyArguments},
-    capture::{self, Wish},
+    pcap::{self, Wish},
     failure::Failure,
     output::{print, print_json, table},
 };
@@ -30,7 +30,7 @@ pub(super) fn why(runtime_dir: &Path, arguments: WhyArguments) -> Result<(), Fai
     let format = arguments.format.format;
     if let Some(file) = &arguments.pcap {
         let wish = Wish {
-            way: capture::way(arguments.ingress, arguments.egress),
+            way: pcap::way(arguments.ingress, arguments.egress),
             interface: arguments.interface,
             candidate: None,
         };
@@ -170,7 +170,7 @@ fn of_capture(client: &Client, file: &Path, wish: &Wish, format: Format) -> Resu
     if is_json {
         write!(out, "{{\"packets\":[")?;
     }
-    let read = capture::judge(client, file, wish, &mut |number, answer| {
+    let read = pcap::judge(client, file, wish, &mut |number, answer| {
         summary.take(number, &answer);
         if is_json {
             let comma = if number > 1 { "," } else { "" };

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{
-    AgentError, Confirmed, EventRecord, KeptGeneration, Kind, Reloaded, SshConnection, Status, TrialStatus,
+    AgentError, Confirmed, Depth, EventRecord, KeptGeneration, Kind, Listeners, PacketRecord, Reloaded,
+    SshConnection, Status, TrialStatus, Wanted, Why,
     why::{Batch, BatchAnswer, Difference, DifferenceRequest, Explanation, Question},
 };
 
@@ -65,6 +66,8 @@ pub enum Request {
     Events {
         /// How many.
         last: usize,
+        /// Which; none: all.
+        wanted: Option<Wanted>,
     },
     /// What would become of a packet, and why.
     Why(Box<Question>),
@@ -72,6 +75,17 @@ pub enum Request {
     Judge(Box<Batch>),
     /// What another policy would change.
     Diff(DifferenceRequest),
+    /// The same, and what comes after them: the [`Reply`] is followed by [`Line`]s.
+    Follow {
+        /// How many of those that were before.
+        last: usize,
+        /// Which; none: all.
+        wanted: Option<Wanted>,
+        /// The frames of packets, and no other events.
+        frames: Option<Depth>,
+    },
+    /// What listens, against what the policy declares.
+    Listeners,
     /// Stop judging, and end.
     Detach {
         /// Only if the agent's pins are there; none: wherever they are.
@@ -110,8 +124,33 @@ pub enum Answer {
     Judged(Box<BatchAnswer>),
     /// To [`Request::Diff`].
     Difference(Box<Difference>),
+    /// To [`Request::Listeners`], without the processes: who asks may see more of them than the agent.
+    Listeners(Listeners),
     /// To [`Request::Detach`]: what was detached.
     Detached(Vec<String>),
+    /// To [`Request::Follow`]: the last ones, oldest first.
+    Following(Vec<EventRecord>),
+}
+
+/// What comes after [`Answer::Following`], one a line. The client ends it by closing its end, or half of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Line {
+    /// Something happened.
+    Event(EventRecord),
+    /// A packet was dropped, and frames are wanted.
+    Packet {
+        /// The event.
+        event: PacketRecord,
+        /// As much of the frame as is wanted, in hexadecimal.
+        frame: String,
+    },
+    /// So many events are missing here: this client did not read.
+    Missed(u64),
+    /// So many more packets were dropped since the beginning, of whatever kind, of which the kernel sent no event.
+    Suppressed(u64),
+    /// The last line.
+    Ended(Why),
 }
 
 /// Why the answer is no.

@@ -19,10 +19,10 @@ use tokio::{
 };
 
 use super::{
-    Listener,
+    Listener, follow,
     protocol::{Answer, Call, LINE_LIMIT, Refusal, Reply, Request, VERSION},
 };
-use crate::agent::{Agent, Asked, Kind, ReloadRequest, Status};
+use crate::agent::{Agent, Asked, Depth, EventRecord, Following, Kind, ReloadRequest, Status, Wanted};
 
 /// Clients at the same time.
 const CLIENTS: usize = 16;
@@ -33,6 +33,19 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub trait Answers: Send + Sync + 'static {
     /// Answers one.
     fn answer(self: Arc<Self>, request: Request) -> impl Future<Output = Result<Answer, Refusal>> + Send;
+
+    /// Answers [`Request::Follow`]: the last events, and those to come.
+    ///
+    /// # Errors
+    /// There is no such event, or no room.
+    fn follow(
+        &self,
+        _last: usize,
+        _wanted: Option<Wanted>,
+        _frames: Option<Depth>,
+    ) -> Result<(Vec<EventRecord>, Following), Refusal> {
+        Err(Refusal { kind: Kind::Refused, message: "nothing is to be followed here".into(), help: None })
+    }
 }
 
 /// Serves until cancelled. `detached` hears of it when the datapath was detached and the answer was sent.
@@ -77,10 +90,9 @@ pub async fn serve<A: Answers>(
         };
         let (agent, detached) = (Arc::clone(&agent), detached.clone());
         clients.spawn(async move {
-            if let Err(error) = attend(stream, agent, detached).await {
+            if let Err(error) = attend(stream, agent, detached, place).await {
                 tracing::debug!(%error, "a client of the control socket went away");
             }
-            drop(place);
         });
     }
 }
@@ -105,14 +117,16 @@ fn send_away(stream: &UnixStream, message: String) {
     let _ = send(stream.as_raw_fd(), &reply, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
 }
 
-/// Attends to one client, over the socket or what stands in its place: one line is read and one is written.
+/// Attends to one client, over the socket or what stands in its place: one line is read and one is written. `place` is given
+/// back when that is done; who follows events after that has a place among the followers.
 ///
 /// # Errors
 /// The client hangs, or is gone.
-pub async fn attend<A: Answers>(
+pub async fn attend<A: Answers, P>(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     agent: Arc<A>,
     detached: mpsc::Sender<()>,
+    place: P,
 ) -> std::io::Result<()> {
     let mut line = Vec::new();
     let limit = LINE_LIMIT as u64 + 1;
@@ -121,13 +135,25 @@ pub async fn attend<A: Answers>(
     if line.is_empty() {
         return Ok(()); // somebody looked whether an agent answers
     }
+    let mut following = None;
     let outcome = match request(&line) {
+        Ok(Request::Follow { last, wanted, frames }) => {
+            agent.follow(last, wanted, frames).map(|(last, rest)| {
+                following = Some(rest);
+                Answer::Following(last)
+            })
+        }
         Ok(request) => agent.answer(request).await,
         Err(refusal) => Err(refusal),
     };
     let ends = matches!(outcome, Ok(Answer::Detached(_)));
     let mut reply = serde_json::to_vec(&Reply { version: VERSION, outcome })?;
     reply.push(b'\n');
+    if let Some(following) = following {
+        timeout(PATIENCE, stream.write_all(&reply)).await??;
+        drop(place);
+        return follow::tell(stream, following).await;
+    }
     let sent = timeout(PATIENCE, async {
         stream.write_all(&reply).await?;
         stream.shutdown().await
@@ -197,12 +223,28 @@ impl Answers for Agent {
             }
             Request::Trial => Ok(Answer::Trial(self.trial_status().await.map(Box::new))),
             Request::Generations => Ok(Answer::Generations(self.generations().await)),
-            Request::Events { last } => Ok(Answer::Events(self.last_events(last))),
             Request::Why(question) => Ok(Answer::Why(Box::new(self.why(*question).await?))),
             Request::Judge(batch) => Ok(Answer::Judged(Box::new(self.judge_frames(*batch).await?))),
             Request::Diff(request) => Ok(Answer::Difference(Box::new(self.difference(request).await?))),
+            Request::Events { last, wanted } => {
+                Ok(Answer::Events(self.last_events(last, &wanted.unwrap_or_default())?))
+            }
+            // Without a stream to follow them in.
+            Request::Follow { last, wanted, frames: _ } => {
+                Ok(Answer::Following(self.last_events(last, &wanted.unwrap_or_default())?))
+            }
+            Request::Listeners => Ok(Answer::Listeners(self.listeners().await?)),
             Request::Detach { bpffs } => Ok(Answer::Detached(self.detach(bpffs.as_deref()).await?)),
         }
+    }
+
+    fn follow(
+        &self,
+        last: usize,
+        wanted: Option<Wanted>,
+        frames: Option<Depth>,
+    ) -> Result<(Vec<EventRecord>, Following), Refusal> {
+        Ok(self.follow_events(last, &wanted.unwrap_or_default(), frames)?)
     }
 }
 
@@ -217,14 +259,17 @@ mod tests {
         path::{Path, PathBuf},
     };
 
+    const EVENTS: Request = Request::Events { last: 0, wanted: None };
+    const DEFECT: Request = Request::Events { last: 13, wanted: None };
+
     struct Echo;
 
     impl Answers for Echo {
         async fn answer(self: Arc<Self>, request: Request) -> Result<Answer, Refusal> {
             match request {
-                Request::Events { last: 0 } => Ok(Answer::Events(Vec::new())),
+                Request::Events { last: 0, .. } => Ok(Answer::Events(Vec::new())),
                 Request::Detach { .. } => Ok(Answer::Detached(vec!["eth0".into()])),
-                Request::Events { last: 13 } => panic!("a defect"),
+                Request::Events { last: 13, .. } => panic!("a defect"),
                 _ => Err(Refusal { kind: Kind::Refused, message: "no".into(), help: None }),
             }
         }
@@ -259,7 +304,7 @@ mod tests {
     fn requests_are_answered() {
         with_server(|path| {
             let client = Client::new(path);
-            assert_eq!(client.ask(Request::Events { last: 0 }).unwrap(), Answer::Events(Vec::new()));
+            assert_eq!(client.ask(EVENTS).unwrap(), Answer::Events(Vec::new()));
             assert_eq!(
                 client.ask(Request::Detach { bpffs: None }).unwrap(),
                 Answer::Detached(vec!["eth0".into()])
@@ -275,7 +320,7 @@ mod tests {
             assert!(raw(path, b"\xff\xfe\x00\n").contains("can't be understood"));
             assert!(raw(path, b"{\"version\":1,\"request\":\"explode\"}\n").contains("can't be understood"));
             assert!(raw(path, b"{\"version\":99,\"request\":\"status\"}\n").contains("version 99"));
-            assert!(Client::new(path).ask(Request::Events { last: 0 }).is_ok());
+            assert!(Client::new(path).ask(EVENTS).is_ok());
         });
     }
 
@@ -284,7 +329,7 @@ mod tests {
         with_server(|path| {
             let answer = raw(path, &vec![b'['; LINE_LIMIT + 4096]);
             assert!(answer.is_empty() || answer.contains("longer than"), "{answer}");
-            assert!(Client::new(path).ask(Request::Events { last: 0 }).is_ok());
+            assert!(Client::new(path).ask(EVENTS).is_ok());
         });
     }
 
@@ -293,9 +338,9 @@ mod tests {
         with_server(|path| {
             let hanging: Vec<StdStream> = (0..CLIENTS).map(|_| StdStream::connect(path).unwrap()).collect();
             std::thread::sleep(Duration::from_millis(200));
-            assert!(Client::new(path).ask(Request::Events { last: 0 }).is_err(), "every place is taken");
+            assert!(Client::new(path).ask(EVENTS).is_err(), "every place is taken");
             std::thread::sleep(PATIENCE);
-            assert!(Client::new(path).ask(Request::Events { last: 0 }).is_ok(), "they were let go");
+            assert!(Client::new(path).ask(EVENTS).is_ok(), "they were let go");
             drop(hanging);
         });
     }
@@ -304,7 +349,7 @@ mod tests {
     #[should_panic(expected = "a defect")]
     fn a_defect_ends_the_agent() {
         with_server(|path| {
-            let _ = Client::new(path).ask(Request::Events { last: 13 });
+            let _ = Client::new(path).ask(DEFECT);
             std::thread::sleep(Duration::from_secs(1));
         });
     }

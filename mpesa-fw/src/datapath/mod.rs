@@ -53,6 +53,7 @@ pub use detach::detach;
 pub use error::{DatapathError, ErrorKind};
 pub use generation::Staged;
 pub use object::OBJECT;
+pub use state::EventSwitch;
 #[doc(hidden)]
 pub use swap::Fault;
 pub use tables::{Table, tables};
@@ -368,6 +369,14 @@ impl Datapath {
     /// The kernel does not answer.
     pub fn events(&self) -> Result<RingBuf<MapData>> {
         state::events(&self.pins)
+    }
+
+    /// What events carry.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub fn event_switch(&self) -> Result<EventSwitch> {
+        EventSwitch::open(&self.pins)
     }
 
     /// Sets the addresses of this host: none that stays is ever missing meanwhile.

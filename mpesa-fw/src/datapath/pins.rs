@@ -1,7 +1,7 @@
 //! Lay-out of the pin directory.
 //!
 //! ```text
-//! <bpffs>/abi-2/                                  mode 0700; the version of every shared lay-out
+//! <bpffs>/abi-<n>/                                mode 0700; the version of every shared lay-out
 //!   state/<MAP>                                   flows, counters, …: shared by all generations
 //!   links/<interface>-<ingress|egress>            one link a hook (clsact filters have none)
 //!   links/connections                             the link at the cgroups' root

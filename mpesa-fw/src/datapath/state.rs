@@ -109,6 +109,35 @@ fn open_map(pins: &Pins, name: &str) -> Result<OwnedFd> {
     sys::open_pin(&pins.state(name)).context(|| format!("open the pinned map {name}"))
 }
 
+/// What events carry, and how many are not sent. With descriptors of its own: it is asked while others hold the datapath.
+pub struct EventSwitch {
+    capture: KernelMap<u32, u32>,
+    buckets: KernelMap<u32, EventBucket>,
+}
+
+impl EventSwitch {
+    pub(super) fn open(pins: &Pins) -> Result<Self> {
+        Ok(Self { capture: open(pins, "CAPTURE")?, buckets: open(pins, "EVENT_BUCKETS")? })
+    }
+
+    /// Whether events carry the beginning of their frame from now on.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn carry_frames(&self, carry: bool) -> Result<()> {
+        self.capture.put(&0, &u32::from(carry)).context(|| "switch the capture of frames")
+    }
+
+    /// Events that were not sent, since the maps were made.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn suppressed(&self) -> Result<u64> {
+        let buckets = self.buckets.per_cpu(&0).context(|| "read the counts of events not sent")?;
+        Ok(buckets.iter().map(|bucket| bucket.suppressed).sum())
+    }
+}
+
 /// The ring buffer of events.
 pub(super) fn events(pins: &Pins) -> Result<RingBuf<MapData>> {
     let what = || "open the ring buffer of events";

@@ -43,6 +43,7 @@ pub(super) struct Families {
     flows_capacity: GaugeVec,
     unprotected: GaugeVec,
     missing: GaugeVec,
+    undeclared_listeners: GaugeVec,
     resolved: GaugeVec,
     build_info: GaugeVec,
 }
@@ -164,6 +165,11 @@ impl Families {
                 "Interfaces that the policy names and that are not there.",
                 &[],
             )?,
+            undeclared_listeners: gauge(
+                "undeclared_listeners",
+                "Sockets that wait for peers from outside and that no service of the policy claims.",
+                &[],
+            )?,
             resolved: gauge(
                 "resolved_addresses",
                 "Addresses that a DNS name of the policy stands for; 0: egress to it is denied.",
@@ -199,6 +205,7 @@ impl Families {
         set(&self.flows_capacity, &[], f64::from(snapshot.flows_capacity));
         set(&self.unprotected, &[], snapshot.unprotected.len() as f64);
         set(&self.missing, &[], snapshot.missing.len() as f64);
+        set(&self.undeclared_listeners, &[], snapshot.undeclared_listeners as f64);
         for name in &snapshot.names {
             set(&self.resolved, &[&name.name], name.addresses.len() as f64);
         }
@@ -322,7 +329,7 @@ impl Families {
         }
     }
 
-    fn all(&self) -> [&dyn Collector; 26] {
+    fn all(&self) -> [&dyn Collector; 27] {
         [
             &self.dropped_packets,
             &self.dropped_bytes,
@@ -348,6 +355,7 @@ impl Families {
             &self.flows_capacity,
             &self.unprotected,
             &self.missing,
+            &self.undeclared_listeners,
             &self.resolved,
             &self.build_info,
         ]

@@ -64,6 +64,15 @@ pub(crate) const LEFT_OUT: &[(&str, &str)] = &[
         "netns_addresses",
         "asks the agent what it takes from netlink; what it writes is a table like any other",
     ),
+    ("netns_events", "asks the agent; what events carry is judged by what `decision` asks of the kernel"),
+    (
+        "netns_capture",
+        "needs tshark; that frames are what was sent is judged by what `decision` asks of the kernel",
+    ),
+    (
+        "netns_listeners",
+        "asks the agent what it makes of the kernel's list of sockets, which `netns_state` reads too",
+    ),
     ("netns_metrics", "needs Prometheus, and asks the agent only"),
     (
         "netns_why",

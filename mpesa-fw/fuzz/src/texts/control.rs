@@ -8,6 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use mpesa_fw::agent::{Depth, EventRecord, Following, Kind, Wanted};
 use mpesa_fw::control::{Answer, Answers, LINE_LIMIT, Refusal, Reply, Request, VERSION, attend, exchange};
 use serde_json::Value;
 use tokio::{
@@ -46,7 +47,7 @@ pub fn run(data: &[u8]) {
 fn client(mut peer: Peer, said: &[u8]) {
     let asked = Arc::new(Asked::default());
     let (detached, mut ended) = mpsc::channel(1);
-    let done = RUNTIME.with(|runtime| runtime.block_on(attend(&mut peer, Arc::clone(&asked), detached)));
+    let done = RUNTIME.with(|runtime| runtime.block_on(attend(&mut peer, Arc::clone(&asked), detached, ())));
     assert!(peer.sent <= LINE_LIMIT + READ_AHEAD, "{} bytes were read", peer.sent);
     let line = peer.first_line(LINE_LIMIT + 1);
     let asked = asked.0.lock().expect("nobody panics with it").take();
@@ -130,6 +131,16 @@ impl Answers for Asked {
             return Ok(Answer::Detached(vec!["eth0".into()]));
         }
         Ok(Answer::Events(Vec::new()))
+    }
+
+    fn follow(
+        &self,
+        last: usize,
+        wanted: Option<Wanted>,
+        frames: Option<Depth>,
+    ) -> Result<(Vec<EventRecord>, Following), Refusal> {
+        *self.0.lock().expect("nobody panics with it") = Some(Request::Follow { last, wanted, frames });
+        Err(Refusal { kind: Kind::Refused, message: "no room".into(), help: None })
     }
 }
 

@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::agent::{Agent, AgentError, change::Change, kernel::beside, prepare::Prepared, wanted::Wanted};
+use crate::agent::{Agent, AgentError, change::Change, kernel::beside, prepare::Prepared, origin::Origin};
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +44,7 @@ impl Agent {
         let rows = self.kernel.with(|datapath| datapath.registry_rows().clone()).await;
         let (before, archive) = (Arc::clone(&running), self.archive.clone());
         let (prepared, change, contested) = beside(move || {
-            let prepared = Prepared::read(&Wanted::File(request.rules), &archive, &rows)?;
+            let prepared = Prepared::read(&Origin::File(request.rules), &archive, &rows)?;
             let change = Change::between(&before.policy, &prepared.policy);
             let contested = !prepared.contested_name_slots(&rows).is_empty();
             Ok::<_, AgentError>((prepared, change, contested))

@@ -33,17 +33,20 @@ macro_rules! map_mut {
 
 pub(super) use {map, map_mut};
 
-/// The maps per CPU, which aya reads slowly.
+/// The maps per CPU, which aya reads slowly, and the switch of the capture.
 pub(super) struct PerCpu {
     counters: KernelMap<u32, CounterBlock>,
     near_misses: KernelMap<u32, u64>,
     event_buckets: KernelMap<u32, EventBucket>,
+    capture: KernelMap<u32, u32>,
 }
 
 impl PerCpu {
     pub(super) fn of(ebpf: &Ebpf) -> Self {
         fn open<V: Plain>(ebpf: &Ebpf, name: &str) -> KernelMap<u32, V> {
-            let Some(Map::PerCpuArray(map)) = ebpf.map(name) else { panic!("no map {name}") };
+            let Some(Map::PerCpuArray(map) | Map::Array(map)) = ebpf.map(name) else {
+                panic!("no map {name}")
+            };
             let fd = map.fd().as_fd().try_clone_to_owned().expect("a descriptor");
             KernelMap::new(fd).unwrap_or_else(|error| panic!("{name}: {error}"))
         }
@@ -51,6 +54,7 @@ impl PerCpu {
             counters: open(ebpf, "COUNTERS"),
             near_misses: open(ebpf, "NEAR_MISSES"),
             event_buckets: open(ebpf, "EVENT_BUCKETS"),
+            capture: open(ebpf, "CAPTURE"),
         }
     }
 
@@ -65,6 +69,11 @@ impl PerCpu {
 
     pub(super) fn suppressed_events(&self) -> u64 {
         self.event_buckets.per_cpu(&0).expect("event buckets").iter().map(|bucket| bucket.suppressed).sum()
+    }
+
+    /// Whether somebody captures from now on.
+    pub(super) fn capture(&self, captures: bool) {
+        self.capture.put(&0, &u32::from(captures)).expect("set");
     }
 
     pub(super) fn fill_event_bucket(&self) {

@@ -28,7 +28,7 @@ use mpesa_fw::{
 use mpesa_fw_common::{
     DropReason, Reason, Verdict,
     decide::{Decision, step},
-    event::Event,
+    event::{CAPTURE_BYTES, Event},
     settings::Direction,
     tables::Tables,
 };
@@ -171,6 +171,7 @@ impl Kernel {
         wrong.extend(self.ledger.differences(&after, rules, &counted));
         self.ledger = after;
         self.judged += 1;
+        self.maps.capture(self.captures());
         if self.judged.is_multiple_of(STRAYS) {
             wrong.extend(strays(&self.maps, rules));
         }
@@ -188,8 +189,19 @@ impl Kernel {
         wrong: &mut Vec<String>,
     ) {
         let mut events = Vec::new();
+        let captures = self.captures();
         while let Some(item) = self.events.next() {
-            events.push(Event::read_from_bytes(&item).expect("an event"));
+            let (event, frame) = Event::read_from_prefix(&item).expect("an event");
+            let captured = usize::from(event.captured);
+            if captures {
+                let most = packet.frame.bytes.len().min(CAPTURE_BYTES);
+                if captured != most || frame[..captured] != packet.frame.bytes[..most] {
+                    wrong.push(format!("captured {:x?}", &frame[..captured]));
+                }
+            } else if captured != 0 || item.len() != size_of::<Event>() {
+                wrong.push(format!("captured {captured} bytes unasked"));
+            }
+            events.push(Event { captured: 0, ..event });
         }
         if !events.is_empty() {
             // Only so many are sent a second: the next packet begins with a full bucket.
@@ -206,6 +218,11 @@ impl Kernel {
         if events.iter().any(|event| event.time == 0) {
             wrong.push(String::from("an event without a time"));
         }
+    }
+
+    /// Whether the frame of the packet at hand is captured: that of every second one.
+    const fn captures(&self) -> bool {
+        self.judged % 2 == 1
     }
 
     /// Takes the state of an older generation.
@@ -230,7 +247,8 @@ fn event(rules: &Rules, packet: &Packet, decision: &Decision, reason: DropReason
         reason: reason as u8,
         rule: decision.rule.raw(),
         enforced: u8::from(!rules.compiled.observes()),
-        reserved: [0; 3],
+        reserved: 0,
+        captured: 0,
     }
 }
 

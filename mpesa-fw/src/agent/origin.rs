@@ -10,14 +10,14 @@ use crate::policy::{self, Loaded, Permissions};
 
 /// A policy, by where it is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(super) enum Origin {
     /// From a file and what that names.
     File(PathBuf),
     /// From the text that was kept of a generation.
     Kept(Box<KeptGeneration>),
 }
 
-impl Wanted {
+impl Origin {
     /// The rules file, or the one that it was.
     #[must_use]
     pub(super) fn rules(&self) -> &PathBuf {
