@@ -89,6 +89,10 @@ fn what_the_agent_has_seen_is_part_of_it() -> Result<()> {
         tells(&findings, "fine", "enforcing") && !tells(&findings, "wrong", "neighbourhood"),
         "{findings:?}"
     );
+    let web = field.web(&[80, 81])?;
+    assert!(tells(&found(&firewall, &[])?.1, "note", "port 81 is listened on, and no service declares it"));
+    drop(web);
+    assert!(tells(&found(&firewall, &[])?.1, "note", "nobody listens for the service `web`"));
     let _silence = Curl::http(field.host.place.v4, 80).from(&field.attacker.namespace);
     holds("a near miss", SOON, || {
         found(&firewall, &[]).is_ok_and(|(_, f)| tells(&f, "wrong", "neighbourhood of the set `provider`"))

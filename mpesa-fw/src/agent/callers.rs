@@ -4,15 +4,51 @@
 use std::{net::IpAddr, time::Duration};
 
 use mpesa_fw_common::{Direction, DropReason};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
 use super::{
-    Running, SshConnection, clock,
+    Agent, Running, SshConnection, clock,
     guard::{inbound, passes_a_hook},
     interfaces::Choice,
     judge::Judge,
     view::View,
 };
-use crate::{datapath::Caller, policy::model::{Claim, Service}};
+use crate::{
+    datapath::Caller,
+    policy::model::{Claim, Service},
+};
+
+/// Callers that `status` lists.
+const LISTED: usize = 50;
+
+/// Somebody who finished a handshake with a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallerStatus {
+    /// The service.
+    pub service: String,
+    /// The peer.
+    pub source: IpAddr,
+    /// How often, since it was last forgotten for want of room.
+    pub connections: u64,
+    /// When the last time was.
+    #[serde(with = "time::serde::rfc3339")]
+    pub last_seen: OffsetDateTime,
+}
+
+impl Agent {
+    /// The last callers, the latest first; none where completed connections are not counted.
+    pub async fn last_callers(&self) -> Vec<CallerStatus> {
+        let mut callers = self.kernel.with(|datapath| datapath.recent_callers()).await.unwrap_or_default();
+        callers.sort_by_key(|caller| std::cmp::Reverse(caller.last_seen));
+        callers.truncate(LISTED);
+        let one = |caller: Caller| {
+            let Caller { service, source, connections, last_seen } = caller;
+            CallerStatus { service, source, connections, last_seen: clock::wall(last_seen) }
+        };
+        callers.into_iter().map(one).collect()
+    }
+}
 
 /// Whoever called within it counts as a caller.
 pub(super) const LATELY: Duration = Duration::from_secs(600);

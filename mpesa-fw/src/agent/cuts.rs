@@ -82,7 +82,7 @@ impl Future<'_> {
         before: &Before<'_>,
         open: &Open,
         caller: Option<SshConnection>,
-    ) -> Result<(), WouldCut> {
+    ) -> Result<(), Box<WouldCut>> {
         let own =
             caller.and_then(|caller| check(self.judge, self.mode, caller, self.view, self.choice).err());
         let (mut others, callers) = match (self.mode, before) {
@@ -98,7 +98,7 @@ impl Future<'_> {
         if own.is_none() && others.is_empty() && callers.is_empty() {
             return Ok(());
         }
-        Err(WouldCut { own, others, callers })
+        Err(Box::new(WouldCut { own, others, callers }))
     }
 
     fn cuts(&self, before: &Before<'_>, open: &Open) -> Vec<Cut> {

@@ -30,7 +30,7 @@ pub enum AgentError {
     Unfit(Refused),
     /// The admin who asks would be cut off.
     #[error("{0}")]
-    WouldCut(#[from] WouldCut),
+    WouldCut(#[from] Box<WouldCut>),
     /// A reload would end a trial by accident.
     #[error("nothing was reloaded: generation {number} is on trial for {seconds} s more")]
     OnTrial {
@@ -156,7 +156,11 @@ impl AgentError {
     #[must_use]
     pub const fn kind(&self) -> Kind {
         match self {
-            Self::Policy(_) | Self::Registry(_) | Self::Unfit(_) | Self::Question(_) | Self::Wanted { .. } => Kind::Invalid,
+            Self::Policy(_)
+            | Self::Registry(_)
+            | Self::Unfit(_)
+            | Self::Question(_)
+            | Self::Wanted { .. } => Kind::Invalid,
             Self::Compile(CompileError::NoSlot { .. }) | Self::Internal(_) => Kind::Internal,
             Self::Compile(
                 CompileError::TooManyRules { .. }

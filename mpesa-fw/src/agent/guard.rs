@@ -230,7 +230,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        agent::{archive::Archive, interfaces::choose, prepare::Prepared, view::Link, origin::Origin},
+        agent::{archive::Archive, interfaces::choose, origin::Origin, prepare::Prepared, view::Link},
         compile::RegistryRows,
     };
 

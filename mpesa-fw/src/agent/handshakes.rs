@@ -60,11 +60,14 @@ fn takes_tcp(service: &Service) -> bool {
     service.claims.iter().any(|claim| matches!(claim, Claim::Tcp(_)))
 }
 
+/// SYNs and completed handshakes, by service.
+type ByService = BTreeMap<String, (u64, u64)>;
+
 /// The counts of the last minute.
 #[derive(Default)]
 pub(super) struct Pace {
-    /// Monotonic nanoseconds, and (SYNs, completed) by service; oldest first.
-    samples: VecDeque<(u64, BTreeMap<String, (u64, u64)>)>,
+    /// With nanoseconds of the monotonic clock, oldest first.
+    samples: VecDeque<(u64, ByService)>,
     said: BTreeSet<String>,
 }
 

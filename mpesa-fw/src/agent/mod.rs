@@ -43,6 +43,7 @@ mod running;
 mod seed;
 mod selection;
 
+mod origin;
 mod snapshot;
 mod sockets;
 mod start;
@@ -53,7 +54,6 @@ mod tasks;
 mod trace;
 pub mod trial;
 pub mod view;
-mod origin;
 mod watch;
 pub mod watchdog;
 pub mod why;
@@ -69,14 +69,15 @@ use std::{
 use tokio::sync::Notify;
 
 pub use archive::KeptGeneration;
-pub use confirm::Confirmed;
+pub use callers::CallerStatus;
 pub use capture::Depth;
+pub use confirm::Confirmed;
 pub use error::{AgentError, DEFECT, Kind};
 pub use events::{EventRecord, ListenerRecord, PacketRecord};
 pub use feed::{Following, Told, Why};
 pub use guard::SshConnection;
-pub use interfaces::Choice;
 pub use handshakes::HandshakeStatus;
+pub use interfaces::Choice;
 pub use kernel::beside;
 pub use listeners::{Listener, Listeners, Unanswered};
 pub use look::look_around;
@@ -91,9 +92,9 @@ pub use selection::{Selection, Wanted};
 pub use snapshot::Snapshot;
 pub use start::private_directory;
 pub use status::Status;
+pub use tamper::TamperRecord;
 pub use trial::TrialStatus;
 pub use view::{Link, View};
-pub use tamper::TamperRecord;
 
 use archive::Archive;
 use capture::Tap;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{archive::Archive, error::AgentError, running::Running, origin::Origin};
+use super::{archive::Archive, error::AgentError, origin::Origin, running::Running};
 use crate::{
     compile::{self, Assignment, Compiled, Registry, RegistryRows},
     policy::{Finding, Texts, model::Policy},

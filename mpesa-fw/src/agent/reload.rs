@@ -14,11 +14,11 @@ use super::{
     install::{Surroundings, Tell, install, learn_names, resolver_notes},
     kernel::beside,
     notify,
+    origin::Origin,
     prepare::Prepared,
     running::hex,
     start::{ATTEMPTS, is_interface_gone},
     trial::{Trial, TrialStatus},
-    origin::Origin,
 };
 use crate::fault::{self, Point};
 

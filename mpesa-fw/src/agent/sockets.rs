@@ -101,7 +101,9 @@ impl Sockets {
         for protocol in [IPPROTO_TCP, IPPROTO_UDP] {
             for family in [AF_INET, AF_INET6] {
                 let extensions = extensions.clone();
-                ask(family, protocol, extensions, StateFlags::all(), |response| sockets.add(protocol, response))?;
+                ask(family, protocol, extensions, StateFlags::all(), |response| {
+                    sockets.add(protocol, response)
+                })?;
             }
         }
         Ok(sockets)

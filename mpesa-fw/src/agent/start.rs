@@ -27,12 +27,12 @@ use super::{
     names::Names,
     network::Protection,
     notify,
+    origin::Origin,
     prepare::Prepared,
     resolver::Resolver,
     running::hex,
     store::Store,
     trial::{Begin, Trial, TrialRecord},
-    origin::Origin,
     watchdog,
 };
 use crate::{

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use time::{Date, OffsetDateTime};
 
 use super::{
-    HandshakeStatus, NameStatus, Snapshot, TamperRecord, TrialStatus, clock,
+    CallerStatus, HandshakeStatus, NameStatus, Snapshot, TamperRecord, TrialStatus, clock,
     interfaces::{Refused, Unprotected},
     minute::Recent,
     network::{Protection, egress_label, ingress_label},
@@ -44,6 +44,9 @@ pub struct Status {
     pub destinations: Vec<RuleStatus>,
     /// SYNs and completed connections of services that take TCP; none: completed connections are not counted.
     pub handshakes: Option<Vec<HandshakeStatus>>,
+    /// Who finished handshakes lately, the latest first.
+    #[serde(default)]
+    pub callers: Vec<CallerStatus>,
     /// What was dropped, or would have been; the most first.
     pub drops: Vec<DropStatus>,
     /// What was dropped lately.
@@ -166,7 +169,7 @@ pub struct FlowStatus {
 impl Status {
     /// Makes a status of a snapshot.
     #[must_use]
-    pub fn new(snapshot: Snapshot, trial: Option<TrialStatus>) -> Self {
+    pub fn new(snapshot: Snapshot, trial: Option<TrialStatus>, callers: Vec<CallerStatus>) -> Self {
         let running = &snapshot.running;
         let policy = &running.policy;
         let rule = |direction, name: &str| rule_status(&snapshot.counts, direction, name);
@@ -197,6 +200,7 @@ impl Status {
             services,
             destinations,
             handshakes: snapshot.handshakes.as_deref().map(|counts| HandshakeStatus::of(policy, counts)),
+            callers,
             drops: drop_statuses(&snapshot.counts),
             recent: snapshot.recent,
             near_misses: snapshot.near_misses.iter().cloned().collect(),

@@ -14,8 +14,8 @@ use super::{
     clock,
     evidence::{Baseline, Evidence},
     hex,
-    store::Store,
     origin::Origin,
+    store::Store,
 };
 use crate::policy::{self, Permissions};
 

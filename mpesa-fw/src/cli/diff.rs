@@ -11,9 +11,9 @@ use serde::Serialize;
 
 use super::{
     arguments::{DiffArguments, Format},
-    pcap::{self, Wish},
     failure::Failure,
     output::{print, print_json, table},
+    pcap::{self, Wish},
     why::{ends, json, left_out},
 };
 use crate::{

@@ -23,14 +23,20 @@ const RULES: &str = "/etc/mpesa-fw/rules.yaml";
 
 /// Says what is wrong; exit 1 if anything is.
 pub(super) fn doctor(runtime_dir: &Path, arguments: DoctorArguments) -> Result<(), Failure> {
-    let status = match Client::new(&Options::control_socket(runtime_dir)).ask(Request::Status) {
+    let client = Client::new(&Options::control_socket(runtime_dir));
+    let listeners = match client.ask(Request::Listeners) {
+        Ok(Answer::Listeners(listeners)) => Ok(listeners),
+        Ok(_) => return Err(Failure::another_answer()),
+        Err(error) => Err(error.to_string()),
+    };
+    let status = match client.ask(Request::Status) {
         Ok(Answer::Status(status)) => Ok(status),
         Ok(_) => return Err(Failure::another_answer()),
         Err(error) => Err(error.to_string()),
     };
     let in_force = status.as_ref().ok().map(|status| status.generation.rules.clone());
     let rules = arguments.rules.or(in_force).unwrap_or_else(|| PathBuf::from(RULES));
-    let subject = Subject { rules, bpffs: arguments.bpffs, status };
+    let subject = Subject { rules, bpffs: arguments.bpffs, status, listeners };
     let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| {
         Failure::system(format!("cannot start: {error}"), "are there file descriptors left?")

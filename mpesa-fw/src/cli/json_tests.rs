@@ -7,8 +7,8 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use crate::agent::{
-    Confirmed, Denied, EventRecord, HandshakeStatus, KeptGeneration, Listener, ListenerRecord, Listeners,
-    NameStatus, PacketRecord, Process, Reloaded, Status, TamperRecord, TrialStatus, Unanswered,
+    CallerStatus, Confirmed, Denied, EventRecord, HandshakeStatus, KeptGeneration, Listener, ListenerRecord,
+    Listeners, NameStatus, PacketRecord, Process, Reloaded, Status, TamperRecord, TrialStatus, Unanswered,
     archive::KeptFile,
     change::{Change, Names},
     evidence::{Evidence, NewlyDropped, ServiceEvidence, SessionEvidence},
@@ -115,6 +115,12 @@ fn status() {
             connections: 2,
             last_connection: Some(TIME),
         }]),
+        callers: vec![CallerStatus {
+            service: "callbacks".into(),
+            source: [196, 201, 214, 200].into(),
+            connections: 3,
+            last_seen: TIME,
+        }],
         drops: vec![DropStatus {
             direction: "ingress".into(),
             reason: "source_not_allowed".into(),

@@ -25,8 +25,8 @@ mod rollback;
 mod run;
 mod status;
 mod summary;
-mod trial;
 mod tampering;
+mod trial;
 mod when;
 mod why;
 

@@ -12,9 +12,9 @@ use serde::Serialize;
 
 use super::{
     arguments::{Format, WhyArguments},
-    pcap::{self, Wish},
     failure::Failure,
     output::{print, print_json, table},
+    pcap::{self, Wish},
 };
 use crate::{
     agent::{

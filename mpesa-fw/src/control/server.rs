@@ -204,7 +204,8 @@ impl Answers for Agent {
             Request::Status => {
                 let snapshot = self.snapshot_beside().await?;
                 let trial = self.trial_status().await;
-                Ok(Answer::Status(Box::new(Status::new(snapshot, trial))))
+                let callers = self.last_callers().await;
+                Ok(Answer::Status(Box::new(Status::new(snapshot, trial, callers))))
             }
             Request::Reload { rules, force, caller, confirm_within } => {
                 let policy = rules.map_or(Asked::SameFile, Asked::File);

@@ -14,7 +14,10 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::{agent::Status, policy::model::Policy};
+use crate::{
+    agent::{Listeners, Status},
+    policy::model::Policy,
+};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -77,6 +80,8 @@ pub struct Subject {
     pub bpffs: PathBuf,
     /// The agent's answer; or why there is none.
     pub status: Result<Box<Status>, String>,
+    /// Likewise of what listens.
+    pub listeners: Result<Listeners, String>,
 }
 
 /// Looks at everything, the worst first.

@@ -1,9 +1,14 @@
 //! What the agent has seen: whether it runs and enforces, what nobody used, where callers come from.
 
+use std::{collections::BTreeMap, net::IpAddr};
+
 use time::OffsetDateTime;
 
 use super::{Finding, Subject};
-use crate::agent::{Status, network::Protection};
+use crate::agent::{CallerStatus, Listeners, Status, network::Protection};
+
+/// So many calls from one address are no accident.
+const MANY_CALLS: u64 = 20;
 
 /// A service may be idle for so long, seconds.
 const IDLE: i64 = 24 * 3600;
@@ -25,7 +30,67 @@ pub(super) fn examine(subject: &Subject) -> Vec<Finding> {
     findings.extend(unused(status));
     findings.extend(near_misses(status));
     findings.extend(unprotected(status));
+    findings.extend(callers(status));
+    if let Ok(listeners) = &subject.listeners {
+        findings.extend(undeclared(listeners));
+    }
     findings
+}
+
+/// Where all callers of a service are one, or come from inside, something stands between this host and them.
+fn callers(status: &Status) -> Vec<Finding> {
+    let mut by_service: BTreeMap<&str, Vec<&CallerStatus>> = BTreeMap::new();
+    for caller in &status.callers {
+        by_service.entry(&caller.service).or_default().push(caller);
+    }
+    let why =
+        "a proxy or NAT hides the callers' addresses: the rule proves that a call came by it, not from whom";
+    let advice =
+        "let it keep source addresses (DNAT, PROXY protocol behind the rule), or judge the callers there";
+    let one = |(service, callers): (&str, Vec<&CallerStatus>)| {
+        let calls: u64 = callers.iter().map(|caller| caller.connections).sum();
+        if callers.iter().all(|caller| is_inside(caller.source)) {
+            let what =
+                format!("every caller of the service `{service}` has a private address ({calls} calls)");
+            return Some(Finding::note("callers", what, why, advice));
+        }
+        let [only] = callers.as_slice() else { return None };
+        let what =
+            format!("every call of the service `{service}` comes from {} ({calls} calls)", only.source);
+        (calls >= MANY_CALLS).then(|| Finding::note("callers", what, why, advice))
+    };
+    by_service.into_iter().filter_map(one).collect()
+}
+
+fn is_inside(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_private() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}
+
+fn undeclared(listeners: &Listeners) -> Vec<Finding> {
+    let undeclared = listeners.sockets.iter().filter(|socket| socket.service.is_none());
+    let undeclared = undeclared.map(|socket| {
+        Finding::note(
+            "listeners",
+            format!(
+                "{} {} port {} is listened on, and no service declares it",
+                socket.protocol, socket.address, socket.port
+            ),
+            "it is closed now; one rule too many would open it",
+            "`mpesa-fw listeners` says whose it is: stop it, bind it to loopback, or declare it",
+        )
+    });
+    let unanswered = listeners.unanswered.iter().map(|service| {
+        Finding::note(
+            "listeners",
+            format!("nobody listens for the service `{}`", service.service),
+            "its callers are let in and refused: callbacks are lost",
+            "start what should answer, or remove the service",
+        )
+    });
+    undeclared.chain(unanswered).collect()
 }
 
 fn protection(status: &Status) -> Finding {

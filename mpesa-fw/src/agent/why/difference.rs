@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::agent::{Agent, AgentError, change::Change, kernel::beside, prepare::Prepared, origin::Origin};
+use crate::agent::{Agent, AgentError, change::Change, kernel::beside, origin::Origin, prepare::Prepared};
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
