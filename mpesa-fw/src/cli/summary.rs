@@ -31,7 +31,7 @@ pub(super) fn summary(status: &Status, now: OffsetDateTime) -> String {
     for (set, packets) in status.near_misses.iter().filter(|(_, packets)| **packets > 0) {
         let _ = writeln!(
             text,
-            "near misses: {packets} packets from the range that set {set} watches: has the provider moved?"
+            "near misses: {packets} packet(s) from the range that set {set} watches: has the provider moved?"
         );
     }
     let _ = writeln!(text, "flows: {} of {}", status.flows.open, status.flows.capacity);
