@@ -162,6 +162,11 @@ fn the_next_start_ends_a_trial_that_nobody_is_left_to_end() -> Result<()> {
     firewall.policy(&policy(&["{ name: other, ports: [82], from: [any] }"], &[]))?;
     let mut agent = firewall.start(&[])?;
     assert!(firewall.status()?["trial"]["generation"].is_u64() && wrong(&field));
+    holds("what is dropped now", SOON, || {
+        firewall
+            .status()
+            .is_ok_and(|status| status["trial"]["evidence"]["newly_dropped"][0]["target_port"] == 80)
+    })?;
     holds("the return", TAKEN_BACK, || right(&field))?;
     on_trial(&firewall, SHORT)?;
     agent.process.kill()?;

@@ -107,7 +107,8 @@ impl Future<'_> {
         let inbound = open.sockets.connected.iter().filter(called).filter_map(|c| self.cut_inbound(&past, c));
         let outgoing = match before {
             // A connection without a flow does not pass.
-            Before::Policy(..) | Before::Unknown => self.cut_flows(&open.flows),
+            Before::Policy(running, _) => self.cut_flows(&open.flows, running.mode()),
+            Before::Unknown => self.cut_flows(&open.flows, Mode::Enforce),
             Before::Nothing => {
                 let tcp = open.sockets.outgoing().filter(|c| c.key.protocol == TCP);
                 tcp.filter_map(|c| self.cut_flow(&c.key)).collect()
@@ -128,12 +129,15 @@ impl Future<'_> {
         past.passes(connection, connected).then(|| connection.cut(direction, reason))
     }
 
-    fn cut_flows(&self, flows: &[(FlowKey, FlowState)]) -> Vec<Cut> {
+    /// `now`: the mode in which they are judged; what is marked as not permitted passes in one and not in the other.
+    fn cut_flows(&self, flows: &[(FlowKey, FlowState)], now: Mode) -> Vec<Cut> {
+        let passes = |state: &FlowState| match now {
+            Mode::Observe => true,
+            Mode::Enforce => state.would_drop == 0,
+        };
         let now = clock::monotonic();
         let is_live = |key: &FlowKey, state: &FlowState| {
-            state.phase == FlowPhase::Answered as u8
-                && state.would_drop == 0
-                && !state.is_expired(key.protocol, now)
+            state.phase == FlowPhase::Answered as u8 && passes(state) && !state.is_expired(key.protocol, now)
         };
         flows
             .iter()

@@ -5,14 +5,16 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Agent, SshConnection,
+    Agent, Running, SshConnection,
     archive::{KeptFile, KeptGeneration},
     change::Change,
+    confirm::Pledge,
     cuts::{Before, Open},
     error::{AgentError, Kind},
     evidence::Baseline,
-    install::{Surroundings, Tell, install, learn_names, resolver_notes},
+    install::{Installed, Surroundings, Tell, install, learn_names, resolver_notes},
     kernel::beside,
+    names::Names,
     notify,
     origin::Origin,
     prepare::Prepared,
@@ -74,6 +76,18 @@ pub struct Reloaded {
     /// Its trial, if it is on one.
     #[serde(default)]
     pub trial: Option<TrialStatus>,
+}
+
+/// A generation that has just come into force.
+struct Swapped {
+    installed: Installed,
+    surroundings: Surroundings,
+    names: Names,
+    change: Change,
+    /// Its files, or why their text is not kept.
+    kept: Result<Vec<KeptFile>, String>,
+    /// How things were before.
+    baseline: Baseline,
 }
 
 impl Agent {
@@ -148,49 +162,17 @@ impl Agent {
         let force = request.force || (is_back && ends_trial);
         let wanted = self.wanted(&request)?;
         let mut pledge = None;
-        let mut attempt = 1;
-        let (installed, surroundings, names, change, kept, baseline) = loop {
-            let rows = self.kernel.with(|datapath| datapath.registry_rows().clone()).await;
-            let (wanted, archive, before) = (wanted.clone(), self.archive.clone(), old.clone());
-            let (mut prepared, change) = beside(move || {
-                let prepared = Prepared::read(&wanted, &archive, &rows)?;
-                let change = Change::between(&before.policy, &prepared.policy);
-                Ok::<_, AgentError>((prepared, change))
-            })
-            .await?;
-            if !force && request.confirm_within.is_none() {
-                self.refuse_what_was_taken_back(&prepared)?;
-            }
-            let (known, around, published) = {
-                let current = &self.state().current;
-                (current.names.clone(), current.before(), current.published.clone())
-            };
-            let resolver = self.resolver().current();
-            let names = learn_names(&known, &prepared, resolver).await;
-            let surroundings = Surroundings::look(&prepared.policy, &around).await?;
-            if !force {
-                let open = self.kernel.with(|datapath| Open::look(datapath)).await?;
-                let before = Before::Policy(&old, published.clone());
-                surroundings.guard(&prepared, &names, &before, &open, request.caller)?;
-            }
-            let kept = self.keep(std::mem::take(&mut prepared.texts)).await;
-            if let Some(window) = request.confirm_within
-                && pledge.is_none()
-            {
-                pledge = Some(self.pledge(&prepared, &kept, window, request.caller).await?);
-            }
-            let baseline = self.kernel.with(|datapath| Baseline::take(datapath)).await?;
-            match install(&self.kernel, prepared, &surroundings, published, &names).await {
-                Ok(installed) => break (installed, surroundings, names, change, kept, baseline),
-                Err(error) if is_interface_gone(&error) && attempt < ATTEMPTS => attempt += 1,
-                Err(error) => {
-                    if let Some(pledge) = pledge {
-                        self.withdraw(pledge).await;
-                    }
-                    return Err(error);
+        let swapped = match self.swap(&request, &wanted, &old, force, &mut pledge).await {
+            Ok(swapped) => swapped,
+            Err(error) => {
+                // Whatever failed: nothing came into force, so there is nothing to take back.
+                if let Some(pledge) = pledge {
+                    self.withdraw(pledge).await;
                 }
+                return Err(error);
             }
         };
+        let Swapped { installed, surroundings, names, change, kept, baseline } = swapped;
         let own: Vec<_> = surroundings.view.addresses.iter().map(|(_, a)| *a).collect();
         let mut notes = resolver_notes(&installed, &self.resolver().servers(), &own);
         let flows_removed = installed.flows_removed;
@@ -216,6 +198,55 @@ impl Agent {
             warnings,
             trial: self.trial_status().await,
         })
+    }
+
+    /// Reads, guards, promises and swaps. `pledge`: the promise that was given, whether or not the rest succeeds.
+    async fn swap(
+        &self,
+        request: &ReloadRequest,
+        wanted: &Origin,
+        old: &Arc<Running>,
+        force: bool,
+        pledge: &mut Option<Pledge>,
+    ) -> Result<Swapped, AgentError> {
+        let mut attempt = 1;
+        loop {
+            let rows = self.kernel.with(|datapath| datapath.registry_rows().clone()).await;
+            let (wanted, archive, before) = (wanted.clone(), self.archive.clone(), old.clone());
+            let (mut prepared, change) = beside(move || {
+                let prepared = Prepared::read(&wanted, &archive, &rows)?;
+                let change = Change::between(&before.policy, &prepared.policy);
+                Ok::<_, AgentError>((prepared, change))
+            })
+            .await?;
+            if !force && request.confirm_within.is_none() {
+                self.refuse_what_was_taken_back(&prepared)?;
+            }
+            let (known, around, published) = {
+                let current = &self.state().current;
+                (current.names.clone(), current.before(), current.published.clone())
+            };
+            let resolver = self.resolver().current();
+            let names = learn_names(&known, &prepared, resolver).await;
+            let surroundings = Surroundings::look(&prepared.policy, &around).await?;
+            if !force {
+                let open = self.kernel.with(|datapath| Open::look(datapath)).await?;
+                let before = Before::Policy(old, published.clone());
+                surroundings.guard(&prepared, &names, &before, &open, request.caller)?;
+            }
+            let kept = self.keep(std::mem::take(&mut prepared.texts)).await;
+            if let (Some(window), None) = (request.confirm_within, &pledge) {
+                *pledge = Some(self.pledge(&prepared, &kept, window, request.caller).await?);
+            }
+            let baseline = self.kernel.with(|datapath| Baseline::take(datapath)).await?;
+            match install(&self.kernel, prepared, &surroundings, published, &names).await {
+                Ok(installed) => {
+                    return Ok(Swapped { installed, surroundings, names, change, kept, baseline });
+                }
+                Err(error) if is_interface_gone(&error) && attempt < ATTEMPTS => attempt += 1,
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Which text is asked for.
@@ -263,7 +294,7 @@ impl Agent {
     /// Notes on file what came into force; what to tell of it.
     pub(super) async fn after_swap(
         &self,
-        running: &super::Running,
+        running: &Running,
         kept: Result<Vec<KeptFile>, String>,
         mut trial: Option<Trial>,
         is_back: bool,

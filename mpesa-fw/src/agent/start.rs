@@ -9,7 +9,9 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use mpesa_fw_common::tables::GenerationStamp;
 use tokio::sync::Notify;
+use zerocopy::FromZeros as _;
 
 use super::{
     Agent, Options, Running, SshConnection, State,
@@ -129,7 +131,9 @@ impl Agent {
         let is_over = begin.taken_back.is_some();
         let trial = match begin.trial {
             Some(record) => {
-                Some(Trial { record, previous: None, baseline: kernel.with(|d| Baseline::take(d)).await? })
+                let baseline = kernel.with(|datapath| Baseline::take(datapath)).await?;
+                let previous = confirmed(&kernel, &archive, &record).await;
+                Some(Trial { record, previous, baseline })
             }
             None => None,
         };
@@ -196,6 +200,15 @@ impl Agent {
         notify::ready(agent.state().protection.label());
         Ok(agent)
     }
+}
+
+/// What a trial goes back to, for comparing; none where its text is lost.
+async fn confirmed(kernel: &Kernel, archive: &Archive, record: &TrialRecord) -> Option<Arc<Running>> {
+    let rows = kernel.with(|datapath| datapath.registry_rows().clone()).await;
+    let (archive, kept) = (archive.clone(), Origin::Kept(Box::new(record.confirmed.clone())));
+    let stamp = GenerationStamp { number: record.confirmed.number, ..GenerationStamp::new_zeroed() };
+    let read = beside(move || Prepared::read(&kept, &archive, &rows)).await;
+    read.ok().map(|prepared| Arc::new(Running::new(prepared, stamp)))
 }
 
 /// What judges packets before the first generation of this agent does.

@@ -62,11 +62,11 @@ pub enum Ended {
     TakenBack,
 }
 
-/// Waits for the end of the trial that is on file.
+/// Waits for the end of the trial that is on file. `is_alive`: whether an agent answers, within seconds.
 ///
 /// # Errors
 /// It is to be taken back and can't be.
-pub async fn watch(options: Options) -> Result<Ended, AgentError> {
+pub async fn watch(options: Options, is_alive: impl Fn() -> bool) -> Result<Ended, AgentError> {
     let store = TrialRecord::store(&options.state_dir);
     let Some(first) = store.read::<TrialRecord>() else { return Ok(Ended::Without) };
     let deadline = Duration::from_nanos(first.deadline);
@@ -92,6 +92,11 @@ pub async fn watch(options: Options) -> Result<Ended, AgentError> {
                 return Ok(Ended::TakenBack);
             }
             Err(LockError::Held { pid: Some(pid), .. }) if late > PATIENCE => {
+                // One that answers lives: it tries again and again, or knows better than the file.
+                if is_alive() {
+                    sleep(POLL).await;
+                    continue;
+                }
                 tracing::error!(
                     pid,
                     "the agent should have taken back what is on trial and did not: it is killed"

@@ -26,10 +26,12 @@ use crate::{
         lock::Lock,
         watchdog::{self, Ended},
     },
-    control::{self, Listener},
+    control::{self, Client, Listener, Request},
     metrics, sys,
 };
 
+/// An agent that has not answered by then hangs.
+const PATIENCE_OF_WATCHDOG: Duration = Duration::from_secs(5);
 /// Threads for what blocks: the kernel, parsing, the file system.
 const BLOCKING_THREADS: usize = 4;
 /// They go again when there is nothing to do, and their memory with them.
@@ -48,7 +50,9 @@ pub(super) fn watchdog(runtime_dir: &Path, arguments: AgentArguments) -> Result<
     logging::start();
     // Whoever was there when the trial began wants what was confirmed back, whatever that cuts.
     let options = options(runtime_dir, arguments, true)?;
-    match runtime()?.block_on(watchdog::watch(options))? {
+    let client = Client::new(&Options::control_socket(runtime_dir));
+    let is_alive = || client.ask_within(Request::Trial, PATIENCE_OF_WATCHDOG).is_ok();
+    match runtime()?.block_on(watchdog::watch(options, is_alive))? {
         Ended::Without => {}
         Ended::TakenBack => {
             tracing::warn!("what was on trial was taken back; no agent runs (`systemctl start mpesa-fw`)")

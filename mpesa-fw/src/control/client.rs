@@ -60,7 +60,16 @@ impl Client {
     /// # Errors
     /// There is none, or it is no.
     pub fn ask(&self, request: Request) -> Result<Answer, ClientError> {
-        self.converse(request).map(|(answer, _)| answer)
+        let patience = if matches!(request, Request::Detach { .. }) { PATIENCE_TO_DETACH } else { PATIENCE };
+        self.ask_within(request, patience)
+    }
+
+    /// As [`ask`](Self::ask), and waits no longer than that for each step.
+    ///
+    /// # Errors
+    /// There is no answer in time, or it is no.
+    pub fn ask_within(&self, request: Request, patience: Duration) -> Result<Answer, ClientError> {
+        self.converse(request, patience).map(|(answer, _)| answer)
     }
 
     /// Asks for what does not end by itself, and waits for the beginning.
@@ -68,14 +77,17 @@ impl Client {
     /// # Errors
     /// There is none, or the answer is no.
     pub fn follow(&self, request: Request) -> Result<(Answer, Stream), ClientError> {
-        let (answer, reader) = self.converse(request)?;
+        let (answer, reader) = self.converse(request, PATIENCE)?;
         reader.get_ref().set_read_timeout(None).map_err(|error| self.broken(error))?;
         Ok((answer, Stream { reader, client: self.clone() }))
     }
 
-    fn converse(&self, request: Request) -> Result<(Answer, BufReader<UnixStream>), ClientError> {
+    fn converse(
+        &self,
+        request: Request,
+        patience: Duration,
+    ) -> Result<(Answer, BufReader<UnixStream>), ClientError> {
         let stream = UnixStream::connect(&self.path).map_err(|error| self.not_connected(error))?;
-        let patience = if matches!(request, Request::Detach { .. }) { PATIENCE_TO_DETACH } else { PATIENCE };
         patient(&stream, patience).map_err(|error| self.broken(error))?;
         let mut reader = BufReader::new(stream);
         let reply = exchange_on(&mut reader, request).map_err(|error| self.broken(error))?;

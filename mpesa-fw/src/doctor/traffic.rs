@@ -143,7 +143,9 @@ fn near_misses(status: &Status) -> Vec<Finding> {
         .map(|(set, packets)| {
             Finding::wrong(
                 "sets",
-                format!("{packets} packet(s) were dropped that came from the neighbourhood of the set `{set}`"),
+                format!(
+                    "{packets} packet(s) were dropped that came from the neighbourhood of the set `{set}`"
+                ),
                 "the provider may call from addresses that are not in the set: callbacks are lost",
                 "compare the set with what the provider says today; `mpesa-fw events` shows the addresses",
             )
