@@ -39,7 +39,7 @@ fn enforcement_outlives_the_agent_and_the_next_one_adopts_it() -> Result<()> {
     assert!(dropped(&after) > dropped(&before), "counted while no agent ran");
     assert!(echoes(&mut flow)?, "flows are adopted too");
     assert!(enforced(&field));
-    firewall.force(&policy(&[WEB, "{ name: more, ports: [81], from: [any] }"], &[]))?;
+    firewall.reload(&policy(&[WEB, "{ name: more, ports: [81], from: [any] }"], &[]))?;
     next.process.kill()?;
     // Killed in the middle of reloads: whatever is left is one of the two generations, and the next start mends it.
     for round in 0..3u64 {

@@ -247,7 +247,7 @@ fn a_permission_that_is_taken_away_ends_what_it_allowed() -> Result<()> {
     assert!(echoes(&mut stream, SOON)?);
     firewall.reload(&policy(&[WEB], &[DARAJA]))?;
     assert!(echoes(&mut stream, SOON)?, "still permitted after another change");
-    firewall.force(&policy(&[WEB], &[&DARAJA.replace("192.0.2.80", "192.0.2.81")]))?;
+    firewall.reload(&policy(&[WEB], &[&DARAJA.replace("192.0.2.80", "192.0.2.81")]))?;
     assert!(!echoes(&mut stream, NEVER)?);
     let metrics = firewall.metrics()?;
     assert_eq!(
@@ -270,7 +270,7 @@ fn a_visitor_without_permission_is_not_let_in_by_the_answers_to_him() -> Result<
     let to: SocketAddr = (field.host.place.v4, 9999).into();
     let mut visitor = field.attacker.namespace.inside(move || TcpStream::connect_timeout(&to, SOON))?;
     assert!(echoes(&mut visitor, SOON)?, "observe mode drops nothing");
-    firewall.force(&open)?;
+    firewall.reload(&open)?;
     assert!(!echoes(&mut visitor, NEVER)?, "no service allows him");
     assert_eq!(firewall.metrics()?.sum("mpesa_fw_flows", &[]), 0.0, "this host opened nothing");
     Ok(())

@@ -200,8 +200,12 @@ fn what_only_observe_mode_let_live_ends_when_enforcement_begins() -> Result<()> 
     let refused = firewall.ask(["reload"])?;
     assert_eq!(refused.code, Some(1), "{}", refused.text());
     let cut = format!("to {}:5000 (egress: destination_not_allowed)", field.attacker.place.v4);
-    assert!(refused.stderr.contains("1 connection(s)") && refused.stderr.contains(&cut), "{}", refused.stderr);
-    firewall.force(&rules)?;
+    assert!(
+        refused.stderr.contains("1 connection(s)") && refused.stderr.contains(&cut),
+        "{}",
+        refused.stderr
+    );
+    firewall.reload(&rules)?;
     assert!(echoes(&mut permitted, SOON));
     assert!(!echoes(&mut forbidden, NEVER));
     assert!(firewall.metrics()?.has("mpesa_fw_generation_info", &[("mode", "enforce")]));

@@ -35,7 +35,7 @@ fn wrong(field: &Field) -> bool {
 /// Puts the wrong policy on trial.
 fn on_trial(firewall: &Firewall<'_>, window: &str) -> Result<Ran> {
     firewall.policy(&policy(&[WRONG], &[]))?;
-    let ran = firewall.ask(["reload", "--confirm-within", window])?;
+    let ran = firewall.ask(["reload", "--force", "--confirm-within", window])?;
     ensure!(ran.code == Some(0), "{}", ran.text());
     Ok(ran)
 }
@@ -207,7 +207,7 @@ fn killed_at_any_step_of_a_trial_the_promise_is_kept() -> Result<()> {
         assert!(right(&field), "{step}: before: {}", agent.process.log());
         fs::write(&orders, format!("{step} kill 1\n"))?;
         firewall.policy(&policy(&[WRONG], &[]))?;
-        let ran = firewall.ask(["reload", "--confirm-within", SHORT])?;
+        let ran = firewall.ask(["reload", "--force", "--confirm-within", SHORT])?;
         assert_eq!(ran.code, Some(3), "{step}: the agent is gone: {}", ran.text());
         eventually("the death of the agent", SOON, || (!agent.process.running()).then_some(()))?;
         drop(agent);
@@ -279,16 +279,16 @@ fn a_rollback_brings_back_texts_that_no_file_holds_any_more() -> Result<()> {
     let listed = firewall.ask(["rollback", "--list", "--format", "json"])?;
     let listed: serde_json::Value = serde_json::from_str(&listed.stdout)?;
     assert_eq!(listed.as_array().map(Vec::len), Some(3), "{listed}");
-    said(&firewall.ask(["rollback"])?, 0, "its text is that of generation")?;
+    said(&firewall.ask(["rollback", "--force"])?, 0, "its text is that of generation")?;
     assert!(wrong(&field), "the one before");
-    said(&firewall.ask(["rollback".to_owned(), first.to_string()])?, 0, "is in force")?;
+    said(&firewall.ask(["rollback".to_owned(), "--force".to_owned(), first.to_string()])?, 0, "is in force")?;
     assert!(right(&field));
     said(&firewall.ask(["rollback", "999"])?, 1, "is not among those that are kept")?;
 
     // On trial, a rollback is a return to what was confirmed, and several trials return to the last confirmed one.
     on_trial(&firewall, LONG)?;
     firewall.policy(&policy(&["{ name: none, ports: [82], from: [any] }"], &[]))?;
-    said(&firewall.ask(["reload", "--confirm-within", LONG])?, 0, "ON TRIAL")?;
+    said(&firewall.ask(["reload", "--force", "--confirm-within", LONG])?, 0, "ON TRIAL")?;
     said(&firewall.ask(["rollback"])?, 0, "is in force")?;
     assert!(right(&field));
     Ok(())
@@ -302,7 +302,7 @@ fn without_room_for_the_promise_nothing_is_put_on_trial() -> Result<()> {
     let state = firewall.directory.join("state");
     let trial = |window: &str| -> Result<Ran> {
         firewall.policy(&policy(&[WRONG], &[]))?;
-        firewall.ask(["reload", "--confirm-within", window])
+        firewall.ask(["reload", "--force", "--confirm-within", window])
     };
     said(&trial("1s")?, 4, "a trial takes 5 s")?;
     said(&firewall.ask(["reload", "--confirm-within", "soon"])?, 2, "confirm-within")?;
