@@ -302,18 +302,22 @@ impl Source for Skb {
 /// As much of a frame as is copied.
 #[inline(always)]
 fn fitting(length: u32) -> Option<u64> {
-    // Verifier: as in `within`, the number that is compared must be the one that the helper gets; and it is never 0.
-    let mut length = u64::from(length);
-    // SAFETY: the statement has no effect.
-    unsafe { asm!("{0} = {0}", inout(reg) length) };
-    match length {
-        0 => None,
-        1..=CAPTURE_MOST => Some(length),
-        _ => Some(CAPTURE_MOST),
+    if length == 0 {
+        return None;
     }
+    let mut rest = u64::from(length) - 1;
+    if rest > CAPTURE_MASK {
+        rest = CAPTURE_MASK;
+    }
+    // Verifier: that of 6.1 does not learn from a comparison with 0 that a size is not 0, so one is added to what is masked;
+    // and what is masked must be opaque, or the compiler passes the number that it compared.
+    // SAFETY: the statement has no effect.
+    unsafe { asm!("{0} = {0}", inout(reg) rest) };
+    Some((rest & CAPTURE_MASK) + 1)
 }
 
-const CAPTURE_MOST: u64 = CAPTURE_BYTES as u64;
+const CAPTURE_MASK: u64 = CAPTURE_BYTES as u64 - 1;
+const _: () = assert!(CAPTURE_BYTES.is_power_of_two(), "so that one less is a mask");
 
 /// An entry of the ring buffer, to be filled in place.
 #[inline(always)]

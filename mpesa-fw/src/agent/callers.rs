@@ -68,10 +68,17 @@ pub struct LostCaller {
     pub reason: DropReason,
 }
 
-/// Those that no port of their service would let in any more. Sources of services that are open to any are strangers.
+/// What judges packets now.
+pub(super) struct Present<'a> {
+    pub running: &'a Running,
+    pub judge: &'a Judge<'a>,
+}
+
+/// Those that no port of their service would let in any more, of those that it lets in now. Sources of services that are
+/// open to any are strangers.
 pub(super) fn lost(
     callers: &[Caller],
-    now: &Running,
+    present: &Present<'_>,
     next: &Judge<'_>,
     view: &View,
     choice: &Choice,
@@ -79,8 +86,10 @@ pub(super) fn lost(
     let at = clock::monotonic();
     let is_recent = |caller: &&Caller| at.saturating_sub(caller.last_seen) < LATELY.as_nanos() as u64;
     let one = |caller: &Caller| {
-        let service = now.policy.ingress.services.iter().find(|service| service.name == caller.service)?;
-        if service.from.any {
+        let mut services = present.running.policy.ingress.services.iter();
+        let service = services.find(|service| service.name == caller.service)?;
+        // Whoever is kept out already loses nothing.
+        if service.from.any || why_lost(service, caller.source, present.judge, view, choice).is_some() {
             return None;
         }
         let (direction, reason) = why_lost(service, caller.source, next, view, choice)?;

@@ -13,7 +13,9 @@ use mpesa_fw_common::{
 };
 
 use super::{
-    Running, SshConnection, callers, clock,
+    Running, SshConnection,
+    callers::{self, Present},
+    clock,
     error::AgentError,
     guard::{Cut, WouldCut, check, inbound, passes_a_hook},
     interfaces::Choice,
@@ -87,8 +89,11 @@ impl Future<'_> {
             caller.and_then(|caller| check(self.judge, self.mode, caller, self.view, self.choice).err());
         let (mut others, callers) = match (self.mode, before) {
             (Mode::Observe, _) => (Vec::new(), Vec::new()),
-            (Mode::Enforce, Before::Policy(running, _)) => {
-                let callers = callers::lost(&open.callers, running, self.judge, self.view, self.choice);
+            (Mode::Enforce, Before::Policy(running, resolved)) => {
+                let own = self.view.addresses.iter().map(|(_, address)| *address);
+                let judge = Judge::new(&running.compiled, own, resolved);
+                let present = Present { running, judge: &judge };
+                let callers = callers::lost(&open.callers, &present, self.judge, self.view, self.choice);
                 (self.cuts(before, open), callers)
             }
             // Whose connections were counted is not known then.
