@@ -55,11 +55,21 @@ enum Suite {
     Guard,
     /// Reloads on trial, with the real agent
     Trial,
+    /// The tamper watch, with ip, tc and bpftool
+    Tamper,
 }
 
 impl Suite {
-    const ALL: [Self; 7] =
-        [Self::Decision, Self::Compile, Self::Policy, Self::Common, Self::Kernel, Self::Guard, Self::Trial];
+    const ALL: [Self; 8] = [
+        Self::Decision,
+        Self::Compile,
+        Self::Policy,
+        Self::Common,
+        Self::Kernel,
+        Self::Guard,
+        Self::Trial,
+        Self::Tamper,
+    ];
 
     const fn arguments(self) -> &'static [&'static str] {
         match self {
@@ -70,12 +80,13 @@ impl Suite {
             Self::Kernel => &["-p", "mpesa-fw", "--test", "decision", "--", "--ignored"],
             Self::Guard => &["-p", "mpesa-fw", "--test", "netns_guard", "--", "--ignored"],
             Self::Trial => &["-p", "mpesa-fw", "--test", "netns_trial", "--", "--ignored"],
+            Self::Tamper => &["-p", "mpesa-fw", "--test", "netns_tamper_watch", "--", "--ignored"],
         }
     }
 
     /// Those with the object in them are built apart, or each turn would build everything anew.
     const fn with_object(self) -> bool {
-        matches!(self, Self::Kernel | Self::Guard | Self::Trial)
+        matches!(self, Self::Kernel | Self::Guard | Self::Trial | Self::Tamper)
     }
 }
 
