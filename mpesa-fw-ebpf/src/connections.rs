@@ -59,13 +59,13 @@ fn count_service(rule: RuleIndex, remote: &Address) {
     let is_open_to_any = KERNEL.outside(AddressTable::Source).0 & (1 << (rule.raw() & 63)) != 0;
     let callers = if is_open_to_any { &maps::STRANGERS } else { &maps::CALLERS };
     let key = CallerKey { source: *remote, slot: info.counter_slot };
-    if let Some(known) = access::value(callers.get_ptr_mut(&key)) {
+    if let Some(known) = access::value(callers.get_ptr_mut(key)) {
         access::add(&mut known.completed, 1);
         known.last = now;
         return;
     }
     // Where it fails, one caller is not listed; the count above has it.
-    let _noted = callers.insert(&key, &ConnectionCount { completed: 1, last: now }, 0);
+    let _noted = callers.insert(key, ConnectionCount { completed: 1, last: now }, 0);
 }
 
 #[inline(always)]

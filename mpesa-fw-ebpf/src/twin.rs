@@ -12,7 +12,9 @@ use crate::{access, case::Case, maps};
 /// The socket that the question names, in the place of the one that a test run does not have.
 #[inline(always)]
 pub fn sender(meta: &PacketMeta) -> Sender {
-    current().map_or(Sender { cookie: 0, bound_port: 0, is_full: false }, |twin| twin.sender(Sender::matters(meta)))
+    current().map_or(Sender { cookie: 0, bound_port: 0, is_full: false }, |twin| {
+        twin.sender(Sender::matters(meta))
+    })
 }
 
 /// Notes what was found of the packet's flow.
