@@ -100,7 +100,7 @@ impl Agent {
 
     async fn file_trial(&self, record: &TrialRecord) -> std::io::Result<()> {
         let (store, record) = (self.trial_store.clone(), record.clone());
-        beside(move || store.write(&record)).await
+        beside(move || store.write_durably(&record)).await
     }
 
     async fn unfile_trial(&self) -> std::io::Result<()> {
