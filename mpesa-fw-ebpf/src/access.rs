@@ -1,23 +1,24 @@
-//! The one file of the programs (with its part for connections) that reads and writes through pointers: packets, map values,
-//! sockets.
+//! The one file of the programs (with its parts for connections and captures) that reads and writes through pointers: packets,
+//! map values, sockets.
 
-use core::{arch::asm, mem::MaybeUninit, ptr};
+use core::{arch::asm, ptr};
 
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock, xdp_md},
     helpers::generated::{
         bpf_get_socket_cookie, bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_sk_fullsock,
-        bpf_skb_load_bytes, bpf_skb_pull_data, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
+        bpf_skb_pull_data, bpf_xdp_get_buff_len,
     },
 };
 use mpesa_fw_common::{
     decide::Sender,
-    event::{CAPTURE_BYTES, CapturedEvent},
     packet::{PacketBytes, PacketMeta, Parsed},
 };
 
+mod capture;
 mod connection;
 
+pub use capture::{Skb, Source, entry};
 pub use connection::Connection;
 
 /// Verifier: an offset into a packet must have an upper bound before it is added (MAX_PACKET_OFF is 0xffff). No header
@@ -32,12 +33,6 @@ pub trait Frame: PacketBytes {
     fn interface(&self) -> u32;
     /// Bytes to count for a frame of which `meta` is known.
     fn counted_length(&self, meta: &PacketMeta) -> u32;
-}
-
-/// Where the bytes of a frame are copied from.
-pub trait Source {
-    /// Copies the beginning of a frame of `length` bytes, and says how many bytes that are.
-    fn copy(&self, length: u32, to: &mut [u8; CAPTURE_BYTES]) -> u16;
 }
 
 /// A frame at XDP. The kernel sets both pointers of the context, and they stay valid while the program runs.
@@ -274,56 +269,6 @@ fn within(start: usize, end: usize, offset: u32, length: usize) -> Option<usize>
     // SAFETY: the statement has no effect.
     unsafe { asm!("{0} = {0}", inout(reg) from) };
     if from + length > end { None } else { Some(from) }
-}
-
-impl Source for XdpFrame {
-    #[inline(always)]
-    fn copy(&self, length: u32, to: &mut [u8; CAPTURE_BYTES]) -> u16 {
-        let Some(length) = fitting(length) else { return 0 };
-        // SAFETY: the context is valid, and `to` has room for `length` bytes.
-        let failed = unsafe { bpf_xdp_load_bytes(self.context, 0, to.as_mut_ptr().cast(), length as u32) };
-        if failed == 0 { length as u16 } else { 0 }
-    }
-}
-
-/// A frame at TC of which nothing is known.
-pub struct Skb(pub *mut __sk_buff);
-
-impl Source for Skb {
-    #[inline(always)]
-    fn copy(&self, length: u32, to: &mut [u8; CAPTURE_BYTES]) -> u16 {
-        let Some(length) = fitting(length) else { return 0 };
-        // SAFETY: the context is valid, and `to` has room for `length` bytes.
-        let failed = unsafe { bpf_skb_load_bytes(self.0.cast(), 0, to.as_mut_ptr().cast(), length as u32) };
-        if failed == 0 { length as u16 } else { 0 }
-    }
-}
-
-/// As much of a frame as is copied.
-#[inline(always)]
-fn fitting(length: u32) -> Option<u64> {
-    if length == 0 {
-        return None;
-    }
-    let mut rest = u64::from(length) - 1;
-    if rest > CAPTURE_MASK {
-        rest = CAPTURE_MASK;
-    }
-    // Verifier: that of 6.1 does not learn from a comparison with 0 that a size is not 0, so one is added to what is masked;
-    // and what is masked must be opaque, or the compiler passes the number that it compared.
-    // SAFETY: the statement has no effect.
-    unsafe { asm!("{0} = {0}", inout(reg) rest) };
-    Some((rest & CAPTURE_MASK) + 1)
-}
-
-const CAPTURE_MASK: u64 = CAPTURE_BYTES as u64 - 1;
-const _: () = assert!(CAPTURE_BYTES.is_power_of_two(), "so that one less is a mask");
-
-/// An entry of the ring buffer, to be filled in place.
-#[inline(always)]
-pub fn entry(entry: &mut MaybeUninit<CapturedEvent>) -> &mut CapturedEvent {
-    // SAFETY: the kernel's memory holds some bytes (zeros, or earlier events), and any are a `CapturedEvent`.
-    unsafe { entry.assume_init_mut() }
 }
 
 /// A map value, to be changed in place.

@@ -358,3 +358,56 @@ fn detached_is_detached_whatever_is_on_trial() -> Result<()> {
     assert!(open());
     Ok(())
 }
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn what_was_taken_back_is_remembered_until_its_file_says_something_else() -> Result<()> {
+    let field = Field::new()?;
+    let (_web, firewall, mut agent) = started(&field)?;
+    on_trial(&firewall, SHORT)?;
+    holds("the return", TAKEN_BACK, || right(&field))?;
+    // Another file in force, and a rollback, are no reason to start with what the first file still says.
+    let other =
+        firewall.write("other.yaml", &policy(&[WEB, "{ name: more, ports: [81], from: [any] }"], &[]))?;
+    let ran = firewall.ask(["reload".as_ref(), other.as_os_str()])?;
+    said(&ran, 0, "is in force")?;
+    assert!(!ran.stdout.contains("after a restart"), "{}", ran.text());
+    agent.process.kill()?;
+    drop(agent);
+    let mut agent = firewall.start(&[])?;
+    assert!(right(&field));
+    assert_eq!(firewall.status()?["generation"]["rules"], other.to_string_lossy().as_ref());
+    // A promise that can't be given leaves that memory too.
+    fs::create_dir_all(firewall.directory.join("state/trial.new"))?;
+    said(&firewall.ask(["reload", "--force", "--confirm-within", SHORT])?, 4, "could not be taken back")?;
+    fs::remove_dir(firewall.directory.join("state/trial.new"))?;
+    said(&firewall.ask(["rollback", "--force"])?, 0, "is in force")?;
+    agent.process.kill()?;
+    drop(agent);
+    let mut agent = firewall.start(&[])?;
+    assert!(right(&field), "the file still says what was taken back");
+    // Its words change: it counts again.
+    firewall.policy(&policy(&[WEB, "{ name: third, ports: [83], from: [any] }"], &[]))?;
+    said(
+        &firewall.ask(["reload".as_ref(), firewall.directory.join("rules.yaml").as_os_str()])?,
+        0,
+        "is in force",
+    )?;
+    agent.process.kill()?;
+    drop(agent);
+    let _agent = firewall.start(&[])?;
+    assert!(firewall.status()?["generation"]["text_of"].is_null());
+    let ran = firewall.ask(["rollback", "--force"])?;
+    said(&ran, 0, "after a restart of the agent")
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_return_does_not_fail_for_a_text_that_is_lost() -> Result<()> {
+    let field = Field::new()?;
+    let (_web, firewall, _agent) = started(&field)?;
+    on_trial(&firewall, SHORT)?;
+    fs::remove_dir_all(firewall.directory.join("state/texts"))?;
+    holds("the return", TAKEN_BACK, || right(&field))?;
+    Ok(())
+}

@@ -12,6 +12,7 @@ use crate::{
     memory, open,
     sample::{Sample, within},
     sets::{PrefixSet, Spread},
+    why,
 };
 
 const BINARY: &str = env!("CARGO_BIN_EXE_mpesa-fw");
@@ -42,6 +43,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     weight(&network, &host, arguments)?;
     println!();
     open::table(&network, &network.add(place::API)?, BINARY)?;
+    println!();
+    why::table(&network, &network.add(place::DROP_BOX)?, BINARY)?;
     println!();
     memory::table(&network, &network.add(place::INTRANET)?, BINARY)
 }

@@ -25,6 +25,7 @@ mod search;
 mod sets;
 mod traffic;
 mod verdicts;
+mod why;
 mod wire;
 
 use anyhow::Result;

@@ -60,11 +60,11 @@ impl Agent {
             return Err(no(format!("a trial takes {least} s to {most} h, not {} s", window.as_secs())));
         }
         let files = kept.as_ref().map_err(|why| no(format!("its text can't be kept: {why}")))?.clone();
-        let (before, confirmed) = {
+        let before = self.trial_store.read();
+        let confirmed = {
             let state = self.state();
-            let before = state.trial.as_ref().map(|trial| trial.record.clone());
-            let confirmed = before.as_ref().map(|b| b.confirmed.clone()).or_else(|| state.kept.clone());
-            (before, confirmed)
+            let of_trial = state.trial.as_ref().map(|trial| trial.record.confirmed.clone());
+            of_trial.or_else(|| state.kept.clone())
         };
         let confirmed = confirmed.ok_or_else(|| {
             no("the text of the generation in force is not kept: nothing could come back".into())
@@ -108,18 +108,26 @@ impl Agent {
         beside(move || store.remove()).await
     }
 
-    /// Another generation is in force: with a trial, as the return from one (`is_back`), or as what ends one.
+    /// Another generation is in force: on a trial, as the return from one (`returned`), or as neither. `kept`: what is kept of
+    /// it.
     ///
     /// # Errors
     /// The state directory can't be written. What is known in memory is right all the same.
-    pub(super) async fn settle_trial(&self, trial: Option<Trial>, is_back: bool) -> std::io::Result<()> {
-        let over = std::mem::replace(&mut self.state().trial, trial);
-        let filed = match (self.trial_record(), over) {
-            (Some(record), _) => self.file_trial(&record).await,
-            (None, Some(over)) if is_back => {
-                self.file_trial(&TrialRecord { taken_back: true, ..over.record }).await
-            }
-            (None, _) => self.unfile_trial().await,
+    pub(super) async fn settle_trial(
+        &self,
+        trial: Option<Trial>,
+        returned: Option<TrialRecord>,
+        kept: Option<&KeptGeneration>,
+    ) -> std::io::Result<()> {
+        let record = match (&trial, returned) {
+            (Some(trial), _) => Some(trial.record.clone()),
+            (None, Some(record)) => Some(TrialRecord { taken_back: true, ..record }),
+            (None, None) => self.trial_store.read().and_then(|record: TrialRecord| record.after(kept)),
+        };
+        self.state().trial = trial;
+        let filed = match &record {
+            Some(record) => self.file_trial(record).await,
+            None => self.unfile_trial().await,
         };
         fault::passed(Point::TrialSettled);
         self.wake_trial.notify_one();

@@ -53,6 +53,7 @@ pub(super) struct Future<'a> {
 }
 
 /// What is open now.
+#[derive(Default)]
 pub(super) struct Open {
     /// As the kernel lists it.
     pub sockets: Sockets,

@@ -23,7 +23,7 @@ use super::{
 use crate::datapath::{Datapath, DatapathError, RuleCounts};
 
 /// How things were when the trial began.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Baseline {
     counts: Vec<RuleCounts>,
     /// Nanoseconds of the monotonic clock.

@@ -1,25 +1,16 @@
 //! Handshakes that are begun and not finished: the sign of spoofed sources, or of a service that nobody serves.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use tokio::time::sleep;
 
-use super::{Agent, clock};
+use super::{Agent, clock, window::Window};
 use crate::{
     datapath::Handshakes,
     policy::model::{Claim, Policy, Service},
 };
 
-/// How often counts are remembered.
-const EVERY: Duration = Duration::from_secs(10);
-/// How far back they are compared.
-const WINDOW: Duration = Duration::from_secs(60);
 /// Fewer SYNs than this prove nothing.
 const MANY: u64 = 20;
 /// More SYNs than this a connection do. An honest client repeats a SYN that is not answered six times at most.
@@ -66,8 +57,7 @@ type ByService = BTreeMap<String, (u64, u64)>;
 /// The counts of the last minute.
 #[derive(Default)]
 pub(super) struct Pace {
-    /// With nanoseconds of the monotonic clock, oldest first.
-    samples: VecDeque<(u64, ByService)>,
+    samples: Window<ByService>,
     said: BTreeSet<String>,
 }
 
@@ -77,11 +67,7 @@ impl Pace {
         let suspects = self.suspects(now, counts);
         let by_service =
             counts.iter().map(|count| (count.service.clone(), (count.syns, count.completed))).collect();
-        self.samples.push_back((now, by_service));
-        // One that is as old as the window stays, to compare with.
-        while self.samples.get(1).is_some_and(|(time, _)| is_old(*time, now)) {
-            self.samples.pop_front();
-        }
+        self.samples.note(now, by_service);
         let known = std::mem::take(&mut self.said);
         self.said = suspects.keys().cloned().collect();
         suspects.into_iter().filter(|(service, _)| !known.contains(service)).map(|(_, what)| what).collect()
@@ -89,8 +75,7 @@ impl Pace {
 
     /// What is to be said of services in whose last minute few handshakes were finished, by service.
     pub(super) fn suspects(&self, now: u64, counts: &[Handshakes]) -> BTreeMap<String, String> {
-        let Some((since, before)) = self.samples.front() else { return BTreeMap::new() };
-        let seconds = now.saturating_sub(*since) / 1_000_000_000;
+        let Some((seconds, before)) = self.samples.oldest(now) else { return BTreeMap::new() };
         let one = |count: &Handshakes| {
             let (syns, completed) = before.get(&count.service).copied().unwrap_or_default();
             let (syns, completed) =
@@ -108,25 +93,12 @@ impl Pace {
     }
 }
 
-fn is_old(time: u64, now: u64) -> bool {
-    now.saturating_sub(time) >= WINDOW.as_nanos() as u64
-}
-
 impl Agent {
-    /// Compares SYNs and completed connections, until the agent ends.
-    pub(super) async fn watch_handshakes(self: Arc<Self>) {
-        loop {
-            match self.kernel.with(|datapath| datapath.handshakes()).await {
-                Ok(Some(counts)) => {
-                    let news = self.state().pace.note(clock::monotonic(), &counts);
-                    for what in news {
-                        tracing::warn!("{what}");
-                    }
-                }
-                Ok(None) => {}
-                Err(error) => tracing::error!("handshakes could not be counted: {error}"),
-            }
-            sleep(EVERY).await;
+    /// Says of which services few handshakes were finished in the last minute.
+    pub(super) fn compare_handshakes(&self, now: u64, counts: &[Handshakes]) {
+        let news = self.state().pace.note(now, counts);
+        for what in news {
+            tracing::warn!("{what}");
         }
     }
 }
@@ -158,7 +130,6 @@ mod tests {
         for tick in 0..20 {
             assert!(pace.note(tick * 10 * SECOND, &counts(tick * 1000, tick * 990)).is_empty());
         }
-        assert_eq!(pace.samples.len(), 7);
         assert_eq!(pace.suspects(191 * SECOND, &counts(25_000, 18_900)).len(), 0);
         assert_eq!(pace.suspects(191 * SECOND, &counts(91_000, 18_900)).len(), 1);
     }

@@ -1,32 +1,22 @@
 //! What was dropped in the last minute: counts only go up, so those of a minute ago are remembered.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use mpesa_fw_common::{Direction, DropReason};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
-use super::{Agent, clock};
-use crate::datapath::RuleCounts;
-
-/// How often counts are remembered.
-const EVERY: Duration = Duration::from_secs(10);
-/// How far back they are compared.
-const WINDOW: Duration = Duration::from_secs(60);
+use super::{
+    Agent, clock,
+    window::{EVERY, Window},
+};
+use crate::datapath::{DatapathError, RuleCounts};
 
 /// Packets dropped, those that observe mode let go included, by direction and reason.
-type Sums = BTreeMap<(Direction, DropReason), u64>;
+pub(super) type Sums = BTreeMap<(Direction, DropReason), u64>;
 
 /// The counts of the last minute.
-#[derive(Default)]
-pub(super) struct Minute {
-    /// With nanoseconds of the monotonic clock, oldest first.
-    samples: VecDeque<(u64, Sums)>,
-}
+pub(super) type Minute = Window<Sums>;
 
 /// What was dropped lately.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,20 +38,11 @@ pub struct RecentDrop {
     pub packets: u64,
 }
 
-impl Minute {
-    fn note(&mut self, now: u64, counts: &[RuleCounts]) {
-        self.samples.push_back((now, sums(counts)));
-        // One that is as old as the window stays, to compare with.
-        let is_old = |time: u64| now.saturating_sub(time) >= WINDOW.as_nanos() as u64;
-        while self.samples.get(1).is_some_and(|(time, _)| is_old(*time)) {
-            self.samples.pop_front();
-        }
-    }
-
+impl Recent {
     /// Compares the counts of now with the oldest that are remembered.
     #[must_use]
-    pub(super) fn recent(&self, now: u64, counts: &[RuleCounts]) -> Recent {
-        let Some((since, before)) = self.samples.front() else { return Recent::default() };
+    pub(super) fn of(minute: &Minute, now: u64, counts: &[RuleCounts]) -> Self {
+        let Some((seconds, before)) = minute.oldest(now) else { return Self::default() };
         let more = |(key, packets): (&(Direction, DropReason), &u64)| {
             let packets = packets.saturating_sub(before.get(key).copied().unwrap_or_default());
             let (direction, reason) = (key.0.label().to_owned(), key.1.label().to_owned());
@@ -69,7 +50,7 @@ impl Minute {
         };
         let mut drops: Vec<RecentDrop> = sums(counts).iter().filter_map(more).collect();
         drops.sort_by_key(|drop| std::cmp::Reverse(drop.packets));
-        Recent { seconds: now.saturating_sub(*since) / 1_000_000_000, drops }
+        Self { seconds, drops }
     }
 }
 
@@ -89,11 +70,18 @@ fn sums(counts: &[RuleCounts]) -> Sums {
 }
 
 impl Agent {
-    /// Remembers counts, until the agent ends.
+    /// Remembers counts and compares SYNs with completed connections, until the agent ends.
     pub(super) async fn remember_counts(self: Arc<Self>) {
         loop {
-            match self.kernel.with(|datapath| datapath.counters()).await {
-                Ok(counts) => self.state().minute.note(clock::monotonic(), &counts),
+            let read = self
+                .kernel
+                .with(|datapath| Ok::<_, DatapathError>((datapath.counters()?, datapath.handshakes()?)));
+            match read.await {
+                Ok((counts, handshakes)) => {
+                    let now = clock::monotonic();
+                    self.state().minute.note(now, sums(&counts));
+                    self.compare_handshakes(now, &handshakes.unwrap_or_default());
+                }
                 Err(error) => tracing::error!("counts could not be read: {error}"),
             }
             sleep(EVERY).await;
@@ -120,13 +108,13 @@ mod tests {
     #[test]
     fn only_the_last_minute_counts() {
         let mut minute = Minute::default();
-        assert_eq!(minute.recent(SECOND, &counts(7)), Recent::default(), "there is nothing to compare with");
+        let recent = |minute: &Minute, now, packets| Recent::of(minute, now, &counts(packets));
+        assert_eq!(recent(&minute, SECOND, 7), Recent::default(), "there is nothing to compare with");
         for tick in 0..=30 {
-            minute.note(tick * 10 * SECOND, &counts(tick));
+            minute.note(tick * 10 * SECOND, sums(&counts(tick)));
         }
-        let recent = minute.recent(303 * SECOND, &counts(40));
-        assert_eq!((recent.seconds, recent.drops[0].packets), (63, 16), "since the 24th");
-        assert_eq!(minute.recent(303 * SECOND, &counts(24)).drops, [], "what did not move is not told");
-        assert_eq!(minute.samples.len(), 7);
+        let now = recent(&minute, 303 * SECOND, 40);
+        assert_eq!((now.seconds, now.drops[0].packets), (63, 16), "since the 24th");
+        assert_eq!(recent(&minute, 303 * SECOND, 24).drops, [], "what did not move is not told");
     }
 }

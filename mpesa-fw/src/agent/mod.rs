@@ -57,6 +57,7 @@ pub mod view;
 mod watch;
 pub mod watchdog;
 pub mod why;
+mod window;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Agent, Running, SshConnection,
-    archive::{KeptFile, KeptGeneration},
+    archive::{Archive, KeptFile, KeptGeneration},
     change::Change,
     confirm::Pledge,
     cuts::{Before, Open},
@@ -20,9 +20,12 @@ use super::{
     prepare::Prepared,
     running::hex,
     start::{ATTEMPTS, is_interface_gone},
-    trial::{Trial, TrialStatus},
+    trial::{Begin, Trial, TrialRecord, TrialStatus},
 };
-use crate::fault::{self, Point};
+use crate::{
+    compile::RegistryRows,
+    fault::{self, Point},
+};
 
 /// What is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,6 +79,28 @@ pub struct Reloaded {
     /// Its trial, if it is on one.
     #[serde(default)]
     pub trial: Option<TrialStatus>,
+}
+
+/// What is to come into force.
+#[derive(Clone)]
+struct Wish {
+    origin: Origin,
+    /// What to take where its text is lost: a return must not fail for that.
+    spare: Option<Arc<Running>>,
+    /// Even where that cuts connections.
+    force: bool,
+}
+
+impl Wish {
+    fn read(&self, archive: &Archive, rows: &RegistryRows) -> Result<Prepared, AgentError> {
+        Prepared::read(&self.origin, archive, rows).or_else(|error| match &self.spare {
+            Some(spare) => {
+                tracing::error!("what was confirmed is taken from memory: {error}");
+                Prepared::again(spare, rows)
+            }
+            None => Err(error),
+        })
+    }
 }
 
 /// A generation that has just come into force.
@@ -157,12 +182,14 @@ impl Agent {
         }
         let old = self.state().current.running.clone();
         let is_back = request.policy == Asked::Back;
-        let ends_trial = self.state().trial.is_some();
+        let returned = if is_back { self.trial_record() } else { None };
+        let spare =
+            if is_back { self.state().trial.as_ref().and_then(|trial| trial.previous.clone()) } else { None };
         // Back to what was confirmed, whatever that cuts: somebody waits for it behind a closed door.
-        let force = request.force || (is_back && ends_trial);
-        let wanted = self.wanted(&request)?;
+        let force = request.force || returned.is_some();
+        let wanted = Wish { origin: self.wanted(&request)?, spare, force };
         let mut pledge = None;
-        let swapped = match self.swap(&request, &wanted, &old, force, &mut pledge).await {
+        let swapped = match self.swap(&request, &wanted, &old, &mut pledge).await {
             Ok(swapped) => swapped,
             Err(error) => {
                 // Whatever failed: nothing came into force, so there is nothing to take back.
@@ -177,7 +204,7 @@ impl Agent {
         let mut notes = resolver_notes(&installed, &self.resolver().servers(), &own);
         let flows_removed = installed.flows_removed;
         let trial = pledge.map(|pledge| Trial::new(pledge.record, Arc::clone(&old), baseline));
-        notes.extend(self.after_swap(&installed.running, kept, trial, is_back && ends_trial).await);
+        notes.extend(self.after_swap(&installed.running, kept, trial, returned).await);
         let current = installed.settle(surroundings, names, notes);
         let running = current.running.clone();
         let warnings = running.warnings.iter().chain(&current.notes).cloned().collect();
@@ -190,7 +217,7 @@ impl Agent {
             generation: running.stamp.number,
             digest: hex(&running.stamp.digest),
             mode: running.mode().label().to_owned(),
-            after_restart: (running.rules != self.options.rules).then(|| self.options.rules.clone()),
+            after_restart: self.after_restart(&running),
             rules: running.rules.clone(),
             text_of: running.text_of,
             change,
@@ -200,21 +227,28 @@ impl Agent {
         })
     }
 
+    /// The rules file, where a restart would put something else in force than what is now.
+    fn after_restart(&self, running: &Running) -> Option<PathBuf> {
+        let begin = Begin::decide(&self.trial_store, &self.options.rules);
+        let is_other = running.rules != self.options.rules || running.text_of.is_some();
+        (is_other && matches!(begin.wanted, Origin::File(_))).then(|| self.options.rules.clone())
+    }
+
     /// Reads, guards, promises and swaps. `pledge`: the promise that was given, whether or not the rest succeeds.
     async fn swap(
         &self,
         request: &ReloadRequest,
-        wanted: &Origin,
+        wish: &Wish,
         old: &Arc<Running>,
-        force: bool,
         pledge: &mut Option<Pledge>,
     ) -> Result<Swapped, AgentError> {
+        let force = wish.force;
         let mut attempt = 1;
         loop {
             let rows = self.kernel.with(|datapath| datapath.registry_rows().clone()).await;
-            let (wanted, archive, before) = (wanted.clone(), self.archive.clone(), old.clone());
+            let (wish, archive, before) = (wish.clone(), self.archive.clone(), old.clone());
             let (mut prepared, change) = beside(move || {
-                let prepared = Prepared::read(&wanted, &archive, &rows)?;
+                let prepared = wish.read(&archive, &rows)?;
                 let change = Change::between(&before.policy, &prepared.policy);
                 Ok::<_, AgentError>((prepared, change))
             })
@@ -287,6 +321,9 @@ impl Agent {
     /// # Errors
     /// Why they can't be kept, in words.
     pub(super) async fn keep(&self, texts: crate::policy::Texts) -> Result<Vec<KeptFile>, String> {
+        if texts.0.is_empty() {
+            return Err("it is known from memory alone".to_owned());
+        }
         let archive = self.archive.clone();
         beside(move || archive.keep(&texts)).await.map_err(|error| error.to_string())
     }
@@ -297,17 +334,18 @@ impl Agent {
         running: &Running,
         kept: Result<Vec<KeptFile>, String>,
         mut trial: Option<Trial>,
-        is_back: bool,
+        returned: Option<TrialRecord>,
     ) -> Vec<String> {
         let generation = kept.map(|files| KeptGeneration::new(running, files));
         let mut notes = Vec::new();
         if let (Some(trial), Ok(generation)) = (&mut trial, &generation) {
             trial.record.trial = generation.clone();
         }
-        if let Err(error) = self.settle_trial(trial, is_back).await {
+        if let Err(error) = self.settle_trial(trial, returned, generation.as_ref().ok()).await {
             notes.push(format!("what is on file of the trial is not up to date: {error}"));
         }
-        let confirmed = self.state().trial.as_ref().map(|trial| trial.record.confirmed.clone());
+        // Of a trial, and of one that was taken back: its text must not go.
+        let confirmed = self.trial_store.read().map(|record: TrialRecord| record.confirmed);
         let recorded = match &generation {
             Ok(generation) => {
                 let (archive, generation) = (self.archive.clone(), generation.clone());

@@ -112,7 +112,7 @@ impl Agent {
             since: if protection == state.protection { state.since } else { clock::unix() },
             protection,
             started_at: self.started_at,
-            recent: state.minute.recent(clock::monotonic(), &counts),
+            recent: Recent::of(&state.minute, clock::monotonic(), &counts),
             counts,
             handshakes,
             near_misses,

@@ -113,7 +113,14 @@ impl Agent {
             // What the map holds from an earlier agent is by slots that the registry kept.
             let before = known.table(&[]);
             if !options.force && matches!(begin.wanted, Origin::File(_)) {
-                let open = kernel.with(|datapath| Open::look(datapath)).await?;
+                let open = match kernel.with(|datapath| Open::look(datapath)).await {
+                    Ok(open) => open,
+                    // A host without a firewall is worse than a connection that is cut.
+                    Err(error) => {
+                        tracing::warn!("the guard sees no connection but your own: {error}");
+                        Open::default()
+                    }
+                };
                 surroundings.guard(&prepared, &names, &past.before(&before), &open, caller)?;
             }
             let (texts, for_texts) = (std::mem::take(&mut prepared.texts), archive.clone());
@@ -128,7 +135,6 @@ impl Agent {
         let own: Vec<_> = surroundings.view.addresses.iter().map(|(_, a)| *a).collect();
         let mut notes = resolver_notes(&installed, &resolver.servers(), &own);
         notes.extend(begin.note.clone());
-        let is_over = begin.taken_back.is_some();
         let trial = match begin.trial {
             Some(record) => {
                 let baseline = kernel.with(|datapath| Baseline::take(datapath)).await?;
@@ -150,11 +156,7 @@ impl Agent {
         let state = State {
             current,
             kept: None,
-            trial: begin.taken_back.map(|record| Trial {
-                record,
-                previous: None,
-                baseline: Baseline::default(),
-            }),
+            trial: None,
             minute: Minute::default(),
             reloads,
             protection: Protection::Incomplete,
@@ -190,7 +192,7 @@ impl Agent {
         });
         let goes_on = trial.is_some();
         let running = agent.state().current.running.clone();
-        let notes = agent.after_swap(&running, kept, trial, is_over).await;
+        let notes = agent.after_swap(&running, kept, trial, begin.taken_back).await;
         agent.state().current.notes.extend(notes);
         if goes_on && let Err(error) = watchdog::spawn(&agent.options) {
             tracing::error!(%error, "a trial goes on, and its watchdog does not start");

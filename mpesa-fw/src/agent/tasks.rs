@@ -21,7 +21,6 @@ impl Agent {
         tasks.spawn(Arc::clone(self).drain_events());
         tasks.spawn(Arc::clone(self).watch_trial());
         tasks.spawn(Arc::clone(self).remember_counts());
-        tasks.spawn(Arc::clone(self).watch_handshakes());
         tasks.spawn(Arc::clone(self).watch_tampering());
         tasks.spawn(Arc::clone(self).watch_listeners());
         if self.options.trace_packets {

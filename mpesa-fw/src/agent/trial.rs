@@ -49,6 +49,18 @@ impl TrialRecord {
     }
 }
 
+impl TrialRecord {
+    /// What stays on file when another generation comes into force that is on no trial. A file that still says what was taken
+    /// back is not loaded by the next start, whatever is in force meanwhile (another file, an earlier generation); once that
+    /// file was loaded with other words, or by force, there is nothing to remember.
+    pub(super) fn after(self, next: Option<&KeptGeneration>) -> Option<Self> {
+        let of_another_origin =
+            |next: &&KeptGeneration| next.text_of.is_some() || next.rules != self.trial.rules;
+        let confirmed = next.filter(of_another_origin)?.clone();
+        self.taken_back.then_some(Self { confirmed, ..self })
+    }
+}
+
 /// A trial that goes on.
 pub(super) struct Trial {
     /// What is on file of it.

@@ -1,11 +1,6 @@
 //! `mpesa-fw diff`
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    io::{self, Write as _},
-    path::Path,
-};
+use std::{collections::BTreeMap, fmt::Write as _, path::Path};
 
 use serde::Serialize;
 
@@ -13,8 +8,8 @@ use super::{
     arguments::{DiffArguments, Format},
     failure::Failure,
     output::{print, print_json, table},
-    pcap::{self, Wish},
-    why::{ends, json, left_out},
+    pcap::{self, Document, Wish, json},
+    why::{ends, left_out},
 };
 use crate::{
     agent::{
@@ -128,35 +123,24 @@ fn of_capture(
     format: Format,
 ) -> Result<bool, Failure> {
     let mut summary = Summary::default();
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    let is_json = format == Format::Json;
-    let mut comma = "";
-    if is_json {
-        write!(out, "{{\"difference\":{},\"packets\":[", json(difference)?)?;
-    }
+    let head = || Ok::<_, Failure>([("difference", json(difference)?)]);
+    let mut document = (format == Format::Json).then(|| Document::begin(&head()?)).transpose()?;
     let read = pcap::judge(client, file, wish, &mut |number, answer| {
-        if summary.take(number, &answer) && is_json {
-            write!(out, "{comma}\n{}", json(&serde_json::json!({ "number": number, "answer": answer }))?)?;
-            comma = ",";
-        }
-        Ok(())
+        let differs = summary.take(number, &answer);
+        document.as_mut().filter(|_| differs).map_or(Ok(()), |document| document.packet(number, &answer))
     })?;
     let groups: Vec<&Group> = summary.groups.values().collect();
-    if is_json {
-        writeln!(
-            out,
-            "\n],\"groups\":{},\"same\":{},\"not_judged\":{},\"shortened\":{},\"generation\":{},\"capture_is_cut\":{}}}",
-            json(&groups)?,
-            summary.same,
-            json(&summary.not_judged)?,
-            summary.shortened,
-            read.generation,
-            json(&read.cut)?
-        )?;
-        out.flush()?;
+    if let Some(document) = document {
+        document.end(&[
+            ("groups", json(&groups)?),
+            ("same", json(&summary.same)?),
+            ("not_judged", json(&summary.not_judged)?),
+            ("shortened", json(&summary.shortened)?),
+            ("generation", json(&read.generation)?),
+            ("capture_is_cut", json(&read.cut)?),
+        ])?;
         return Ok(!groups.is_empty());
     }
-    drop(out);
     let mut text = policy(difference);
     if groups.is_empty() {
         let _ = writeln!(text, "\nevery packet of the capture is judged as now");

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{BufReader, Read, Seek},
+    io::{self, BufReader, BufWriter, Read, Seek, StdoutLock, Write as _},
     path::Path,
 };
 
@@ -11,6 +11,8 @@ use pcap_file::{
     pcap::PcapReader,
     pcapng::{Block, PcapNgReader},
 };
+
+use serde::Serialize;
 
 use super::failure::Failure;
 use crate::{
@@ -38,6 +40,48 @@ pub(super) struct Capture {
     pub(super) packets: usize,
     /// The end of the file is missing, and why.
     pub(super) cut: Option<String>,
+}
+
+/// One JSON document about the packets of a capture, written as they come: memory is bounded.
+pub(super) struct Document {
+    out: BufWriter<StdoutLock<'static>>,
+    separator: &'static str,
+}
+
+impl Document {
+    /// Begins with these fields; the packets follow.
+    pub(super) fn begin(head: &[(&str, String)]) -> Result<Self, Failure> {
+        let mut out = BufWriter::new(io::stdout().lock());
+        write!(out, "{{")?;
+        for (name, json) in head {
+            write!(out, "\"{name}\":{json},")?;
+        }
+        write!(out, "\"packets\":[")?;
+        Ok(Self { out, separator: "\n" })
+    }
+
+    /// One of them.
+    pub(super) fn packet(&mut self, number: usize, answer: &FrameAnswer) -> Result<(), Failure> {
+        let packet = json(&serde_json::json!({ "number": number, "answer": answer }))?;
+        write!(self.out, "{}{packet}", self.separator)?;
+        self.separator = ",\n";
+        Ok(())
+    }
+
+    /// Ends with these fields.
+    pub(super) fn end(mut self, tail: &[(&str, String)]) -> Result<(), Failure> {
+        write!(self.out, "\n]")?;
+        for (name, json) in tail {
+            write!(self.out, ",\"{name}\":{json}")?;
+        }
+        writeln!(self.out, "}}")?;
+        Ok(self.out.flush()?)
+    }
+}
+
+/// Without line breaks.
+pub(super) fn json<T: Serialize>(value: &T) -> Result<String, Failure> {
+    serde_json::to_string(value).map_err(|error| Failure::internal(error.to_string()))
 }
 
 /// Judges every packet of a capture; `each` is told of each in order, with its number, from 1.

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    io::{self, Write as _},
     net::{IpAddr, SocketAddr},
     path::Path,
 };
@@ -14,7 +13,7 @@ use super::{
     arguments::{Format, WhyArguments},
     failure::Failure,
     output::{print, print_json, table},
-    pcap::{self, Wish},
+    pcap::{self, Document, Wish, json},
 };
 use crate::{
     agent::{
@@ -165,34 +164,21 @@ impl Summary {
 /// Every packet of a capture, in bounded memory: JSON is written as it comes.
 fn of_capture(client: &Client, file: &Path, wish: &Wish, format: Format) -> Result<(), Failure> {
     let mut summary = Summary::default();
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    let is_json = format == Format::Json;
-    if is_json {
-        write!(out, "{{\"packets\":[")?;
-    }
+    let mut document = (format == Format::Json).then(|| Document::begin(&[])).transpose()?;
     let read = pcap::judge(client, file, wish, &mut |number, answer| {
         summary.take(number, &answer);
-        if is_json {
-            let comma = if number > 1 { "," } else { "" };
-            write!(out, "{comma}\n{}", json(&serde_json::json!({ "number": number, "answer": answer }))?)?;
-        }
-        Ok(())
+        document.as_mut().map_or(Ok(()), |document| document.packet(number, &answer))
     })?;
     let groups: Vec<&Group> = summary.groups.values().collect();
-    if is_json {
-        writeln!(
-            out,
-            "\n],\"groups\":{},\"not_judged\":{},\"shortened\":{},\"generation\":{},\"capture_is_cut\":{}}}",
-            json(&groups)?,
-            json(&summary.not_judged)?,
-            summary.shortened,
-            read.generation,
-            json(&read.cut)?
-        )?;
-        out.flush()?;
-        return Ok(());
+    if let Some(document) = document {
+        return document.end(&[
+            ("groups", json(&groups)?),
+            ("not_judged", json(&summary.not_judged)?),
+            ("shortened", json(&summary.shortened)?),
+            ("generation", json(&read.generation)?),
+            ("capture_is_cut", json(&read.cut)?),
+        ]);
     }
-    drop(out);
     let mut text = String::new();
     let rows = groups.iter().map(|group| {
         let Group { way, outcome, packets, first, example } = group;
@@ -233,9 +219,4 @@ pub(super) fn left_out(not_judged: &BTreeMap<String, usize>, shortened: usize, c
         let _ = writeln!(text, "note: the end of the capture is missing ({cut})");
     }
     text
-}
-
-/// A piece of a JSON document.
-pub(super) fn json<T: Serialize>(value: &T) -> Result<String, Failure> {
-    serde_json::to_string(value).map_err(|error| Failure::internal(error.to_string()))
 }

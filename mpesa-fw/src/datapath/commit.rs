@@ -91,7 +91,6 @@ impl Datapath {
         self.let_go(&found, interfaces, &mut report);
         self.remove_old_generations(&mut report);
         self.bury_other_versions(&mut report);
-        self.tables = std::mem::take(&mut staged.tables);
         self.damaged.clear();
         self.rebase();
         // The new generation judges: that its hooks can't be listed must not be told as a failure to load it.

@@ -11,7 +11,7 @@ use std::{
 use mpesa_fw_common::{counter::counter_index, settings::Direction};
 
 use super::{
-    DatapathError, ErrorKind, Result,
+    Datapath, DatapathError, ErrorKind, Result,
     counters::{direction_of, in_use},
     error::Context,
     pins::Pins,
@@ -52,6 +52,29 @@ pub struct Caller {
     pub connections: u64,
     /// Monotonic clock of the last time, nanoseconds, coarse.
     pub last_seen: u64,
+}
+
+impl Datapath {
+    /// SYNs and completed connections of every service, sums over all interfaces. None: completed connections are not counted
+    /// (no cgroup v2, or somebody detached the program).
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub fn handshakes(&self) -> Result<Option<Vec<Handshakes>>> {
+        if program(&self.pins).is_none() {
+            return Ok(None);
+        }
+        handshakes(&self.state, &self.registry).map(Some)
+    }
+
+    /// Who finished handshakes with services lately: the last few thousand callers that services list, and as many of services
+    /// that are open to any.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub fn recent_callers(&self) -> Result<Vec<Caller>> {
+        callers(&self.state, &self.registry)
+    }
 }
 
 /// Attaches the program of a generation, or gives the link that is there this one.

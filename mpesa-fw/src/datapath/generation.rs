@@ -33,8 +33,6 @@ use crate::{
 pub struct Staged {
     stamp: GenerationStamp,
     pub(super) pins: GenerationPins,
-    /// Its tables.
-    pub(super) tables: Vec<(&'static str, OwnedFd)>,
     /// Why it does not count connections.
     pub(super) without_connections: Option<DatapathError>,
     pub(super) loaded: Loaded,
@@ -82,15 +80,9 @@ pub(super) fn stage(
     choice: &Choice,
     is_state: impl Fn(u32) -> bool,
 ) -> Result<Staged> {
-    let Fresh { ebpf, stamp, tables, without_connections } = load(object, compiled, choice, is_state)?;
-    let loaded = Loaded::of(&ebpf)?;
-    let held = tables.into_iter().map(|name| {
-        let map = tables::array(&ebpf, name)?.try_clone_to_owned();
-        Ok((name, map.context(|| format!("hold table {name}"))?))
-    });
-    let tables = held.collect::<Result<_>>()?;
-    let pins = pins.generation(&stamp);
-    let staged = Staged { stamp, pins, tables, without_connections, loaded, keep: false };
+    let Fresh { ebpf, stamp, without_connections } = load(object, compiled, choice, is_state)?;
+    let (pins, loaded) = (pins.generation(&stamp), Loaded::of(&ebpf)?);
+    let staged = Staged { stamp, pins, without_connections, loaded, keep: false };
     staged.pins.create()?;
     fault::point(Point::GenerationMade)?;
     let counts = staged.without_connections.is_none().then_some(connections::PROGRAM);
@@ -109,8 +101,6 @@ pub(super) fn stage(
 pub(super) struct Fresh {
     pub(super) ebpf: Ebpf,
     pub(super) stamp: GenerationStamp,
-    /// Names of the tables.
-    pub(super) tables: Vec<&'static str>,
     /// Why connections are not counted.
     pub(super) without_connections: Option<DatapathError>,
 }
@@ -154,8 +144,7 @@ pub(super) fn load(
     }
     let without_connections = load_programs(&mut ebpf)?;
     fault::point(Point::ProgramsLoaded)?;
-    let tables = tables.iter().map(|table| table.name).collect();
-    Ok(Fresh { ebpf, stamp, tables, without_connections })
+    Ok(Fresh { ebpf, stamp, without_connections })
 }
 
 /// Each on a thread of its own: the verifier is what a reload spends its time on (30 ms a program), and it takes no lock.

@@ -1,6 +1,6 @@
 //! Whether the tables and the state are what was written into them.
 
-use std::{collections::BTreeMap, os::fd::AsFd};
+use std::collections::BTreeMap;
 
 use mpesa_fw_common::{
     Address,
@@ -8,13 +8,13 @@ use mpesa_fw_common::{
     settings::Direction,
     tables::ResolvedNames,
 };
-use zerocopy::IntoBytes;
 
 use super::{
     Datapath, Result, addresses, counters,
     error::Context,
     pins::STAMP,
-    registry, slots, tables,
+    registry, slots,
+    tables::{self, Table},
     tamper::{TamperKind, Tampering},
 };
 use crate::{compile::Compiled, sys};
@@ -91,19 +91,16 @@ impl Datapath {
     /// Compares the next table with what it was filled with. From user space a frozen one can't be changed; another BPF program
     /// can write into it.
     pub(super) fn look_at_table(&mut self, compiled: &Compiled, found: &mut Vec<Tampering>) -> Result<()> {
-        let Some((stamp, _)) = &self.running else { return Ok(()) };
-        if compiled.settings.generation != stamp.number || self.tables.is_empty() {
+        let (Some((stamp, _)), Some(loaded)) = (&self.running, &self.loaded) else { return Ok(()) };
+        if compiled.settings.generation != stamp.number {
             return Ok(()); // the agent has not heard yet of the generation that it asked for
         }
-        self.next_table = (self.next_table + 1) % self.tables.len();
-        let (name, map) = &self.tables[self.next_table];
-        let all = tables::tables(&compiled.tables);
-        let bytes = if *name == STAMP {
-            stamp.as_bytes()
-        } else {
-            all.iter().find(|table| table.name == *name).map_or(&[][..], |table| table.bytes)
-        };
-        let is_intact = sys::holds(map.as_fd(), bytes).context(|| format!("read the table {name}"))?;
+        let mut all = tables::tables(&compiled.tables);
+        all.push(Table::new(STAMP, std::slice::from_ref(stamp)));
+        self.next_table = (self.next_table + 1) % all.len();
+        let Table { name, bytes, .. } = all[self.next_table];
+        let Some(map) = loaded.map(name) else { return Ok(()) };
+        let is_intact = sys::holds(map, bytes).context(|| format!("read the table {name}"))?;
         if !is_intact && self.damaged.insert(name) {
             let what = "it differs from what the generation was loaded with";
             found.push(Tampering::new(TamperKind::Table, format!("table {name}"), what));

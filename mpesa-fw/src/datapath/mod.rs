@@ -40,7 +40,6 @@ mod view;
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
-    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
@@ -118,10 +117,8 @@ pub struct Datapath {
     /// What the programs of the running generation read, where this process has loaded it.
     loaded: Option<Loaded>,
     adopted: bool,
-    /// Of the running generation.
-    tables: Vec<(&'static str, OwnedFd)>,
     next_table: usize,
-    /// Tables that differ from it, and that was told.
+    /// Tables of the running generation that are not what they were filled with, and that was told.
     damaged: HashSet<&'static str>,
     baseline: Option<Baseline>,
     state_pins: Vec<WatchedPin>,
@@ -173,7 +170,6 @@ impl Datapath {
             running: None,
             loaded: None,
             adopted: false,
-            tables: Vec::new(),
             next_table: 0,
             damaged: HashSet::new(),
             baseline: None,
@@ -261,37 +257,6 @@ impl Datapath {
         Ok(used.max(self.counted_to).max(self.running().map_or(0, |stamp| stamp.number)).saturating_add(1))
     }
 
-    /// A twin of the programs that judge packets now: see [`Twin`]. Compared with them before it is given away.
-    ///
-    /// # Errors
-    /// Nothing was loaded by this process yet, a hook runs another program, the kernel refuses, or the twin is none.
-    pub fn twin(&mut self) -> Result<Twin> {
-        let (Some(loaded), Some(stamp)) = (&self.loaded, self.running()) else {
-            return Err(twin::nothing_loaded());
-        };
-        loaded.expect_hooked(&self.hooked_programs()?)?;
-        Twin::of(&mut self.object, loaded, &stamp)
-    }
-
-    /// A twin of the generation that `compiled` would become, with tables of its own and the state that all share. Nothing is
-    /// pinned, and it is gone when it is dropped.
-    ///
-    /// # Errors
-    /// The kernel refuses a table or a program.
-    pub fn candidate(&mut self, compiled: &Compiled, serial: Option<u64>) -> Result<Twin> {
-        let choice = Choice {
-            number: self.next_number()?,
-            serial,
-            trace: false,
-            limit_seed: self.limit_seed,
-            netns_cookie: self.netns_cookie,
-            twin: true,
-        };
-        let ids = &self.state.ids;
-        let fresh = generation::load(&mut self.object, compiled, &choice, |id| ids.contains(&id))?;
-        Twin::candidate(fresh.ebpf, fresh.stamp)
-    }
-
     /// The hooks, as they are in the kernel now.
     ///
     /// # Errors
@@ -324,27 +289,6 @@ impl Datapath {
     /// The kernel does not answer.
     pub fn counters(&self) -> Result<Vec<RuleCounts>> {
         counters::read(&self.state, &self.registry)
-    }
-
-    /// SYNs and completed connections of every service, sums over all interfaces. None: completed connections are not counted
-    /// (no cgroup v2, or somebody detached the program).
-    ///
-    /// # Errors
-    /// The kernel does not answer.
-    pub fn handshakes(&self) -> Result<Option<Vec<Handshakes>>> {
-        if connections::program(&self.pins).is_none() {
-            return Ok(None);
-        }
-        connections::handshakes(&self.state, &self.registry).map(Some)
-    }
-
-    /// Who finished handshakes with services lately: the last few thousand callers that services list, and as many of services
-    /// that are open to any.
-    ///
-    /// # Errors
-    /// The kernel does not answer.
-    pub fn recent_callers(&self) -> Result<Vec<Caller>> {
-        connections::callers(&self.state, &self.registry)
     }
 
     /// Drops from the wider ranges of sets with `watch`, by set.

@@ -164,7 +164,11 @@ impl Datapath {
         let what = || format!("look at {place}");
         let ours = hook.program_of(programs);
         let wanted = sys::program_info(ours).context(what)?.id;
-        let runs = running_program(self, watched).context(what)?;
+        let runs = match running_program(self, watched) {
+            // Gone since the agent looked last, and so are its filters: no reason not to look at the others.
+            Err(_) if !exists(&hook.interface) => return Ok(()),
+            runs => runs.context(what)?,
+        };
         if runs == Some(wanted) {
             let is_moved = self.look_at_order(programs, watched, &place, found)?;
             if is_moved && let Way::Tcx(pin) = &hook.way {

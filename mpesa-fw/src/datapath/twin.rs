@@ -9,7 +9,7 @@
 use std::{
     cell::RefCell,
     collections::BTreeSet,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Mutex, PoisonError},
 };
 
@@ -27,15 +27,18 @@ use mpesa_fw_common::{
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{
-    DatapathError, ErrorKind, Result,
+    Datapath, DatapathError, ErrorKind, Result,
     error::Context,
-    generation::{load_programs, program},
+    generation::{self, Choice, load_programs, program},
     object::{CONSTANTS, Object},
     pins::{PROGRAMS, STAMP},
     shape::{LOGS, TWIN, data_of, is_shared},
     tables,
 };
-use crate::sys::{self, KernelMap, ProgramInfo};
+use crate::{
+    compile::Compiled,
+    sys::{self, KernelMap, ProgramInfo},
+};
 
 /// What the programs of a generation read, and what the kernel says of them. The maps are held for as long as this is.
 #[derive(Debug, Default)]
@@ -61,6 +64,11 @@ impl Loaded {
         Ok(loaded)
     }
 
+    /// One of the maps.
+    pub(super) fn map(&self, name: &str) -> Option<BorrowedFd<'_>> {
+        self.maps.iter().find(|(known, _)| known == name).map(|(_, fd)| fd.as_fd())
+    }
+
     /// Fails where a hook runs a program that this generation does not have.
     pub(super) fn expect_hooked(&self, hooked: &[u32]) -> Result<()> {
         let is_ours = |id: &u32| self.programs.iter().any(|(_, info)| info.id == *id);
@@ -73,6 +81,39 @@ impl Loaded {
                 "`mpesa-fw status` shows the hooks; `mpesa-fw reload` swaps all of them",
             )),
         }
+    }
+}
+
+impl Datapath {
+    /// A twin of the programs that judge packets now: see [`Twin`]. Compared with them before it is given away.
+    ///
+    /// # Errors
+    /// Nothing was loaded by this process yet, a hook runs another program, the kernel refuses, or the twin is none.
+    pub fn twin(&mut self) -> Result<Twin> {
+        let (Some(loaded), Some(stamp)) = (&self.loaded, self.running()) else {
+            return Err(nothing_loaded());
+        };
+        loaded.expect_hooked(&self.hooked_programs()?)?;
+        Twin::of(&mut self.object, loaded, &stamp)
+    }
+
+    /// A twin of the generation that `compiled` would become, with tables of its own and the state that all share. Nothing is
+    /// pinned, and it is gone when it is dropped.
+    ///
+    /// # Errors
+    /// The kernel refuses a table or a program.
+    pub fn candidate(&mut self, compiled: &Compiled, serial: Option<u64>) -> Result<Twin> {
+        let choice = Choice {
+            number: self.next_number()?,
+            serial,
+            trace: false,
+            limit_seed: self.limit_seed,
+            netns_cookie: self.netns_cookie,
+            twin: true,
+        };
+        let ids = &self.state.ids;
+        let fresh = generation::load(&mut self.object, compiled, &choice, |id| ids.contains(&id))?;
+        Twin::candidate(fresh.ebpf, fresh.stamp)
     }
 }
 
@@ -344,7 +385,7 @@ fn judgement(answer: &TwinCase, verdict: Verdict) -> Result<Judgement> {
     Ok(Judgement { decision, of_flow: Found::from_code(answer.found) != Found::NONE })
 }
 
-pub(super) fn nothing_loaded() -> DatapathError {
+fn nothing_loaded() -> DatapathError {
     DatapathError::new(
         ErrorKind::Internal,
         "load a twin of the programs in force",

@@ -9,6 +9,7 @@ mod support;
 
 mod plan;
 mod rig;
+mod traces;
 
 use anyhow::Result;
 use plan::{Action, plan};

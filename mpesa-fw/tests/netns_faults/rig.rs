@@ -1,9 +1,9 @@
 //! One host whose agent is killed and started again and again.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
     time::{Duration, Instant},
 };
@@ -13,7 +13,10 @@ use mpesa_fw::fault;
 use mpesa_fw_common::ABI_VERSION;
 use testbed::{Firewall, Metrics, Ran, Started, eventually, ok};
 
-use super::plan::{Action, Case, Scenario};
+use super::{
+    plan::{Action, Case, Scenario},
+    traces::{self, Traces, below},
+};
 use crate::support::{
     Field, SOON, policy,
     traffic::{ASKED, CLOSED, KEPT, Traffic},
@@ -33,18 +36,6 @@ fn both_otherwise() -> String {
 /// Only one of them.
 fn one() -> String {
     policy(&[ASKED, CLOSED], &[KEPT])
-}
-
-/// What a host with a running agent has, as a clean start left it.
-#[derive(Debug, PartialEq, Eq)]
-struct Traces {
-    /// Every path below the bpffs, without the number of the generation.
-    pins: BTreeSet<String>,
-    /// Files in the directories for state and for running.
-    files: BTreeSet<String>,
-    programs: usize,
-    maps: usize,
-    descriptors: usize,
 }
 
 pub(crate) struct Rig<'a> {
@@ -288,7 +279,7 @@ impl<'a> Rig<'a> {
         self.last = None;
         ensure!(below(&self.firewall.bpffs)?.is_empty(), "pins: {:?}", below(&self.firewall.bpffs)?);
         eventually("the end of every program", SOON, || {
-            self.owned().is_ok_and(|(programs, _)| programs == 0).then_some(())
+            traces::owned(&self.states).is_ok_and(|(programs, _)| programs == 0).then_some(())
         })?;
         let hooks = self.firewall.namespace.sh(
             "for i in eth0 eth1; do tc filter show dev $i ingress; tc filter show dev $i egress; done; ip link | grep xdp || true",
@@ -361,29 +352,8 @@ impl<'a> Rig<'a> {
     }
 
     fn traces(&self) -> Result<Traces> {
-        let (programs, maps) = self.owned()?;
         let pid = self.agent.as_ref().context("an agent runs")?.process.pid();
-        let mut files = below(&self.firewall.runtime())?;
-        files.extend(below(&self.firewall.directory.join("state"))?);
-        Ok(Traces {
-            pins: below(&self.firewall.bpffs)?,
-            files,
-            programs,
-            maps,
-            descriptors: fs::read_dir(format!("/proc/{pid}/fd"))?.count(),
-        })
-    }
-
-    /// Programs that share our state, and the maps that they use.
-    fn owned(&self) -> Result<(usize, usize)> {
-        let shown = ok(Command::new("bpftool").args(["-j", "prog", "show"]))?;
-        let shown: Vec<BTreeMap<String, serde_json::Value>> = serde_json::from_str(&shown)?;
-        let maps_of = |program: &BTreeMap<String, serde_json::Value>| -> BTreeSet<u64> {
-            let ids = program.get("map_ids").and_then(serde_json::Value::as_array);
-            ids.into_iter().flatten().filter_map(serde_json::Value::as_u64).collect()
-        };
-        let ours: Vec<_> = shown.iter().map(maps_of).filter(|maps| !maps.is_disjoint(&self.states)).collect();
-        Ok((ours.len(), ours.iter().flatten().collect::<BTreeSet<_>>().len()))
+        Traces::of(&self.firewall, pid, &self.states)
     }
 }
 
@@ -400,26 +370,4 @@ fn base(scenario: Scenario) -> &'static str {
         | Scenario::Detach
         | Scenario::DetachFromPins => "",
     }
-}
-
-/// Every path below a directory; of a generation without number and digest, of what is kept of it without its name.
-fn below(directory: &Path) -> Result<BTreeSet<String>> {
-    let mut found = BTreeSet::new();
-    let mut open = vec![directory.to_owned()];
-    while let Some(next) = open.pop() {
-        let Ok(entries) = fs::read_dir(&next) else { continue };
-        for entry in entries {
-            let path = entry?.path();
-            let name = path.strip_prefix(directory)?.to_string_lossy().into_owned();
-            let parts =
-                name.split('/').map(|part| if part.starts_with("generation-") { "generation" } else { part });
-            let name = parts.collect::<Vec<_>>().join("/");
-            let kept = ["generations/", "texts/"].into_iter().find(|directory| name.starts_with(directory));
-            found.insert(kept.map_or(name.clone(), str::to_owned));
-            if path.is_dir() {
-                open.push(path);
-            }
-        }
-    }
-    Ok(found)
 }
