@@ -77,6 +77,11 @@ fn what_nobody_confirms_is_taken_back_and_not_reloaded_by_accident() -> Result<(
         firewall.metrics().is_ok_and(|m| m.sum("mpesa_fw_reloads_total", &[("result", "reverted")]) == 1.0)
     };
     holds("the count", SOON, reverted)?;
+    assert!(
+        firewall.status()?["warnings"].to_string().contains("nobody confirmed"),
+        "{}",
+        firewall.status()?
+    );
     said(&firewall.ask(["confirm"])?, 1, "nothing is on trial")?;
     holds("the end of the watchdog", SOON, || watchdogs(&firewall).is_ok_and(|pids| pids.is_empty()))?;
 

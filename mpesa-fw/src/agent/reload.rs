@@ -204,6 +204,7 @@ impl Agent {
         let mut notes = resolver_notes(&installed, &self.resolver().servers(), &own);
         let flows_removed = installed.flows_removed;
         let trial = pledge.map(|pledge| Trial::new(pledge.record, Arc::clone(&old), baseline));
+        notes.extend(returned.as_ref().map(TrialRecord::told));
         notes.extend(self.after_swap(&installed.running, kept, trial, returned).await);
         let current = installed.settle(surroundings, names, notes);
         let running = current.running.clone();

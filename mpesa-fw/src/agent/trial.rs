@@ -50,6 +50,16 @@ impl TrialRecord {
 }
 
 impl TrialRecord {
+    /// What to say of one that was taken back.
+    pub(super) fn told(&self) -> String {
+        format!(
+            "nobody confirmed what {} says: in force is the policy of generation {}. \
+             Change the file, or reload it with --confirm-within",
+            self.trial.rules.display(),
+            self.confirmed.number
+        )
+    }
+
     /// What stays on file when another generation comes into force that is on no trial. A file that still says what was taken
     /// back is not loaded by the next start, whatever is in force meanwhile (another file, an earlier generation); once that
     /// file was loaded with other words, or by force, there is nothing to remember.
@@ -114,7 +124,6 @@ impl Begin {
         let as_told = Self { wanted: Origin::File(rules.into()), trial: None, taken_back: None, note: None };
         let Some(record) = store.read::<TrialRecord>() else { return as_told };
         let file = record.trial.rules.display();
-        let back = record.confirmed.number;
         // What has no number may not have come into force: whoever asked for it was told that it failed.
         if let Some(left) = record.left().filter(|_| record.trial.number != 0) {
             let seconds = left.as_secs();
@@ -127,10 +136,7 @@ impl Begin {
         if record.taken_back && !says_what_was_taken_back(rules, &record) {
             return as_told;
         }
-        let note = format!(
-            "nobody confirmed what {file} says: in force is the policy of generation {back}. \
-             Change the file, or reload it with --confirm-within"
-        );
+        let note = record.told();
         let wanted = Origin::Kept(Box::new(record.confirmed.clone()));
         Self { wanted, trial: None, taken_back: Some(record), note: Some(note) }
     }
