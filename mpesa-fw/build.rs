@@ -1,8 +1,8 @@
 //! Builds the eBPF object and leaves it as `$OUT_DIR/mpesa-fw`, where `datapath::object` includes it.
 //!
 //! The programs need another target, another toolchain and their own flags, so cargo is run once more, with a target
-//! directory of its own below `OUT_DIR` (two cargos in one directory would wait for each other). aya-build does nearly
-//! this, but takes neither flags nor a working directory, and can't be given `RUSTC_BOOTSTRAP` without `unsafe`.
+//! directory of its own, `ebpf` beside those of the profiles (two cargos in one directory would wait for each other; one
+//! for each profile would build the same object again, which takes minutes). aya-build does nearly this, but takes neither flags nor a working directory, and can't be given `RUSTC_BOOTSTRAP` without `unsafe`.
 //!
 //! With `MPESA_FW_SKIP_EBPF=1` nothing is built and `cfg(mpesa_fw_no_object)` is set: user space can then be checked
 //! and linted on a machine without an eBPF toolchain.
@@ -61,7 +61,9 @@ fn build() -> Result<(), String> {
     toolchain::linker().map_err(mend)?;
 
     let out = PathBuf::from(variable("OUT_DIR")?);
-    let target = out.join("ebpf-target");
+    // <target directory>/<profile>/build/<package>/out: one directory for all profiles, which have the same object.
+    let shared = out.ancestors().nth(4).ok_or_else(|| format!("OUT_DIR is {}", out.display()))?;
+    let target = shared.join("ebpf");
     if variable("CARGO_CFG_TARGET_ENDIAN")? != "little" {
         return Err(format!("big-endian; only {} is supported", object::TARGET));
     }

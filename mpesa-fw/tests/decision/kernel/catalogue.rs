@@ -2,7 +2,7 @@
 
 use mpesa_fw_common::{PassReason, event::EVENT_BURST};
 
-use super::{Hook, Pair};
+use super::{Hook, Pair, reuse::Pairs};
 use crate::{
     case::{self, Case, Step},
     catalogue, frames,
@@ -14,7 +14,7 @@ use crate::{
 #[test]
 #[ignore = "needs root and a kernel"]
 fn the_catalogue_in_the_kernel() {
-    let mut wrong = Vec::new();
+    let (mut pairs, mut wrong) = (Pairs::default(), Vec::new());
     let (mut cases, mut packets, mut left_out) = (0, 0, 0);
     let uptime = uptime();
     let is_slow = testbed::is_slow();
@@ -30,7 +30,7 @@ fn the_catalogue_in_the_kernel() {
         let hooks = if is_slow { &hooks[cases % 2..][..1] } else { &hooks[..] };
         cases += 1;
         for &hook in hooks {
-            let (run, skipped) = run(case, hook, &mut wrong);
+            let (run, skipped) = pairs.with(case, hook == Hook::Tc, |pair| run(case, hook, pair, &mut wrong));
             packets += run;
             left_out += skipped;
         }
@@ -81,8 +81,7 @@ fn events_are_sent_or_counted() {
 }
 
 /// Packets judged, and those that could not be.
-fn run(case: &Case, hook: Hook, wrong: &mut Vec<String>) -> (usize, usize) {
-    let mut pair = Pair::new(case, hook == Hook::Tc);
+fn run(case: &Case, hook: Hook, pair: &mut Pair, wrong: &mut Vec<String>) -> (usize, usize) {
     let (mut run, mut skipped) = (0, 0);
     for step in &case.steps {
         match step {

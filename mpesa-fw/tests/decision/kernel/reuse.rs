@@ -1,6 +1,8 @@
 //! One loaded generation for many histories: after each, what it left is taken away again, by the keys that the host has
 //! of the same history.
 
+#[cfg(test)]
+use std::collections::HashMap as Memory;
 use std::mem::{replace, take};
 
 use aya::{
@@ -13,7 +15,33 @@ use super::{
     Pair,
     maps::{Limits, map, map_mut},
 };
+#[cfg(test)]
+use crate::case::{Case, Step};
 use crate::{host::HostState, oracle::Oracle, twins::Twins};
+
+/// Generations that are loaded, for cases that differ in their packets only: loading takes far longer than a case.
+#[cfg(test)]
+#[derive(Default)]
+pub(crate) struct Pairs(Memory<(String, bool), Pair>);
+
+#[cfg(test)]
+impl Pairs {
+    /// A pair in which nothing has happened yet is handed to `run`.
+    pub(crate) fn with<T>(&mut self, case: &Case, traced: bool, run: impl FnOnce(&mut Pair) -> T) -> T {
+        let changes = |step: &Step| matches!(step, Step::Reload(_) | Step::Resolve(_));
+        if case.steps.iter().any(changes) {
+            return run(&mut Pair::new(case, traced));
+        }
+        let Case { policy, own, names, .. } = case;
+        let pair = self
+            .0
+            .entry((format!("{policy}{own:?}{names:?}"), traced))
+            .or_insert_with(|| Pair::new(case, traced));
+        let answer = run(pair);
+        pair.forget();
+        answer
+    }
+}
 
 impl Pair {
     /// The next generation: takes over what has happened under an older one.

@@ -22,6 +22,7 @@ use super::{
     Hook, Pair,
     catalogue::uptime,
     maps::{Limits, map},
+    reuse::Pairs,
 };
 use crate::{
     case::{Case, Packet, Step},
@@ -96,23 +97,24 @@ fn per_cpu<V: Plain>(ebpf: &Ebpf, name: &str, rows: u32) -> Vec<Vec<u8>> {
 #[test]
 #[ignore = "needs root and a kernel"]
 fn a_twin_leaves_no_trace() {
-    let (mut asked, mut wrong) = (0, Vec::new());
+    let (mut pairs, mut asked, mut wrong) = (Pairs::default(), 0, Vec::new());
     let uptime = uptime();
     for (number, case) in catalogue::all().iter().enumerate().filter(|(_, case)| !case.is_host_only(uptime)) {
         // One of the hooks, in turn.
         let hook = [Hook::Xdp, Hook::Tc][number % 2];
-        let mut pair = happened(case, hook);
-        while pair.kernel.events.next().is_some() {}
-        let before = Dump::of(&mut pair);
-        for packet in case.packets().chain(case.packets()) {
-            let senders = [None, Some(mpesa_fw_common::decide::Sender::default())];
-            for sender in senders {
-                let packet = Packet { sender, ..packet.clone() };
-                asked += usize::from(pair.kernel.ask(&packet, hook).is_some());
+        let changed = pairs.with(case, false, |pair| {
+            happen(case, pair, hook);
+            while pair.kernel.events.next().is_some() {}
+            let before = Dump::of(pair);
+            for packet in case.packets().chain(case.packets()) {
+                let senders = [None, Some(mpesa_fw_common::decide::Sender::default())];
+                for sender in senders {
+                    let packet = Packet { sender, ..packet.clone() };
+                    asked += usize::from(pair.kernel.ask(&packet, hook).is_some());
+                }
             }
-        }
-        let after = Dump::of(&mut pair);
-        let changed = before.differences(&after);
+            before.differences(&Dump::of(pair))
+        });
         if !changed.is_empty() {
             wrong.push(format!("{} at {hook:?}: {changed:?}", case.name));
         }
@@ -140,13 +142,11 @@ fn another_object_is_no_twin() {
     }
 }
 
-fn happened(case: &Case, hook: Hook) -> Pair {
-    let mut pair = Pair::new(case, false);
+fn happen(case: &Case, pair: &mut Pair, hook: Hook) {
     for step in &case.steps {
         match step {
             Step::Wait(_) | Step::Reload(_) | Step::Resolve(_) => pair.go_on(step),
             Step::Packet(packet) => drop(pair.judge(packet, hook)),
         }
     }
-    pair
 }
