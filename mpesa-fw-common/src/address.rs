@@ -68,6 +68,18 @@ impl Address {
         self.words[3]
     }
 
+    /// Whether it can be a host's: neither unspecified, nor loopback, nor multicast or broadcast. A blocking resolver
+    /// answers 0.0.0.0 or 127.0.0.1.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_host(&self) -> bool {
+        let [first, second, third, bits] = self.words;
+        if first | second == 0 && third == MAPPED {
+            return !matches!(bits >> 24, 0 | 127 | 224..=255);
+        }
+        first | second | third != 0 && first >> 24 != 0xff
+    }
+
     /// High and low 64 bits in host byte order.
     #[inline(always)]
     #[must_use]

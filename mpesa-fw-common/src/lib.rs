@@ -12,6 +12,7 @@ pub mod address;
 pub mod connection;
 pub mod counter;
 pub mod decide;
+pub mod dns;
 pub mod event;
 pub mod limit;
 pub mod packet;
@@ -29,4 +30,4 @@ pub use tables::RuleSet;
 
 /// Version of every lay-out in this crate; part of the pin directory's name, so that an agent
 /// never adopts maps whose values it would misread. Raise it with any change of a shared type.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;

@@ -1,13 +1,14 @@
 //! What outlives a generation: flows, fragments, limits, the host's own addresses, resolved names.
 //! All of it is in pinned maps of fixed size, and only packets that this host sends create flows.
 
-use core::ops::DerefMut;
+use core::ops::{Deref, DerefMut};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
     address::{Address, Family},
     decide::{Found, find_flow},
+    dns::Learnt,
     limit::{LimitSet, conforms, limit_set_index, would_conform},
     packet::PacketMeta,
     settings::Direction,
@@ -220,6 +221,8 @@ pub trait State {
     fn is_own(&self, address: &Address) -> bool;
     /// Names that an address is the current answer to.
     fn resolved(&self, address: &Address) -> Option<ResolvedNames>;
+    /// Names that it is an answer to by what was learnt on its way in; also those whose time is over.
+    fn learnt(&self, address: &Address) -> Option<impl Deref<Target = Learnt>>;
     /// A flow, if there is one, to be changed in place.
     fn flow(&self, key: &FlowKey) -> Option<Self::Flow<'_>>;
     /// Records a flow and its local port. False: there is no room.

@@ -212,6 +212,8 @@ pub trait Tables {
     fn outside(&self, table: AddressTable) -> RuleSet;
     /// Destinations whose `to` holds names only.
     fn names_only(&self) -> RuleSet;
+    /// Destinations that list name servers: what claims UDP port 53 and says to which addresses.
+    fn resolvers(&self) -> RuleSet;
     /// Secret of the limiter's hash.
     fn limit_seed(&self) -> u64;
     /// Window of an IPv6 index.

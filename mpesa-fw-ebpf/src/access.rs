@@ -9,16 +9,18 @@ use aya_ebpf::{
         bpf_get_socket_cookie, bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_sk_fullsock,
         bpf_skb_pull_data, bpf_xdp_get_buff_len,
     },
+    maps::lpm_trie::{Key, LpmTrie},
 };
 use mpesa_fw_common::{
     decide::Sender,
+    dns::NAME_ROOM,
     packet::{PacketBytes, PacketMeta, Parsed},
 };
 
 mod capture;
 mod connection;
 
-pub use capture::{Skb, Source, entry};
+pub use capture::{Message, Skb, Source, entry};
 pub use connection::Connection;
 
 /// Verifier: an offset into a packet must have an upper bound before it is added (MAX_PACKET_OFF is 0xffff). No header
@@ -48,6 +50,12 @@ impl XdpFrame {
         // SAFETY: the kernel passes a valid context to the program.
         let (start, end) = unsafe { ((*context).data as usize, (*context).data_end as usize) };
         Self { context, start, end }
+    }
+
+    /// What the kernel calls with.
+    #[inline(always)]
+    pub const fn context(&self) -> *mut xdp_md {
+        self.context
     }
 
     #[inline(always)]
@@ -278,6 +286,22 @@ pub fn value<'a, T>(value: Option<*mut T>) -> Option<&'a mut T> {
     // Programs on other CPUs and the agent may write to it at the same time, as with every BPF map: values are
     // plain integers, and a lost update costs one count or one refresh, never a bound.
     value.map(|value| unsafe { &mut *value })
+}
+
+/// Copies the value of a trie under the key that begins at `begin` of `room`.
+#[inline(always)]
+pub fn trie_value<D, V: Copy>(map: &LpmTrie<D, V>, room: &[u8; NAME_ROOM], begin: usize) -> Option<V> {
+    const { assert!(size_of::<Key<D>>() < NAME_ROOM) }
+    // Verifier: as in `within`, the number that is compared is the one that is added.
+    let mut begin = begin;
+    // SAFETY: the statement has no effect.
+    unsafe { asm!("{0} = {0}", inout(reg) begin) };
+    if begin > NAME_ROOM - size_of::<Key<D>>() {
+        return None;
+    }
+    // SAFETY: the whole key lies within `room`; it is packed, and any octets are one.
+    let key = unsafe { &*room.as_ptr().add(begin).cast::<Key<D>>() };
+    map.get(key).copied()
 }
 
 /// Copies a map value.

@@ -18,7 +18,7 @@ use mpesa_fw_common::{
 use crate::{
     access::{self, Frame, Skb, SkbFrame, XdpFrame},
     kernel::{self, FAST, KERNEL},
-    maps,
+    learn, maps,
     report::{self, Reported},
     trace, twin,
 };
@@ -71,6 +71,9 @@ pub fn ingress_xdp(frame: &XdpFrame) -> Verdict {
     if captures {
         report::send_frame(case, frame);
     }
+    if learn::is_answer(case) {
+        learn::learn_xdp(frame.context());
+    }
     verdict
 }
 
@@ -92,7 +95,11 @@ pub fn ingress_tc(frame: &SkbFrame) -> Verdict {
     };
     *case = Case::EMPTY;
     case.read(frame, Direction::Ingress);
-    verdict(judge_ingress() & reported(Direction::Ingress, frame))
+    let verdict = verdict(judge_ingress() & reported(Direction::Ingress, frame));
+    if learn::is_answer(case) {
+        learn::learn_tc(frame.context());
+    }
+    verdict
 }
 
 /// A frame from this host: what becomes of it.

@@ -1,9 +1,12 @@
 //! The tables and the state of the decision, as maps.
 
+use core::ops::Deref;
+
 use aya_ebpf::maps::Array;
 use mpesa_fw_common::{
     Address, Direction, Mode, RuleSet, Verdict,
     decide::{self, Found},
+    dns::Learnt,
     limit::LimitSet,
     packet::PacketMeta,
     settings::Settings,
@@ -103,6 +106,11 @@ impl<const IN_PLACE: bool> Tables for Kernel<IN_PLACE> {
     #[inline(always)]
     fn names_only(&self) -> RuleSet {
         RuleSet(setting!(names_only))
+    }
+
+    #[inline(always)]
+    fn resolvers(&self) -> RuleSet {
+        RuleSet(setting!(resolvers))
     }
 
     #[inline(always)]
@@ -213,6 +221,11 @@ impl<const IN_PLACE: bool> State for Kernel<IN_PLACE> {
     #[inline(always)]
     fn resolved(&self, address: &Address) -> Option<ResolvedNames> {
         access::copied(maps::RESOLVED.get_ptr(address))
+    }
+
+    #[inline(always)]
+    fn learnt(&self, address: &Address) -> Option<impl Deref<Target = Learnt>> {
+        access::value(maps::LEARNT.get_ptr_mut(address))
     }
 
     #[inline(always)]

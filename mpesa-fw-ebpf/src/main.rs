@@ -12,6 +12,7 @@ mod connections;
 #[cfg(feature = "bench")]
 mod flood;
 mod kernel;
+mod learn;
 mod maps;
 mod report;
 mod search;

@@ -5,14 +5,15 @@
 //! State maps are pinned and shared by all generations.
 
 use aya_ebpf::{
-    bindings::BPF_F_MMAPABLE,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_F_RDONLY_PROG},
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use mpesa_fw_common::{
     Address, RuleSet,
     connection::{CALLERS_CAPACITY, CallerKey, ConnectionCount},
     counter::{COUNTER_BLOCKS, COUNTER_SLOTS, CounterBlock, INTERFACES},
+    dns::{LEARNT_CAPACITY, LearnCount, Learnt, NameBudget, NameSlots, Reading},
     event::EventBucket,
     limit::{LIMIT_SETS, LimitSet},
     state::{
@@ -61,6 +62,11 @@ tables! {
     GENERATION: GenerationStamp;
 }
 
+/// A table too: names of the policy, wildcards among them, by the name that is asked for in reverse.
+#[map]
+pub static ASKED_NAMES: LpmTrie<[u8; 256], NameSlots> =
+    LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
+
 /// One a direction; a scratch of the programs, not pinned.
 #[map]
 pub static CASES: PerCpuArray<Case> = PerCpuArray::with_max_entries(2, 0);
@@ -102,6 +108,15 @@ pub static OWN_HINTS: Array<u64> = Array::with_max_entries(BITMAP_WORDS as u32, 
 pub static OWN_ADDRESSES: HashMap<Address, u8> = HashMap::with_max_entries(OWN_ADDRESSES_CAPACITY, 0);
 #[map]
 pub static RESOLVED: HashMap<Address, ResolvedNames> = HashMap::with_max_entries(RESOLVED_CAPACITY, 0);
+#[map]
+pub static LEARNT: LruHashMap<Address, Learnt> = LruHashMap::with_max_entries(LEARNT_CAPACITY, 0);
+#[map]
+pub static NAME_BUDGETS: Array<NameBudget> = Array::with_max_entries(NAMES as u32, 0);
+#[map]
+pub static LEARNING: PerCpuArray<LearnCount> = PerCpuArray::with_max_entries(1, 0);
+/// An answer that is being read; a scratch of the programs, not pinned.
+#[map]
+pub static READINGS: PerCpuArray<Reading> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static INTERFACE_SLOTS: Array<InterfaceSlot> = Array::with_max_entries(INTERFACES as u32, 0);
 

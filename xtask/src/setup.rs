@@ -26,7 +26,7 @@ const PATIENCE: &str = "240";
 const TO_BUILD: [&str; 3] = ["ca-certificates", "gcc", "libc6-dev"];
 
 /// Debian packages that the demo and the tests use.
-const TO_TEST: [&str; 18] = [
+const TO_TEST: [&str; 19] = [
     "bpftool",        // what the kernel has loaded, seen by somebody else
     "curl",           // the client of the demo
     "debootstrap",    // the root in which the package is tried
@@ -45,6 +45,7 @@ const TO_TEST: [&str; 18] = [
     "python3-scapy",  // odd packets
     "tcpdump",        // what was on the wire
     "tshark",         // reads what was captured
+    "unbound",        // another resolver
 ];
 
 /// Debian packages that boot other kernels.

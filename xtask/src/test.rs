@@ -17,7 +17,7 @@ pub(crate) use tally::Tally;
 const PATIENCE: &str = "1500";
 
 /// Programs that the tests in network namespaces are clients, servers or witnesses with.
-const PROGRAMS: [&str; 18] = [
+const PROGRAMS: [&str; 19] = [
     "bpftool",
     "curl",
     "dnsmasq",
@@ -35,6 +35,7 @@ const PROGRAMS: [&str; 18] = [
     "sysctl",
     "tc",
     "tcpdump",
+    "unbound",
     "unshare",
 ];
 

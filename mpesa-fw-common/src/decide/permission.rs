@@ -2,6 +2,7 @@
 
 use crate::{
     address::{Address, Family},
+    dns::{self, tick},
     packet::claim,
     reason::DropReason,
     settings::{Direction, feature},
@@ -96,16 +97,39 @@ pub fn flow_permission<T: Tables, S: State + ?Sized>(tables: &T, state: &S, key:
 /// A table did not answer: denied, and nobody's fault but ours.
 const INTERNAL: Permission = Permission::Denied(DropReason::Internal, RuleIndex::NONE, 0);
 
-/// Destinations that name an address by DNS.
+/// Destinations that name an address by DNS: by what the agent was told, or by what was learnt on its way in.
 #[inline(always)]
 fn named<T: Tables, S: State + ?Sized>(tables: &T, state: &S, remote: &Address) -> RuleSet {
     let mut rules = RuleSet::NONE;
+    let of = |slot: u16| tables.name_rules(slot).unwrap_or(RuleSet::NONE);
     if let Some(slots) = state.resolved(remote) {
         for slot in slots.iter().take(NAMES_PER_ADDRESS) {
             if *slot != 0 {
-                rules = rules.or(tables.name_rules(*slot - 1).unwrap_or(RuleSet::NONE));
+                rules = rules.or(of(*slot - 1));
+            }
+        }
+    }
+    if let Some(learnt) = state.learnt(remote) {
+        let tick = tick(state.now());
+        for name in learnt.iter() {
+            if let Some(slot) = name.live(tick) {
+                rules = rules.or(of(slot));
             }
         }
     }
     rules
+}
+
+/// Whether answers from `remote` are learnt from: a destination lists it as a name server.
+#[inline(always)]
+pub fn is_resolver<T: Tables, S: State + ?Sized>(
+    tables: &T,
+    state: &S,
+    family: Family,
+    remote: &Address,
+) -> bool {
+    match destination(tables, state, family, ClaimIndex::udp(dns::PORT), remote) {
+        Permission::Allowed(rules) => !rules.and(tables.resolvers()).is_empty(),
+        Permission::Denied(..) | Permission::Unclaimed => false,
+    }
 }

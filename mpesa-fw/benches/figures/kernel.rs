@@ -78,10 +78,8 @@ impl Kernel {
             loader.map_max_entries(name, *entries);
         }
         let ebpf = loader.load(object).context("the bench's eBPF object")?;
-        for Table { name, bytes, .. } in &tables {
-            let Some(Map::Array(map)) = ebpf.map(name) else { bail!("the object has no array {name}") };
-            sys::fill(map.fd().as_fd(), bytes).with_context(|| format!("fill {name}"))?;
-            sys::freeze(map.fd().as_fd()).with_context(|| format!("freeze {name}"))?;
+        for table in &tables {
+            fill(&ebpf, table)?;
         }
         let mut kernel = Self { ebpf, packet: traffic.packet.clone() };
         kernel.fill_state(traffic)?;

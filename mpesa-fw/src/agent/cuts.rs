@@ -24,7 +24,7 @@ use super::{
     sockets::{Connected, Sockets},
     view::View,
 };
-use crate::datapath::{Caller, Datapath};
+use crate::datapath::{Caller, Datapath, LearntNames};
 
 /// Where it is not known by which policy packets are judged now, a connection from which nothing was heard for this long
 /// is not one that passes.
@@ -61,6 +61,8 @@ pub(super) struct Open {
     pub flows: Vec<(FlowKey, FlowState)>,
     /// Who finished handshakes.
     pub callers: Vec<Caller>,
+    /// What was learnt from answers of resolvers.
+    pub learnt: LearntNames,
 }
 
 impl Open {
@@ -71,7 +73,12 @@ impl Open {
     pub(super) fn look(datapath: &Datapath) -> Result<Self, AgentError> {
         let sockets = Sockets::dump_with_activity();
         let sockets = sockets.map_err(AgentError::netlink("list the sockets of this host"))?;
-        Ok(Self { sockets, flows: datapath.flows()?, callers: datapath.recent_callers()? })
+        Ok(Self {
+            sockets,
+            flows: datapath.flows()?,
+            callers: datapath.recent_callers()?,
+            learnt: datapath.learnt()?,
+        })
     }
 }
 

@@ -168,6 +168,7 @@ impl AgentError {
                 | CompileError::TooManyClasses { .. }
                 | CompileError::TooManyRanges { .. }
                 | CompileError::TooManyLimits { .. }
+                | CompileError::NestedWildcards { .. }
                 | CompileError::LimitTooSlow { .. },
             ) => Kind::Invalid,
             Self::WouldCut(_)

@@ -52,7 +52,17 @@ pub(super) fn upkeep(datapath: &Datapath) -> Result<Upkeep, AgentError> {
         }
         found.remotes.insert(key.remote.into());
     }
+    datapath.keep_learnt(&found.remotes)?;
     Ok(found)
+}
+
+/// Keeps the names that flows were allowed by: they are asked again when the policy changes.
+///
+/// # Errors
+/// The kernel does not answer.
+pub(super) fn keep_names(datapath: &Datapath) -> Result<(), AgentError> {
+    let remotes = datapath.flows()?.iter().map(|(key, _)| key.remote.into()).collect();
+    Ok(datapath.keep_learnt(&remotes)?)
 }
 
 /// Removes the flows that a new generation does not permit. Returns how many those were. In observe mode none is

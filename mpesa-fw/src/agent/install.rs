@@ -111,7 +111,7 @@ impl Surroundings {
         open: &cuts::Open,
         caller: Option<SshConnection>,
     ) -> Result<(), AgentError> {
-        let judge = Judge::new(&prepared.compiled, self.own(), &names.table(&[]));
+        let judge = Judge::new(&prepared.compiled, self.own(), &names.table(&[])).with_learnt(&open.learnt);
         let mode = prepared.policy.mode;
         let future = cuts::Future { judge: &judge, mode, view: &self.view, choice: &self.choice };
         Ok(future.guard(before, open, caller)?)
@@ -180,6 +180,8 @@ pub(super) async fn install(
     let new_names = names.clone();
     kernel
         .with(move |datapath| {
+            // Also what an earlier agent left: a connection that lives keeps the name that it was allowed by.
+            flows::keep_names(datapath)?;
             let contested = prepared.contested_name_slots(datapath.registry_rows());
             datapath.set_own_addresses(&impossible)?;
             datapath.set_resolved(&union(&before, &new_names.table(&contested), &contested))?;
@@ -188,7 +190,8 @@ pub(super) async fn install(
             let stamp = staged.stamp();
             let rows = prepared.assignment.registry.to_rows();
             let mode = prepared.policy.mode;
-            let judge = Judge::new(&prepared.compiled, own.iter().copied(), &table);
+            let judge =
+                Judge::new(&prepared.compiled, own.iter().copied(), &table).with_learnt(&datapath.learnt()?);
             let own_set = own.iter().copied().collect();
             let protected = interfaces.iter().map(|interface| interface.index).collect();
             let mut seeded = Ok(Seeded::default());

@@ -3,11 +3,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
+    ops::Deref,
 };
 
 use mpesa_fw_common::{
     Address, Direction, DropReason,
     decide::{self, Decision, Permission, Sender},
+    dns::{Learnt, LearntName},
     limit::{LIMIT_WAYS, LimitEntry, LimitSet},
     packet::{self, PacketBytes, PacketMeta},
     state::{FlowKey, FlowState, FragmentKey, FragmentState, State},
@@ -15,7 +17,7 @@ use mpesa_fw_common::{
 };
 
 use super::clock;
-use crate::compile::Compiled;
+use crate::{compile::Compiled, datapath::LearntNames};
 
 /// One generation with the state that goes with it: no flows, no fragments, every limit unspent.
 pub(super) struct Judge<'c> {
@@ -26,6 +28,7 @@ pub(super) struct Judge<'c> {
 struct HostState {
     own: BTreeSet<Address>,
     resolved: HashMap<Address, ResolvedNames>,
+    learnt: HashMap<Address, Learnt>,
 }
 
 impl<'c> Judge<'c> {
@@ -38,7 +41,21 @@ impl<'c> Judge<'c> {
     ) -> Self {
         let resolved = resolved.iter().map(|(address, slots)| ((*address).into(), packed(slots))).collect();
         let own = own.into_iter().map(Into::into).collect();
-        Self { compiled, state: HostState { own, resolved } }
+        Self { compiled, state: HostState { own, resolved, learnt: HashMap::new() } }
+    }
+
+    /// Also given what was learnt from answers of resolvers.
+    #[must_use]
+    pub(super) fn with_learnt(mut self, learnt: &LearntNames) -> Self {
+        let named = |slots: &Vec<u16>| {
+            let mut names = [LearntName::default(); NAMES_PER_ADDRESS];
+            for (place, slot) in names.iter_mut().zip(slots) {
+                *place = LearntName::new(*slot, u32::MAX);
+            }
+            names
+        };
+        self.state.learnt = learnt.iter().map(|(address, slots)| ((*address).into(), named(slots))).collect();
+        self
     }
 
     /// Whether egress permits a flow, and by which rule; else why not.
@@ -114,6 +131,9 @@ impl State for HostState {
     }
     fn resolved(&self, address: &Address) -> Option<ResolvedNames> {
         self.resolved.get(address).copied()
+    }
+    fn learnt(&self, address: &Address) -> Option<impl Deref<Target = Learnt>> {
+        self.learnt.get(address)
     }
     fn flow(&self, _: &FlowKey) -> Option<Self::Flow<'_>> {
         None

@@ -40,12 +40,22 @@ struct Entry {
 pub struct NameStatus {
     /// The name.
     pub name: String,
-    /// Its addresses.
+    /// Its addresses, as the agent was told. A wildcard has none: what is below it is not known before somebody asks.
     pub addresses: Vec<IpAddr>,
+    /// How many addresses it has by answers that were learnt on their way in, and that count now.
+    #[serde(default)]
+    pub learnt: usize,
     /// Seconds since 1970 of the last answer.
     pub answered_at: Option<u64>,
     /// Why the last question was not answered.
     pub error: Option<String>,
+}
+
+impl NameStatus {
+    /// One that the agent does not ask for.
+    pub(super) fn untold(name: &str) -> Self {
+        Self { name: name.to_owned(), addresses: Vec::new(), learnt: 0, answered_at: None, error: None }
+    }
 }
 
 /// What is kept across restarts: name, address, when it was last seen.
@@ -75,6 +85,8 @@ impl Names {
         let mut before = std::mem::take(&mut self.entries);
         self.entries = slots
             .iter()
+            // What lies below a wildcard is learnt when somebody asks for it.
+            .filter(|(name, _)| !name.starts_with('*'))
             .map(|(name, slot)| {
                 let known = before.remove(name).unwrap_or_default();
                 (name.clone(), Entry { slot: *slot, ..known })
@@ -178,6 +190,7 @@ impl Names {
             .map(|(name, e)| NameStatus {
                 name: name.clone(),
                 addresses: e.addresses.keys().copied().collect(),
+                learnt: 0,
                 answered_at: e.answered_at,
                 error: e.error.clone(),
             })

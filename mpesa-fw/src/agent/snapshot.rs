@@ -11,7 +11,9 @@ use super::{
     network::{Network, Protection},
     seed::Denied,
 };
-use crate::datapath::{Attachment, Handshakes, RuleCounts};
+use mpesa_fw_common::dns::LearnOutcome;
+
+use crate::datapath::{Attachment, Handshakes, LearntNames, RuleCounts};
 
 /// One moment. Counts are read from the kernel when it is taken.
 pub struct Snapshot {
@@ -51,6 +53,10 @@ pub struct Snapshot {
     pub undeclared_listeners: usize,
     /// DNS names.
     pub names: Vec<NameStatus>,
+    /// What became of answers of name servers.
+    pub learning: BTreeMap<LearnOutcome, u64>,
+    /// Addresses that were learnt from them and count now.
+    pub learnt: usize,
     /// Connections that were open and are not permitted.
     pub denied: Vec<Denied>,
     /// How reloads went.
@@ -93,6 +99,8 @@ impl Agent {
         let events_suppressed = datapath.events_suppressed()?;
         let flows = datapath.flow_count()?;
         let attachments = datapath.attachments()?;
+        let learning = datapath.learning()?;
+        let learnt = datapath.learnt()?;
         drop(datapath);
         let state = self.state();
         let current = &state.current;
@@ -125,7 +133,9 @@ impl Agent {
             refused: current.network.choice.refused.clone(),
             failed: current.network.failed.clone(),
             undeclared_listeners: state.undeclared.len(),
-            names: current.names.status(),
+            names: named(current.names.status(), &current.running.slots.names, &learnt),
+            learning,
+            learnt: learnt.len(),
             denied: current.seeded.denied.clone(),
             reloads: state.reloads.clone(),
             tamper_counts: state.tampering.all_counts(),
@@ -133,6 +143,21 @@ impl Agent {
             notes,
         })
     }
+}
+
+/// The names of a policy, wildcards too, with how many addresses of each were learnt.
+fn named(told: Vec<NameStatus>, slots: &BTreeMap<String, u16>, learnt: &LearntNames) -> Vec<NameStatus> {
+    let mut counts: BTreeMap<u16, usize> = BTreeMap::new();
+    for slot in learnt.values().flatten() {
+        *counts.entry(*slot).or_default() += 1;
+    }
+    let mut told: BTreeMap<String, NameStatus> =
+        told.into_iter().map(|status| (status.name.clone(), status)).collect();
+    let of = |(name, slot): (&String, &u16)| {
+        let status = told.remove(name).unwrap_or_else(|| NameStatus::untold(name));
+        NameStatus { learnt: counts.get(slot).copied().unwrap_or_default(), ..status }
+    };
+    slots.iter().map(of).collect()
 }
 
 /// Interfaces that are to be protected and have no hook at all stand in the list too, so that their metrics say 0 instead

@@ -104,7 +104,8 @@ impl Agent {
             (Arc::clone(&current.running), current.network.own_addresses(), current.published.clone())
         };
         let put_back = self.kernel.with(move |datapath| {
-            let judge = Judge::new(&running.compiled, own.iter().copied(), &published);
+            let judge = Judge::new(&running.compiled, own.iter().copied(), &published)
+                .with_learnt(&datapath.learnt()?);
             let (mode, generation) = (running.mode(), running.stamp.number);
             // Guests' connections open their flows anew with the next packet of the guest.
             Ground { datapath, judge: &judge, mode, generation, own: &own }.seed_sockets()

@@ -249,7 +249,7 @@ fn bring_in_line(
         }
     }
     let mut failed = BTreeMap::new();
-    let judge = Judge::new(&running.compiled, own.clone(), published);
+    let judge = Judge::new(&running.compiled, own.clone(), published).with_learnt(&datapath.learnt()?);
     let own: HashSet<IpAddr> = own.collect();
     let hooked = attached.iter().map(|attachment| &attachment.interface);
     let protected: BTreeSet<u32> = wanted.iter().chain(hooked).map(|interface| interface.index).collect();

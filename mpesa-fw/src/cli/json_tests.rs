@@ -138,6 +138,7 @@ fn status() {
         names: vec![NameStatus {
             name: "api.safaricom.co.ke".into(),
             addresses: vec![[192, 0, 2, 80].into()],
+            learnt: 1,
             answered_at: Some(0),
             error: Some("why".into()),
         }],

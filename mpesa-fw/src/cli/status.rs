@@ -122,11 +122,12 @@ fn names(text: &mut String, status: &Status) {
     let rows = status.names.iter().map(|name| {
         let addresses: Vec<String> = name.addresses.iter().take(4).map(ToString::to_string).collect();
         let more = match name.addresses.len() {
+            0 if name.name.starts_with('*') => "learnt when a program asks for them".to_owned(),
             0 => "none yet: egress to it is denied".to_owned(),
             n if n > 4 => format!("{} and {} more", addresses.join(", "), n - 4),
             _ => addresses.join(", "),
         };
-        vec![name.name.clone(), more]
+        vec![name.name.clone(), name.learnt.to_string(), more]
     });
-    let _ = write!(text, "\n{}", table(&["NAME", "ADDRESSES"], rows));
+    let _ = write!(text, "\n{}", table(&["NAME", "LEARNT", "ADDRESSES"], rows));
 }

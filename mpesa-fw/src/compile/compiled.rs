@@ -9,6 +9,8 @@ use mpesa_fw_common::{
     },
 };
 
+use super::AskedName;
+
 /// One generation, ready to be loaded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Compiled {
@@ -32,6 +34,8 @@ pub struct GenerationTables {
     pub rule_info: Vec<RuleInfo>,
     /// [`NAMES`](mpesa_fw_common::tables::NAMES) elements, by name slot.
     pub name_rules: Vec<RuleSet>,
+    /// One for each name.
+    pub asked_names: Vec<AskedName>,
 }
 
 /// The maps of one [`AddressTable`]. Where a family has no ranges its feature bit is off and its vectors hold one
@@ -98,6 +102,9 @@ impl Tables for Compiled {
     }
     fn names_only(&self) -> RuleSet {
         RuleSet(self.settings.names_only)
+    }
+    fn resolvers(&self) -> RuleSet {
+        RuleSet(self.settings.resolvers)
     }
     fn limit_seed(&self) -> u64 {
         self.settings.limit_seed

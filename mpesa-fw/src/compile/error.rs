@@ -2,6 +2,7 @@
 
 use mpesa_fw_common::{
     Direction,
+    dns::SLOTS_PER_NAME,
     limit::LIMITED_PER_CLAIM,
     tables::{RULES, WATCHED_SETS},
 };
@@ -70,6 +71,15 @@ pub enum CompileError {
         claim: String,
         /// Their names, in file order.
         services: Vec<String>,
+    },
+    /// A name lies below more wildcards than the kernel looks at.
+    #[error(
+        "the name `{name}` lies below {SLOTS_PER_NAME} or more wildcards, {} may be: the widest of them covers the others",
+        SLOTS_PER_NAME - 1
+    )]
+    NestedWildcards {
+        /// The name.
+        name: String,
     },
     /// The slots were not made for this policy. A mistake of the caller, not of the author.
     #[error("{what} `{name}` has no slot: the registry was asked about another policy")]

@@ -30,6 +30,7 @@ use crate::policy::model::Policy;
 
 pub use compiled::{AddressTables, Compiled, GenerationTables};
 pub use error::CompileError;
+pub use names::AskedName;
 pub use registry::{Assignment, Fresh, Registry, RegistryError, RegistryRows, RowOwner, Slots};
 
 use address::{AddressSpec, Built};
@@ -60,6 +61,7 @@ pub fn compile(policy: &Policy, slots: &Slots) -> Result<Compiled, CompileError>
             ],
             rule_info: rule_info::rule_info(policy, slots)?,
             name_rules: names::by_slot(&names, slots)?,
+            asked_names: names::asked(&names, slots)?,
         },
         digest: [0; 32],
     };
@@ -84,6 +86,7 @@ fn settings(policy: &Policy, built: [&Built; 3]) -> Settings {
         windows: built.map(|table| table.window),
         outside: built.map(|table| table.outside.0),
         names_only: names::names_only(policy).0,
+        resolvers: names::resolvers(policy).0,
         limit_seed: 0,
         netns_cookie: 0,
         generation: 0,

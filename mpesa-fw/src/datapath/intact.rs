@@ -17,7 +17,7 @@ use super::{
     tables::{self, Table},
     tamper::{TamperKind, Tampering},
 };
-use crate::{compile::Compiled, sys};
+use crate::compile::Compiled;
 
 /// What the agent wrote last into the maps that it alone writes. None: nothing yet, or it is not known.
 #[derive(Default)]
@@ -98,9 +98,10 @@ impl Datapath {
         let mut all = tables::tables(&compiled.tables);
         all.push(Table::new(STAMP, std::slice::from_ref(stamp)));
         self.next_table = (self.next_table + 1) % all.len();
-        let Table { name, bytes, .. } = all[self.next_table];
+        let table = all[self.next_table];
+        let name = table.name;
         let Some(map) = loaded.map(name) else { return Ok(()) };
-        let is_intact = sys::holds(map, bytes).context(|| format!("read the table {name}"))?;
+        let is_intact = table.is_in(map).context(|| format!("read the table {name}"))?;
         if !is_intact && self.damaged.insert(name) {
             let what = "it differs from what the generation was loaded with";
             found.push(Tampering::new(TamperKind::Table, format!("table {name}"), what));

@@ -21,6 +21,7 @@ mod generation;
 mod heal;
 mod hooks;
 mod intact;
+mod learnt;
 mod netlink;
 mod object;
 mod pins;
@@ -51,11 +52,12 @@ pub use counters::RuleCounts;
 pub use detach::detach;
 pub use error::{DatapathError, ErrorKind};
 pub use generation::Staged;
+pub use learnt::LearntNames;
 pub use object::OBJECT;
 pub use state::EventSwitch;
 #[doc(hidden)]
 pub use swap::Fault;
-pub use tables::{Table, tables};
+pub use tables::{Table, fill, tables};
 pub use tamper::{TamperKind, Tampering};
 #[doc(hidden)]
 pub use twin::Falsehood;

@@ -8,7 +8,7 @@ use mpesa_fw_common::{
     tables::{NAMES, WATCHED_SETS},
 };
 
-use super::{Result, addresses::purge_names, connections, error::Context, state::State};
+use super::{Result, addresses::purge_names, connections, error::Context, learnt, state::State};
 use crate::{
     compile::{Fresh, RegistryRows},
     sys::KernelMap,
@@ -65,7 +65,8 @@ pub(super) fn clear(state: &State, fresh: &Fresh) -> Result<()> {
         for bit in watch_bits {
             state.near_misses.zero_per_cpu(&u32::from(*bit))?;
         }
-        purge_names(state, name_slots)
+        purge_names(state, name_slots)?;
+        if name_slots.is_empty() { Ok(()) } else { learnt::purge(state, name_slots) }
     };
     clear().context(|| "clear the counts of rows that have a new owner")
 }

@@ -25,7 +25,7 @@ pub(super) const LOGS: &str = "AYA_LOGS";
 pub(super) const TWIN: &str = "TWIN";
 /// Maps that are neither table nor state: every instance of the programs has its own. Were the packet that a program has
 /// in hand (`CASES`) shared, a twin's would lie where a hook's does.
-const SCRATCH: [&str; 3] = [LOGS, TWIN, "CASES"];
+const SCRATCH: [&str; 4] = [LOGS, TWIN, "CASES", "READINGS"];
 
 /// Whether all instances of a generation read the same such map.
 pub(super) fn is_shared(name: &str) -> bool {
@@ -106,6 +106,7 @@ pub(super) fn data_of(map: &Map) -> Option<&MapData> {
         | Map::LruHashMap(data)
         | Map::PerCpuHashMap(data)
         | Map::PerCpuLruHashMap(data)
+        | Map::LpmTrie(data)
         | Map::RingBuf(data) => Some(data),
         _ => None,
     }

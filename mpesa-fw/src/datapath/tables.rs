@@ -1,15 +1,21 @@
 //! Tables of a generation: made in exactly the size that the policy needs, filled through a mapping, frozen.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+};
 
 use aya::{Ebpf, maps::Map};
-use mpesa_fw_common::tables::AddressTable;
-use zerocopy::IntoBytes;
+use mpesa_fw_common::{
+    dns::{NameSlots, TrieKey},
+    tables::AddressTable,
+};
+use zerocopy::{FromBytes as _, IntoBytes};
 
-use super::{DatapathError, ErrorKind, Result, error::Context, pins::STAMP};
+use super::{DatapathError, ErrorKind, Result, error::Context, pins::STAMP, shape::data_of};
 use crate::{
-    compile::{AddressTables, GenerationTables},
-    sys,
+    compile::{AddressTables, AskedName, GenerationTables},
+    sys::{self, KernelMap},
 };
 
 /// Maps that are made anew with each generation; every other map of the object is state.
@@ -25,7 +31,10 @@ const ADDRESS_MAPS: [[&str; 6]; 3] = [
         "DESTINATION_CLASSES",
     ],
 ];
-const OTHER_MAPS: [&str; 5] = ["INGRESS_CLAIMS", "EGRESS_CLAIMS", "RULE_INFO", "NAME_RULES", STAMP];
+const OTHER_MAPS: [&str; 6] =
+    ["INGRESS_CLAIMS", "EGRESS_CLAIMS", "RULE_INFO", "NAME_RULES", ASKED_NAMES, STAMP];
+/// The one that is a trie.
+const ASKED_NAMES: &str = "ASKED_NAMES";
 
 /// Whether a map belongs to one generation.
 pub(super) fn is_table(name: &str) -> bool {
@@ -60,7 +69,7 @@ impl<'a> Table<'a> {
 /// All tables of a generation but its stamp. Also for tests and the bench, which load the programs by themselves.
 #[must_use]
 pub fn tables(tables: &GenerationTables) -> Vec<Table<'_>> {
-    let GenerationTables { address, claims, rule_info, name_rules } = tables;
+    let GenerationTables { address, claims, rule_info, name_rules, asked_names } = tables;
     let mut all = Vec::new();
     for table in AddressTable::ALL {
         let AddressTables { index4, ranges4, index6, starts6, ids6, classes } = &address[table as usize];
@@ -80,15 +89,54 @@ pub fn tables(tables: &GenerationTables) -> Vec<Table<'_>> {
         Table::new(OTHER_MAPS[1], egress),
         Table::new(OTHER_MAPS[2], rule_info),
         Table::new(OTHER_MAPS[3], name_rules),
+        Table { name: ASKED_NAMES, entries: asked_names.len().max(1) as u32, bytes: asked_names.as_bytes() },
     ]);
     all
 }
 
-/// Fills the map of a table and freezes it: from now on not even root can change it in place.
-pub(super) fn fill(ebpf: &Ebpf, table: &Table<'_>) -> Result<()> {
-    let map = array(ebpf, table.name)?;
-    sys::fill(map, table.bytes)
-        .context(|| format!("fill table {} ({} bytes)", table.name, table.bytes.len()))?;
+impl Table<'_> {
+    /// Whether the map holds what this is. Also of a frozen one.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub(super) fn is_in(&self, map: BorrowedFd<'_>) -> io::Result<bool> {
+        if self.name != ASKED_NAMES {
+            return sys::holds(map, self.bytes);
+        }
+        let (map, mut count) = (trie(map)?, 0);
+        map.for_each(|_, _| count += 1)?;
+        for AskedName { key, slots } in self.names()? {
+            if map.get(key)? != Some(*slots) {
+                return Ok(false);
+            }
+        }
+        Ok(count == self.names()?.len())
+    }
+
+    fn names(&self) -> io::Result<&[AskedName]> {
+        <[AskedName]>::ref_from_bytes(self.bytes).map_err(|_| io::Error::other("no whole elements"))
+    }
+
+    fn put_into(&self, map: BorrowedFd<'_>) -> io::Result<()> {
+        if self.name != ASKED_NAMES {
+            return sys::fill(map, self.bytes);
+        }
+        let map = trie(map)?;
+        self.names()?.iter().try_for_each(|AskedName { key, slots }| map.put(key, slots))
+    }
+}
+
+fn trie(map: BorrowedFd<'_>) -> io::Result<KernelMap<TrieKey, NameSlots>> {
+    KernelMap::new(map.try_clone_to_owned()?)
+}
+
+/// Fills the map of a table and freezes it: from now on not even root can change it in place. Also for tests and the bench.
+///
+/// # Errors
+/// The object has no such map, or the kernel refuses.
+pub fn fill(ebpf: &Ebpf, table: &Table<'_>) -> Result<()> {
+    let map = ebpf.map(table.name).and_then(data_of).ok_or_else(|| no_map(table.name))?.fd().as_fd();
+    table.put_into(map).context(|| format!("fill table {} ({} bytes)", table.name, table.bytes.len()))?;
     sys::freeze(map).context(|| format!("freeze table {}", table.name))
 }
 
@@ -96,11 +144,15 @@ pub(super) fn fill(ebpf: &Ebpf, table: &Table<'_>) -> Result<()> {
 pub(super) fn array<'a>(ebpf: &'a Ebpf, name: &str) -> Result<BorrowedFd<'a>> {
     match ebpf.map(name) {
         Some(Map::Array(data)) => Ok(data.fd().as_fd()),
-        _ => Err(DatapathError::new(
-            ErrorKind::Internal,
-            format!("fill table {name}"),
-            "the eBPF object has no such array",
-            "build the agent and the object from one tree",
-        )),
+        _ => Err(no_map(name)),
     }
+}
+
+fn no_map(name: &str) -> DatapathError {
+    DatapathError::new(
+        ErrorKind::Internal,
+        format!("fill table {name}"),
+        "the eBPF object has no such map",
+        "build the agent and the object from one tree",
+    )
 }

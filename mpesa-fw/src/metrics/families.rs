@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use mpesa_fw_common::{Direction, DropReason, Mode, counter::Counter};
+use mpesa_fw_common::{Direction, DropReason, Mode, counter::Counter, dns::LEARNT_CAPACITY};
 use prometheus::{
     GaugeVec, IntCounterVec, Opts, Result,
     core::{Collector, Desc},
@@ -45,6 +45,9 @@ pub(super) struct Families {
     missing: GaugeVec,
     undeclared_listeners: GaugeVec,
     resolved: GaugeVec,
+    learnt: GaugeVec,
+    learnt_capacity: GaugeVec,
+    answers: IntCounterVec,
     build_info: GaugeVec,
 }
 
@@ -175,6 +178,22 @@ impl Families {
                 "Addresses that a DNS name of the policy stands for; 0: egress to it is denied.",
                 &["name"],
             )?,
+            learnt: gauge(
+                "learnt_addresses",
+                "Addresses of a DNS name of the policy by answers that were learnt on their way in, and that count now.",
+                &["name"],
+            )?,
+            learnt_capacity: gauge(
+                "learnt_addresses_capacity",
+                "Addresses that can be learnt at the same time, of all names together.",
+                &[],
+            )?,
+            answers: counter(
+                "dns_answers_total",
+                "What became of answers of name servers: `answer` to a name of the policy, `address` of it that is new, \
+                 `refused` addresses for which there was no room, `unreadable` messages.",
+                &["outcome"],
+            )?,
             build_info: gauge("build_info", "1, by version of the agent.", &["version"])?,
         })
     }
@@ -207,7 +226,14 @@ impl Families {
         set(&self.missing, &[], snapshot.missing.len() as f64);
         set(&self.undeclared_listeners, &[], snapshot.undeclared_listeners as f64);
         for name in &snapshot.names {
-            set(&self.resolved, &[&name.name], name.addresses.len() as f64);
+            if !name.name.starts_with('*') {
+                set(&self.resolved, &[&name.name], name.addresses.len() as f64);
+            }
+            set(&self.learnt, &[&name.name], name.learnt as f64);
+        }
+        set(&self.learnt_capacity, &[], f64::from(LEARNT_CAPACITY));
+        for (outcome, count) in &snapshot.learning {
+            self.answers.with_label_values(&[outcome.label()]).inc_by(*count);
         }
         set(&self.build_info, &[env!("CARGO_PKG_VERSION")], 1.0);
     }
@@ -329,7 +355,7 @@ impl Families {
         }
     }
 
-    fn all(&self) -> [&dyn Collector; 27] {
+    fn all(&self) -> [&dyn Collector; 30] {
         [
             &self.dropped_packets,
             &self.dropped_bytes,
@@ -357,6 +383,9 @@ impl Families {
             &self.missing,
             &self.undeclared_listeners,
             &self.resolved,
+            &self.learnt,
+            &self.learnt_capacity,
+            &self.answers,
             &self.build_info,
         ]
     }

@@ -38,6 +38,7 @@ pub(super) fn lint(policy: &Policy, today: Date, report: &mut Report) {
         everywhere(rule, &destination.to, report);
         any_and_others(rule, "to", &destination.to, !destination.names.is_empty(), report);
     }
+    unlisted_resolvers(policy, report);
     useless(policy, report);
 }
 
@@ -97,6 +98,26 @@ fn everywhere((name, at): Rule<'_>, to: &Addresses, report: &mut Report) {
         report
             .warning(report.span(at, name), format!("`{name}` may send to any address"))
             .hint("whoever gets a program onto this host can send data out through it: name the hosts or prefixes that are needed");
+    }
+}
+
+/// Answers are learnt from name servers that a destination lists: without one, a name is known by what the agent asks for
+/// itself, and a wildcard not at all.
+fn unlisted_resolvers(policy: &Policy, report: &mut Report) {
+    if policy.egress.allow.iter().any(|destination| destination.lists_resolvers(&policy.sets)) {
+        return;
+    }
+    let by_wildcard = |name: &&String| name.starts_with('*');
+    for destination in &policy.egress.allow {
+        if let Some(name) = destination.names.iter().find(by_wildcard) {
+            let rule = (destination.name.as_str(), &destination.at);
+            report
+                .warning(
+                    report.span(rule.1, rule.0),
+                    format!("`{}` allows nothing by `{name}`: no destination lists a name server", rule.0),
+                )
+                .hint("what is below a wildcard is learnt from answers of name servers whose addresses a destination lists: add `{ name: dns, to: [10.0.0.2], protocol: [udp, tcp], ports: [53] }`, with yours");
+        }
     }
 }
 

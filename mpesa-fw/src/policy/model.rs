@@ -5,6 +5,7 @@ use std::{num::NonZeroU64, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use mpesa_fw_common::{
+    dns,
     limit::{LimitPer, LimitWhat},
     settings::{Mode, Verdict},
 };
@@ -110,6 +111,21 @@ pub struct Destination {
     pub names: Vec<String>,
     /// Where it stands.
     pub at: Location,
+}
+
+impl Destination {
+    /// Whether it lists name servers, whose answers are learnt from: it claims UDP port 53 and says to which addresses. Not
+    /// one open to any: whoever can choose the server that he asks chooses its answers.
+    #[must_use]
+    pub fn lists_resolvers(&self, sets: &[AddressSet]) -> bool {
+        let asks = |claim: &Claim| matches!(claim, Claim::Udp(ports) if ports.iter().any(|range| range.contains(&dns::PORT)));
+        let listed = self.to.sets.iter().flat_map(|set| &sets[*set].prefixes);
+        let mut prefixes = self.to.prefixes.iter().chain(listed).peekable();
+        self.claims.iter().any(asks)
+            && !self.to.any
+            && prefixes.peek().is_some()
+            && prefixes.all(|prefix| prefix.prefix_len() > 0)
+    }
 }
 
 /// Addresses of a rule, its sets already resolved.

@@ -80,15 +80,28 @@ pub(super) fn interface(text: &str) -> Result<InterfacePattern, Complaint> {
     Ok(InterfacePattern::Name(text.to_owned()))
 }
 
-/// A DNS name (RFC 1123, 2.1), in lower case and without a trailing dot.
+/// A DNS name (RFC 1123, 2.1), or `*.` and one for all names below it, in lower case and without a trailing dot.
 pub(super) fn host(text: &str) -> Result<String, Complaint> {
+    let Some(below) = text.strip_prefix("*.") else { return exact_host(text) };
+    let name = exact_host(below)?;
+    if !name.contains('.') {
+        return Err((
+            format!("`{text}` is every name below the top-level domain `{name}`"),
+            "name the domain too, like `*.example.com`; whoever registers a name below it would be allowed"
+                .to_owned(),
+        ));
+    }
+    Ok(format!("*.{name}"))
+}
+
+fn exact_host(text: &str) -> Result<String, Complaint> {
     let refuse =
         |why: String, hint: &str| Err((format!("`{text}` is not a DNS name: {why}"), hint.to_owned()));
     if text.contains('*') {
-        return Err((
-            format!("`{text}`: wildcards in DNS names are not supported by this version"),
-            "name each host; wildcards are planned for a later version".to_owned(),
-        ));
+        return refuse(
+            "`*` stands for whole parts of a name, at its beginning".to_owned(),
+            "write `*.example.com` for all names below `example.com`",
+        );
     }
     if !text.is_ascii() {
         return refuse(
@@ -97,8 +110,9 @@ pub(super) fn host(text: &str) -> Result<String, Complaint> {
         );
     }
     let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
-    if name.len() > 253 {
-        return refuse(format!("it has {} characters", name.len()), "a DNS name has at most 253");
+    // With `*.` before it.
+    if name.len() > 251 {
+        return refuse(format!("it has {} characters", name.len()), "a DNS name has at most 251 here");
     }
     for label in name.split('.') {
         let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-';
@@ -157,8 +171,11 @@ mod tests {
     fn hosts() {
         assert_eq!(host("API.Safaricom.co.ke."), Ok("api.safaricom.co.ke".into()));
         let long = format!("{}.net", "a".repeat(64));
-        for name in ["*.example.net", "a..b", ".a", "-a.net", "a-.net", "a_b.net", "é.net", "a b.net", &long]
-        {
+        assert_eq!(host("*.Example.net."), Ok("*.example.net".into()));
+        for name in ["*", "*.", "*.net", "a.*.net", "*a.example.net", "**.example.net", "*.*.example.net"] {
+            assert!(host(name).is_err(), "{name}");
+        }
+        for name in ["a..b", ".a", "-a.net", "a-.net", "a_b.net", "é.net", "a b.net", &long] {
             assert!(host(name).is_err(), "{name}");
         }
     }

@@ -1,14 +1,16 @@
 //! The decision on the host: tables in vectors, state in hash maps, a clock that stands still until it is moved.
 
 use std::{
-    cell::{Cell, RefCell, RefMut},
+    cell::{Cell, Ref, RefCell, RefMut},
     collections::{HashMap, HashSet},
+    ops::Deref,
 };
 
 use mpesa_fw::compile::Compiled;
 use mpesa_fw_common::{
     Address, Direction,
     decide::{self, Decision, Sender},
+    dns::Learnt,
     limit::{LIMIT_SETS, LimitSet},
     packet::{PacketBytes, PacketMeta, parse},
     state::{FlowKey, FlowState, FragmentKey, FragmentState, State},
@@ -58,6 +60,7 @@ pub(crate) struct HostState {
     pub(crate) own: HashSet<Address>,
     pub(crate) names: Names,
     resolved: HashMap<Address, ResolvedNames>,
+    pub(crate) learnt: RefCell<HashMap<Address, Learnt>>,
     pub(crate) flows: RefCell<HashMap<FlowKey, FlowState>>,
     pub(crate) ports: RefCell<HashSet<u16>>,
     pub(crate) fragments: RefCell<HashMap<FragmentKey, FragmentState>>,
@@ -74,6 +77,7 @@ impl HostState {
             own: HashSet::new(),
             names: Names::new(),
             resolved: HashMap::new(),
+            learnt: RefCell::default(),
             flows: RefCell::default(),
             ports: RefCell::default(),
             fragments: RefCell::default(),
@@ -117,6 +121,9 @@ impl State for HostState {
     }
     fn resolved(&self, address: &Address) -> Option<ResolvedNames> {
         self.resolved.get(address).copied()
+    }
+    fn learnt(&self, address: &Address) -> Option<impl Deref<Target = Learnt>> {
+        Ref::filter_map(self.learnt.borrow(), |learnt| learnt.get(address)).ok()
     }
     fn flow(&self, key: &FlowKey) -> Option<Self::Flow<'_>> {
         RefMut::filter_map(self.flows.borrow_mut(), |flows| flows.get_mut(key)).ok()

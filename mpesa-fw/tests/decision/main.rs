@@ -12,6 +12,7 @@ mod host;
 #[cfg(not(mpesa_fw_no_object))]
 mod kernel;
 mod law;
+mod learning;
 mod oracle;
 #[path = "../../fuzz/src/packets/mod.rs"]
 mod packets;

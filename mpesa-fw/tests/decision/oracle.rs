@@ -3,15 +3,23 @@
 use std::{net::IpAddr, time::Duration};
 
 use mpesa_fw::reference::{self, Answer, Facts, Socket, State};
-use mpesa_fw_common::{Direction, decide::Sender};
+use mpesa_fw_common::{
+    Direction,
+    decide::{Decision, Sender},
+};
 
 use crate::{
     case::{Expected, Names, Rules},
     host::{self, Frame, HostState},
+    learning::{self, Lesson},
 };
 
 pub(crate) struct Oracle {
     pub(crate) state: State,
+    /// What DNS answers to the agent.
+    names: Names,
+    /// What answers said that came in.
+    learnt: Vec<Lesson>,
     /// The number of the precedence that decided last.
     pub(crate) step: u8,
 }
@@ -25,7 +33,7 @@ impl Oracle {
             is_full: !known.has_room.get(),
             ..State::default()
         };
-        let mut oracle = Self { state, step: 0 };
+        let mut oracle = Self { state, names: Names::new(), learnt: Vec::new(), step: 0 };
         oracle.resolve(&known.names);
         oracle.reload(rules);
         oracle
@@ -33,8 +41,23 @@ impl Oracle {
 
     /// DNS answers so from now on.
     pub(crate) fn resolve(&mut self, names: &Names) {
-        self.state.names =
-            names.iter().map(|(address, names)| (*address, names.iter().cloned().collect())).collect();
+        self.names.clone_from(names);
+    }
+
+    /// All that names stand for at this time.
+    fn look_up(&mut self) {
+        let told = self.names.iter().map(|(address, names)| (*address, names.iter().cloned().collect()));
+        self.state.names = told.collect();
+        for (address, name, until) in &self.learnt {
+            if self.state.now <= *until {
+                self.state.names.entry(*address).or_default().insert(name.clone());
+            }
+        }
+    }
+
+    /// A packet passed, and may be an answer.
+    pub(crate) fn learn(&mut self, rules: &Rules, frame: &Frame, decision: &Decision) {
+        self.learnt.extend(learning::by_oracle(&rules.policy, self.state.now, frame, decision));
     }
 
     pub(crate) fn wait(&mut self, time: u64) {
@@ -52,6 +75,7 @@ impl Oracle {
         direction: Direction,
         sender: &Sender,
     ) -> Expected {
+        self.look_up();
         let facts = Facts::from(&host::facts(frame));
         let socket = Socket { port: sender.bound_port, is_full: sender.is_full };
         let socket = (*sender != Sender::default()).then_some(socket);

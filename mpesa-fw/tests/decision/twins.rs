@@ -1,10 +1,14 @@
 //! The host's decision and the oracle side by side: the same policy, the same packets, each with a state of its own.
 
-use mpesa_fw_common::decide::{Decision, Sender};
+use mpesa_fw_common::{
+    Direction,
+    decide::{Decision, Sender},
+};
 
 use crate::{
     case::{Case, Expected, Names, Packet, Rules},
     host::{self, HostState},
+    learning,
     oracle::Oracle,
 };
 
@@ -59,6 +63,10 @@ impl Twins {
         let decision = host::judge(&self.rules.compiled, &self.state, frame, *direction, sender);
         let decided = self.rules.explain(*direction, &decision);
         let said = self.oracle.judge(&self.rules, frame, *direction, sender);
+        if *direction == Direction::Ingress {
+            learning::by_host(&self.rules.compiled, &self.state, frame, &decision);
+            self.oracle.learn(&self.rules, frame, &decision);
+        }
         let mut wrong = Vec::new();
         if decided != said {
             wrong.push(format!("decided {decided:?}, the oracle says {said:?}"));

@@ -33,6 +33,21 @@ impl Dnsmasq {
         ttl: u32,
         names: &[(&str, IpAddr)],
     ) -> Result<Self> {
+        Self::start_with(namespace, address, scratch, ttl, names, &["--local=/#/"])
+    }
+
+    /// Likewise, with options instead of the one that makes it answer for every name by itself.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(
+        namespace: &Namespace,
+        address: Ipv4Addr,
+        scratch: &Path,
+        ttl: u32,
+        names: &[(&str, IpAddr)],
+        options: &[&str],
+    ) -> Result<Self> {
         let directory = scratch.join(format!("dnsmasq-{}", namespace.name()));
         fs::create_dir_all(&directory).with_context(|| format!("could not make {}", directory.display()))?;
         let hosts = directory.join("hosts");
@@ -50,7 +65,7 @@ impl Dnsmasq {
         ]);
         command.args(["--log-facility=-", "--log-queries", "--pid-file="]).arg(format!("--local-ttl={ttl}"));
         command
-            .arg("--local=/#/")
+            .args(options)
             .arg(format!("--listen-address={address}"))
             .arg(format!("--addn-hosts={}", hosts.display()));
         let mut process = Process::spawn(command, "dnsmasq", &directory)?;

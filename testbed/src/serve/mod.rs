@@ -3,7 +3,9 @@
 mod dnsmasq;
 mod echo;
 mod nginx;
+mod unbound;
 
 pub use dnsmasq::Dnsmasq;
 pub use echo::{TcpEcho, UdpEcho};
 pub use nginx::{Certificate, Nginx, Site};
+pub use unbound::Unbound;

@@ -78,6 +78,10 @@ pub(crate) const LEFT_OUT: &[(&str, &str)] = &[
         "netns_why",
         "`decision` asks the same twin of each kernel; the rest is the agent's and the command line's",
     ),
+    (
+        "netns_learning",
+        "thousands of names, and resolvers that a guest does not have; answers are judged by what `decision` asks of the kernel",
+    ),
     ("netns_names", "asks a resolver and the agent; what they write is a table like any other"),
 ];
 

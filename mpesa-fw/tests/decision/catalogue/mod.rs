@@ -1,6 +1,7 @@
 //! What becomes of packets, by topic. Both families go through the same, wherever there is a same.
 
 mod control;
+mod dns;
 mod egress;
 mod errors;
 mod flows;
@@ -28,6 +29,7 @@ pub(crate) fn all() -> Vec<Case> {
         flows::cases(),
         egress::cases(),
         names::cases(),
+        dns::cases(),
         modes::cases(),
     ]
     .into_iter()

@@ -1,6 +1,6 @@
 //! The state maps, as host state.
 
-use std::os::fd::AsFd as _;
+use std::{collections::BTreeMap, os::fd::AsFd as _};
 
 use aya::{
     Ebpf,
@@ -10,10 +10,11 @@ use mpesa_fw::sys::{KernelMap, Plain};
 use mpesa_fw_common::{
     Address,
     counter::{Counter, CounterBlock},
+    dns::{Learnt, LearntName, NameBudget, tick},
     event::EventBucket,
     limit::{LIMIT_SETS, LIMIT_WAYS, LimitEntry},
     state::{BITMAP_WORDS, FlowKey, FlowState, FragmentKey, FragmentState},
-    tables::{NAMES_PER_ADDRESS, ResolvedNames},
+    tables::{NAMES, NAMES_PER_ADDRESS, ResolvedNames},
 };
 
 use crate::host::HostState;
@@ -141,6 +142,14 @@ pub(super) fn age(ebpf: &mut Ebpf, time: u64) {
         let older = FragmentState { passed_at: first.passed_at.saturating_sub(time), ..first };
         fragments.insert(key, older, 0).expect("it was there");
     }
+    let mut learnt: HashMap<_, Address, Learnt> = map_mut!(ebpf, "LEARNT");
+    for (address, names) in all(&learnt) {
+        let older = names.map(|name| match name.slot() {
+            Some(slot) => LearntName::new(slot, name.until().saturating_sub(tick(time))),
+            None => name,
+        });
+        learnt.insert(address, older, 0).expect("it was there");
+    }
     let mut limits: Array<_, Limits> = map_mut!(ebpf, "LIMITS");
     for index in 0..LIMIT_SETS as u32 {
         let mut set = limits.get(&index, 0).expect("a set");
@@ -188,6 +197,8 @@ pub(super) fn copy_state(from: &Ebpf, to: &mut Ebpf) {
     hash!("FLOWS", FlowKey, FlowState);
     hash!("FRAGMENTS", FragmentKey, FragmentState);
     hash!("OWN_ADDRESSES", Address, u8);
+    hash!("LEARNT", Address, Learnt);
+    array!("NAME_BUDGETS", NameBudget, NAMES);
     array!("FLOW_PORTS", u64, BITMAP_WORDS);
     array!("OWN_HINTS", u64, BITMAP_WORDS);
     array!("LIMITS", Limits, LIMIT_SETS);
@@ -216,6 +227,18 @@ pub(super) fn compare_state(ebpf: &Ebpf, state: &HostState) -> Vec<String> {
     expected.sort_by_key(|entry| format!("{entry:?}"));
     if seen != expected {
         wrong.push(format!("fragments {seen:?}, not {expected:?}"));
+    }
+    let learnt: HashMap<&MapData, Address, Learnt> = map!(ebpf, "LEARNT");
+    let slots = |names: &Learnt| {
+        let mut slots: Vec<_> = names.iter().filter_map(|name| name.slot()).collect();
+        slots.sort_unstable();
+        slots
+    };
+    let seen: BTreeMap<_, _> = all(&learnt).iter().map(|(address, names)| (*address, slots(names))).collect();
+    let expected: BTreeMap<_, _> =
+        state.learnt.borrow().iter().map(|(address, names)| (*address, slots(names))).collect();
+    if seen != expected {
+        wrong.push(format!("learnt {seen:?}, not {expected:?}"));
     }
     let ports: Array<&MapData, u64> = map!(ebpf, "FLOW_PORTS");
     for word in 0..BITMAP_WORDS as u32 {

@@ -14,17 +14,14 @@ mod reuse;
 mod shadow;
 mod trace;
 
-use std::{os::fd::AsFd, time::Instant};
+use std::time::Instant;
 
 use aya::{
     Ebpf, EbpfLoader, TestRunOptions,
-    maps::{Map, RingBuf},
+    maps::RingBuf,
     programs::{Program, ProgramError, SchedClassifier, TestRun, Xdp},
 };
-use mpesa_fw::{
-    datapath::{Judgement, OBJECT, Probe, Program as Asked, Table, Twin, tables},
-    sys,
-};
+use mpesa_fw::datapath::{Judgement, OBJECT, Probe, Program as Asked, Twin, fill, tables};
 use mpesa_fw_common::{
     DropReason, Reason, Verdict,
     decide::{Decision, step},
@@ -77,9 +74,8 @@ impl Kernel {
             loader.map_max_entries(table.name, table.entries);
         }
         let mut ebpf = loader.load(OBJECT.expect("it was built")).expect("the maps are made");
-        for Table { name, bytes, .. } in &tables {
-            let Some(Map::Array(map)) = ebpf.map(name) else { panic!("no table {name}") };
-            sys::fill(map.fd().as_fd(), bytes).unwrap_or_else(|error| panic!("fill {name}: {error}"));
+        for table in &tables {
+            fill(&ebpf, table).unwrap_or_else(|error| panic!("{error}"));
         }
         let trace = traced.then(|| Trace::new(&mut ebpf));
         for name in ["ingress_xdp", "ingress_tc", "egress_tc"] {

@@ -9,7 +9,11 @@ use aya::{
     Ebpf,
     maps::{Array, HashMap},
 };
-use mpesa_fw_common::state::{FlowKey, FlowState, FragmentKey, FragmentState};
+use mpesa_fw_common::{
+    Address,
+    dns::{Learnt, NameBudget},
+    state::{FlowKey, FlowState, FragmentKey, FragmentState},
+};
 
 use super::{
     Pair,
@@ -53,6 +57,7 @@ impl Pair {
         state.ports = take(&mut before.ports);
         state.fragments = take(&mut before.fragments);
         state.limits = take(&mut before.limits);
+        state.learnt = take(&mut before.learnt);
         // The older one is used again later, and what it keeps would be news to its host.
         forget(&mut older.kernel.ebpf, state);
         let nothing = Oracle::new(&older.twins.rules, &older.twins.state);
@@ -64,7 +69,8 @@ impl Pair {
     pub(crate) fn forget(&mut self) {
         let Twins { rules, state, oracle } = &mut self.twins;
         forget(&mut self.kernel.ebpf, state);
-        let HostState { flows, ports, fragments, limits, .. } = &*state;
+        let HostState { flows, ports, fragments, limits, learnt, .. } = &*state;
+        learnt.borrow_mut().clear();
         flows.borrow_mut().clear();
         ports.borrow_mut().clear();
         fragments.borrow_mut().clear();
@@ -83,6 +89,11 @@ fn copy_known(from: &Ebpf, to: &mut Ebpf, state: &HostState) {
     let mut new: HashMap<_, FragmentKey, FragmentState> = map_mut!(to, "FRAGMENTS");
     for key in state.fragments.borrow().keys() {
         new.insert(key, old.get(key, 0).expect("a fragment that the host has"), 0).expect("room");
+    }
+    let old: HashMap<_, Address, Learnt> = map!(from, "LEARNT");
+    let mut new: HashMap<_, Address, Learnt> = map_mut!(to, "LEARNT");
+    for address in state.learnt.borrow().keys() {
+        new.insert(address, old.get(address, 0).expect("an address that the host has"), 0).expect("room");
     }
     let old: Array<_, u64> = map!(from, "FLOW_PORTS");
     let mut new: Array<_, u64> = map_mut!(to, "FLOW_PORTS");
@@ -105,6 +116,14 @@ fn forget(ebpf: &mut Ebpf, state: &HostState) {
     let mut fragments: HashMap<_, FragmentKey, FragmentState> = map_mut!(ebpf, "FRAGMENTS");
     for key in state.fragments.borrow().keys() {
         fragments.remove(key).expect("a fragment that the host has");
+    }
+    let mut learnt: HashMap<_, Address, Learnt> = map_mut!(ebpf, "LEARNT");
+    for address in state.learnt.borrow().keys() {
+        learnt.remove(address).expect("an address that the host has");
+    }
+    let mut budgets: Array<_, NameBudget> = map_mut!(ebpf, "NAME_BUDGETS");
+    for slot in 0..budgets.len() {
+        budgets.set(slot, NameBudget::default(), 0).expect("set");
     }
     let mut ports: Array<_, u64> = map_mut!(ebpf, "FLOW_PORTS");
     for port in state.ports.borrow().iter() {

@@ -1,0 +1,169 @@
+//! What host and oracle learn from an answer of a name server: the host by the steps that the kernel's program takes, the
+//! oracle by a parser of DNS that shares nothing with them.
+
+use std::{collections::HashSet, net::IpAddr, time::Duration};
+
+use hickory_resolver::proto::{
+    op::{Message, MessageType, OpCode, ResponseCode},
+    rr::{DNSClass, RData},
+};
+use mpesa_fw::{
+    compile::Compiled,
+    policy::model::{Claim, Policy},
+};
+use mpesa_fw_common::{
+    PassReason, Reason,
+    decide::{Decision, is_resolver},
+    dns::{
+        self, Learnt, LearntName, MESSAGE, NAME_ROOM, NameSlots, Next, RECORD_STEPS, Reading, Record,
+        WILDCARD,
+    },
+    packet::{FragmentKind, PacketMeta},
+    state::State as _,
+};
+
+use crate::host::{self, Frame, HostState};
+
+const UDP_HEADER: usize = 8;
+
+/// The message of a frame that passed as a part of a flow, from the port of name servers.
+fn message<'f>(frame: &'f Frame, decision: &Decision) -> Option<(PacketMeta, &'f [u8])> {
+    let meta = host::facts(frame);
+    let is_answer = matches!(decision.reason, Reason::Pass(PassReason::Flow))
+        && meta.is_udp()
+        && meta.source_port == dns::PORT
+        && matches!(meta.fragment, FragmentKind::Whole | FragmentKind::First);
+    let begin = meta.transport_offset as usize + UDP_HEADER;
+    is_answer.then(|| (meta, frame.bytes.get(begin..meta.end as usize).unwrap_or_default()))
+}
+
+/// As the program does.
+pub(crate) fn by_host(compiled: &Compiled, state: &HostState, frame: &Frame, decision: &Decision) {
+    let Some((meta, bytes)) = message(frame, decision) else { return };
+    if compiled.tables.asked_names.is_empty() || !is_resolver(compiled, state, meta.family, &meta.source) {
+        return;
+    }
+    let mut reading = Reading::EMPTY;
+    let length = bytes.len().min(MESSAGE);
+    reading.message[..length].copy_from_slice(&bytes[..length]);
+    if !reading.begin(length as u32) {
+        return;
+    }
+    for _ in 0..NAME_ROOM {
+        if reading.step_name() != Next::Step {
+            break;
+        }
+    }
+    let Some(slots) = reading.end_name().and_then(|at| asked(compiled, &reading.name.room()[at..])) else {
+        return;
+    };
+    for _ in 0..RECORD_STEPS {
+        match reading.step_record() {
+            Record::Step => {}
+            Record::Address(address, ttl) if address.is_host() => {
+                let until = dns::until(state.now(), ttl);
+                let mut learnt = state.learnt.borrow_mut();
+                let known: &mut Learnt = learnt.entry(address).or_insert([LearntName::default(); 8]);
+                for slot in slots.into_iter().filter(|slot| *slot != 0) {
+                    dns::note(known, (slot & !WILDCARD) - 1, until, dns::tick(state.now()), || true);
+                }
+            }
+            Record::Address(..) => {}
+            Record::End => break,
+        }
+    }
+}
+
+/// What a trie answers: the longest of the keys that the octets begin with.
+fn asked(compiled: &Compiled, key: &[u8]) -> Option<NameSlots> {
+    let data = &key[4..];
+    let bits = |key: &[u8]| u32::from_ne_bytes(key[..4].try_into().expect("four octets")) as usize;
+    let known = bits(key);
+    compiled
+        .tables
+        .asked_names
+        .iter()
+        .filter(|name| bits(&name.key) <= known)
+        .filter(|name| data.starts_with(&name.key[4..4 + bits(&name.key) / 8]))
+        .max_by_key(|name| bits(&name.key))
+        .map(|name| name.slots)
+}
+
+/// An address, a name of the policy, and until when.
+pub(crate) type Lesson = (IpAddr, String, Duration);
+
+/// As `ARCHITECTURE.md` says.
+pub(crate) fn by_oracle(policy: &Policy, now: Duration, frame: &Frame, decision: &Decision) -> Vec<Lesson> {
+    let Some((meta, bytes)) = message(frame, decision) else { return Vec::new() };
+    if !is_listed(policy, meta.source.into()) {
+        return Vec::new();
+    }
+    let Some(message) = as_far_as_it_goes(bytes) else { return Vec::new() };
+    let is_answer = message.message_type() == MessageType::Response
+        && message.op_code() == OpCode::Query
+        && message.response_code() == ResponseCode::NoError;
+    let [query] = message.queries() else { return Vec::new() };
+    if !is_answer || query.query_class() != DNSClass::IN {
+        return Vec::new();
+    }
+    let asked = query.name().to_ascii().to_ascii_lowercase();
+    let asked = asked.trim_end_matches('.');
+    let names = policy.egress.allow.iter().flat_map(|destination| &destination.names);
+    let names: HashSet<_> = names.filter(|name| is_named(name, asked)).collect();
+    let addresses = message.answers().iter().filter_map(|record| {
+        let address = match record.data() {
+            RData::A(address) => IpAddr::V4(address.0),
+            RData::AAAA(address) => IpAddr::V6(address.0),
+            _ => return None,
+        };
+        let is_host = !address.is_unspecified() && !address.is_loopback() && !address.is_multicast();
+        (is_host && record.dns_class() == DNSClass::IN).then(|| {
+            let ttl = if record.ttl() > i32::MAX as u32 { 0 } else { record.ttl() };
+            (address, until(now, ttl))
+        })
+    });
+    addresses
+        .flat_map(|(address, until)| names.iter().map(move |name| (address, (**name).clone(), until)))
+        .collect()
+}
+
+/// A message that is cut off has the records that are whole.
+fn as_far_as_it_goes(bytes: &[u8]) -> Option<Message> {
+    let mut bytes = bytes.get(..bytes.len().min(MESSAGE))?.to_vec();
+    let claimed = u16::from_be_bytes(bytes.get(6..8)?.try_into().ok()?);
+    bytes.get_mut(8..12)?.fill(0);
+    (1..=claimed).rev().find_map(|count| {
+        bytes[6..8].copy_from_slice(&count.to_be_bytes());
+        Message::from_vec(&bytes).ok()
+    })
+}
+
+fn is_named(name: &str, asked: &str) -> bool {
+    match name.strip_prefix("*.") {
+        Some(domain) => {
+            asked.strip_suffix(domain).is_some_and(|below| below.len() > 1 && below.ends_with('.'))
+        }
+        None => name == asked,
+    }
+}
+
+/// A destination that is not for any says that it is a name server.
+fn is_listed(policy: &Policy, server: IpAddr) -> bool {
+    policy.egress.allow.iter().any(|destination| {
+        let asks =
+            |claim: &Claim| matches!(claim, Claim::Udp(ports) if ports.iter().any(|p| p.contains(&53)));
+        let sets = destination.to.sets.iter().flat_map(|set| &policy.sets[*set].prefixes);
+        let prefixes: Vec<_> = destination.to.prefixes.iter().chain(sets).collect();
+        destination.claims.iter().any(asks)
+            && !destination.to.any
+            && prefixes.iter().all(|prefix| prefix.prefix_len() != 0)
+            && prefixes.iter().any(|prefix| prefix.contains(&server))
+    })
+}
+
+/// One to 86,400 s, a minute at least, and five minutes more; a second counts as 2^30 ns.
+fn until(now: Duration, ttl: u32) -> Duration {
+    const TICK: u128 = 1 << 30;
+    let ticks = now.as_nanos() / TICK + u128::from(ttl.clamp(60, 86_400)) + 300;
+    Duration::from_nanos((ticks * TICK + TICK - 1) as u64)
+}
