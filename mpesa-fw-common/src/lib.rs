@@ -15,6 +15,7 @@ pub mod decide;
 pub mod dns;
 pub mod event;
 pub mod limit;
+pub mod owner;
 pub mod packet;
 mod pod;
 pub mod reason;

@@ -29,6 +29,8 @@ mod bridge {
         crate::event::Event,
         crate::event::EventBucket,
         crate::limit::LimitEntry,
+        crate::owner::OwnerKey,
+        crate::owner::OwnerRules,
         crate::settings::Settings,
         crate::state::FlowKey,
         crate::state::FlowState,

@@ -100,6 +100,8 @@ pub struct Settings {
     pub outside: [u64; 3],
     /// Destinations whose `to` holds DNS names only.
     pub names_only: u64,
+    /// Rules with `by`, by direction.
+    pub owned: [u64; 2],
     /// Destinations that list name servers, whose answers are learnt from.
     pub resolvers: u64,
     /// Secret of the limiter's hash, so that nobody can choose sources that share a set.
@@ -134,6 +136,7 @@ impl Settings {
         windows: [Window::ALL; 3],
         outside: [0; 3],
         names_only: 0,
+        owned: [0; 2],
         resolvers: 0,
         limit_seed: 0,
         netns_cookie: 0,

@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
     address::{Address, Family},
-    decide::{Found, find_flow},
+    decide::{Found, Sender, find_flow},
     dns::Learnt,
     limit::{LimitSet, conforms, limit_set_index, would_conform},
     packet::PacketMeta,
@@ -239,8 +239,14 @@ pub trait State {
     /// Looks for the live flow of a packet and moves it on. The kernel's implementation calls [`find_flow`] as a function
     /// that the verifier looks at only once; likewise [`Self::charge`].
     #[inline(always)]
-    fn find_flow<T: Tables>(&self, tables: &T, meta: &PacketMeta, direction: Direction) -> Found {
-        find_flow(tables, self, meta, direction)
+    fn find_flow<T: Tables>(
+        &self,
+        tables: &T,
+        meta: &PacketMeta,
+        direction: Direction,
+        sender: &Sender,
+    ) -> Found {
+        find_flow(tables, self, meta, direction, sender)
     }
     /// Charges a packet to its entry of the limiter. True: it conforms.
     #[inline(always)]

@@ -9,7 +9,10 @@ mod search;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::settings::Direction;
+use crate::{
+    owner::{OwnerKey, OwnerRules},
+    settings::Direction,
+};
 
 pub use address::{
     AddressClass, AddressTable, BUCKETS, Block4, Bucket, ClassId, IDS_PER_BLOCK, INDEX_LEN, Ids6, Levels4,
@@ -212,6 +215,10 @@ pub trait Tables {
     fn outside(&self, table: AddressTable) -> RuleSet;
     /// Destinations whose `to` holds names only.
     fn names_only(&self) -> RuleSet;
+    /// Rules of a direction that say `by`.
+    fn owned(&self, direction: Direction) -> RuleSet;
+    /// Rules that name an owner: an element of `OWNERS`.
+    fn owner(&self, key: &OwnerKey) -> Option<OwnerRules>;
     /// Destinations that list name servers: what claims UDP port 53 and says to which addresses.
     fn resolvers(&self) -> RuleSet;
     /// Secret of the limiter's hash.

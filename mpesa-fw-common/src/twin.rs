@@ -6,7 +6,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::decide::Sender;
+use crate::{decide::Sender, owner::Owner};
 
 /// The element of `TWIN`, a map that every instance has for itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -14,6 +14,8 @@ use crate::decide::Sender;
 pub struct TwinCase {
     /// Question: cookie of the socket that sends; 0: none.
     pub cookie: u64,
+    /// Question: whose it is.
+    pub owner: Owner,
     /// Answer: sets that watch the source of a denied packet.
     pub near_miss: u64,
     /// Answer: the [code](crate::decide::Found::code) of what was found of the packet's flow; 0: none, or nobody asked.
@@ -30,8 +32,10 @@ pub struct TwinCase {
     pub reason: u8,
     /// Answer: the [`RuleIndex`](crate::tables::RuleIndex) that is charged.
     pub rule: u8,
+    /// Question: 1: it is a raw or a packet socket.
+    pub is_raw: u8,
     /// Keeps the size a multiple of 8.
-    pub reserved: [u8; 5],
+    pub reserved: [u8; 4],
 }
 
 impl TwinCase {
@@ -40,6 +44,7 @@ impl TwinCase {
     pub const fn asked(sender: &Sender) -> Self {
         Self {
             cookie: sender.cookie,
+            owner: sender.owner,
             near_miss: 0,
             found: 0,
             bound_port: sender.bound_port,
@@ -48,7 +53,8 @@ impl TwinCase {
             drops: 0,
             reason: 0,
             rule: 0,
-            reserved: [0; 5],
+            is_raw: sender.is_raw as u8,
+            reserved: [0; 4],
         }
     }
 
@@ -56,11 +62,11 @@ impl TwinCase {
     #[inline(always)]
     #[must_use]
     pub const fn sender(&self, matters: bool) -> Sender {
-        let is_full = self.is_full != 0;
+        let (owner, is_full, is_raw) = (self.owner, self.is_full != 0, self.is_raw != 0);
         if matters {
-            Sender { cookie: self.cookie, bound_port: self.bound_port, is_full }
+            Sender { cookie: self.cookie, owner, bound_port: self.bound_port, is_full, is_raw }
         } else {
-            Sender { cookie: 0, bound_port: 0, is_full }
+            Sender { cookie: 0, owner, bound_port: 0, is_full, is_raw }
         }
     }
 }

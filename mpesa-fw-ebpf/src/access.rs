@@ -6,14 +6,15 @@ use core::{arch::asm, ptr};
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock, xdp_md},
     helpers::generated::{
-        bpf_get_socket_cookie, bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_sk_fullsock,
-        bpf_skb_pull_data, bpf_xdp_get_buff_len,
+        bpf_get_socket_cookie, bpf_get_socket_uid, bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns,
+        bpf_sk_fullsock, bpf_skb_ancestor_cgroup_id, bpf_skb_cgroup_id, bpf_skb_pull_data,
+        bpf_xdp_get_buff_len,
     },
     maps::lpm_trie::{Key, LpmTrie},
 };
 use mpesa_fw_common::{
-    decide::Sender,
     dns::NAME_ROOM,
+    owner::Owner,
     packet::{PacketBytes, PacketMeta, Parsed},
 };
 
@@ -190,20 +191,65 @@ impl SkbFrame {
         self.context
     }
 
-    /// What is known of the socket behind the packet, as far as somebody will ask.
+    /// The socket behind the packet, if there is one that a program may hold.
     #[inline(always)]
-    pub fn sender(&self, meta: &PacketMeta) -> Sender {
-        let full = full_socket(self.context);
-        if !Sender::matters(meta) {
-            return Sender { is_full: full.is_some(), ..Sender::default() };
+    pub fn socket(&self) -> Option<Socket> {
+        full_socket(self.context).map(Socket)
+    }
+
+    /// Cookie of the socket; 0: there is none.
+    #[inline(always)]
+    pub fn cookie(&self) -> u64 {
+        // SAFETY: the context is valid.
+        unsafe { bpf_get_socket_cookie(self.context.cast()) }
+    }
+
+    /// Whose the socket is; of a SYN-ACK, the one that listens (`sk_to_full_sk`).
+    #[inline(always)]
+    pub fn owner(&self) -> Owner {
+        let mut owner = Owner::UNKNOWN;
+        // SAFETY: the context is valid, here and below.
+        if unsafe { bpf_skb_cgroup_id(self.context) } == 0 {
+            return owner;
         }
-        Sender {
-            // SAFETY: the context is valid; 0 where there is no socket.
-            cookie: unsafe { bpf_get_socket_cookie(self.context.cast()) },
-            // SAFETY: the helper returned a socket that is held by the packet; `src_port` is in host byte order (bpf.h).
-            bound_port: full.map_or(0, |socket| unsafe { (*socket).src_port as u16 }),
-            is_full: full.is_some(),
+        owner.is_known = 1;
+        owner.uid = unsafe { bpf_get_socket_uid(self.context) };
+        for (level, id) in (1..).zip(owner.cgroups.iter_mut()) {
+            *id = unsafe { bpf_skb_ancestor_cgroup_id(self.context, level) };
+            if *id == 0 {
+                break;
+            }
         }
+        owner
+    }
+
+    /// Whether the socket is in the root of the cgroups, where the kernel's own are and no program of a systemd machine is.
+    #[inline(always)]
+    pub fn is_in_root(&self) -> bool {
+        const ROOT: u64 = 1;
+        // SAFETY: the context is valid.
+        unsafe { bpf_skb_cgroup_id(self.context) == ROOT }
+    }
+}
+
+/// A socket that a program may hold.
+pub struct Socket(*mut bpf_sock);
+
+impl Socket {
+    /// The port that it is bound to; 0: none.
+    #[inline(always)]
+    pub fn port(&self) -> u16 {
+        // SAFETY: the helper returned a socket that is held by the packet; `src_port` is in host byte order (bpf.h).
+        unsafe { (*self.0).src_port as u16 }
+    }
+
+    /// Whether its owner writes headers by himself.
+    #[inline(always)]
+    pub fn is_raw(&self) -> bool {
+        const SOCK_RAW: u32 = 3;
+        const AF_PACKET: u32 = 17;
+        // SAFETY: as above.
+        unsafe { (*self.0).type_ == SOCK_RAW || (*self.0).family == AF_PACKET }
     }
 }
 

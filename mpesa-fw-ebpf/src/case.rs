@@ -20,7 +20,7 @@ use crate::{
     kernel::{self, FAST, KERNEL},
     learn, maps,
     report::{self, Reported},
-    trace, twin,
+    sender, trace, twin,
 };
 
 /// What is known of a packet, and what was decided.
@@ -38,7 +38,7 @@ pub struct Case {
 impl Case {
     const EMPTY: Self = Self {
         meta: PacketMeta::EMPTY,
-        sender: Sender { cookie: 0, bound_port: 0, is_full: false },
+        sender: Sender::NONE,
         decision: Decision::drop(DropReason::Internal),
         direction: Direction::Ingress,
         interface: 0,
@@ -110,7 +110,7 @@ pub fn egress(frame: &SkbFrame) -> Verdict {
     };
     *case = Case::EMPTY;
     case.read(frame, Direction::Egress);
-    case.sender = if kernel::is_twin() { twin::sender(&case.meta) } else { frame.sender(&case.meta) };
+    case.sender = if kernel::is_twin() { twin::sender(&case.meta) } else { sender::of(frame, &case.meta) };
     verdict(judge_egress() & reported(Direction::Egress, frame))
 }
 

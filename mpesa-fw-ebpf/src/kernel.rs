@@ -5,9 +5,10 @@ use core::ops::Deref;
 use aya_ebpf::maps::Array;
 use mpesa_fw_common::{
     Address, Direction, Mode, RuleSet, Verdict,
-    decide::{self, Found},
+    decide::{self, Found, Sender},
     dns::Learnt,
     limit::LimitSet,
+    owner::{OwnerKey, OwnerRules},
     packet::PacketMeta,
     settings::Settings,
     state::{self, BITMAP_WORDS, FlowKey, FlowState, FragmentKey, FragmentState, State},
@@ -44,6 +45,12 @@ pub fn namespace() -> u64 {
 #[inline(always)]
 pub fn is_ordinary() -> bool {
     access::constant((&raw const SETTINGS.trace).cast::<u64>()) == 0
+}
+
+/// Whether some rule says `by`.
+#[inline(always)]
+pub fn asks_owners() -> bool {
+    setting!(owned[0]) | setting!(owned[1]) != 0
 }
 
 /// Whether nothing may be left behind.
@@ -106,6 +113,16 @@ impl<const IN_PLACE: bool> Tables for Kernel<IN_PLACE> {
     #[inline(always)]
     fn names_only(&self) -> RuleSet {
         RuleSet(setting!(names_only))
+    }
+
+    #[inline(always)]
+    fn owned(&self, direction: Direction) -> RuleSet {
+        RuleSet(setting!(owned[direction as usize]))
+    }
+
+    #[inline(always)]
+    fn owner(&self, key: &OwnerKey) -> Option<OwnerRules> {
+        access::copied(maps::OWNERS.get_ptr(key))
     }
 
     #[inline(always)]
@@ -268,7 +285,7 @@ impl<const IN_PLACE: bool> State for Kernel<IN_PLACE> {
     }
 
     #[inline(always)]
-    fn find_flow<T: Tables>(&self, _: &T, _: &PacketMeta, direction: Direction) -> Found {
+    fn find_flow<T: Tables>(&self, _: &T, _: &PacketMeta, direction: Direction, _: &Sender) -> Found {
         Found::from_code(find_flow_of_case(direction as u32))
     }
 
@@ -286,7 +303,7 @@ extern "C" fn find_flow_of_case(direction: u32) -> u32 {
         if direction == Direction::Ingress as u32 { Direction::Ingress } else { Direction::Egress };
     match case::current(direction) {
         Some(case) => {
-            let found = decide::find_flow(&KERNEL, &KERNEL, &case.meta, direction);
+            let found = decide::find_flow(&KERNEL, &KERNEL, &case.meta, direction, &case.sender);
             if is_twin() {
                 twin::note_flow(found);
             }

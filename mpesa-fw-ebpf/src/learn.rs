@@ -170,7 +170,8 @@ fn note_name(fresh: &mut Learnt, address: &Address, named: u16, until: u32, now:
         Some(learnt) => dns::note(learnt, slot, until, dns::tick(now), may_add),
         None if may_add() => {
             fresh[0] = LearntName::new(slot, until); // all others stay empty
-            match maps::LEARNT.insert(address, &*fresh, BPF_NOEXIST.into()) {
+            let fresh: &Learnt = fresh;
+            match maps::LEARNT.insert(address, fresh, BPF_NOEXIST.into()) {
                 Ok(()) => Noted::New,
                 // Another CPU was first; or there is no room.
                 Err(_) => access::value(maps::LEARNT.get_ptr_mut(address))

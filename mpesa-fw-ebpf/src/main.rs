@@ -16,6 +16,7 @@ mod learn;
 mod maps;
 mod report;
 mod search;
+mod sender;
 mod trace;
 mod twin;
 

@@ -16,6 +16,7 @@ use mpesa_fw_common::{
     dns::{LEARNT_CAPACITY, LearnCount, Learnt, NameBudget, NameSlots, Reading},
     event::EventBucket,
     limit::{LIMIT_SETS, LimitSet},
+    owner::{OWNERS_CAPACITY, OwnerKey, OwnerRules},
     state::{
         BITMAP_WORDS, FLOWS_CAPACITY, FRAGMENTS_CAPACITY, FlowKey, FlowState, FragmentKey, FragmentState,
         InterfaceSlot, NameSlot, OWN_ADDRESSES_CAPACITY, RESOLVED_CAPACITY,
@@ -66,6 +67,10 @@ tables! {
 #[map]
 pub static ASKED_NAMES: LpmTrie<[u8; 256], NameSlots> =
     LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
+
+/// Of a generation too, but the agent keeps it up to date: units start and stop.
+#[map]
+pub static OWNERS: HashMap<OwnerKey, OwnerRules> = HashMap::with_max_entries(OWNERS_CAPACITY, 0);
 
 /// One a direction; a scratch of the programs, not pinned.
 #[map]

@@ -14,12 +14,12 @@ use mpesa_fw_common::{Direction, DropReason, PassReason, Reason, Verdict, settin
 
 pub use facts::{Conversation, Facts, Fragment, Header, Packet, Topic, Upper};
 use questions::{
-    admits, asks_to_live, claims, contains, ends_connection, is_at, is_by_name_only, is_impossible,
-    is_last_word, keeps_alive, opens_connection, opens_flow,
+    admits, asks_owner, asks_to_live, claims, contains, ends_connection, is_at, is_by, is_by_name_only,
+    is_impossible, is_last_word, keeps_alive, opens_connection, opens_flow,
 };
 pub use state::{FirstFragment, Flow, FragmentedPacket, Phase, State};
 
-use crate::policy::model::{Policy, Service};
+use crate::policy::model::{Owner, Policy, Service};
 
 /// What becomes of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,12 +35,18 @@ pub struct Answer {
 }
 
 /// The socket that a packet comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Socket {
+    /// What tells it from others; 0: nothing.
+    pub id: u64,
+    /// Who it belongs to: a user, and the units that it is in. Nobody: it is not known.
+    pub owners: Vec<Owner>,
     /// The port that it is bound to; 0: none.
     pub port: u16,
     /// Whether a program has it; not so: it is what the kernel keeps of one that is gone.
     pub is_full: bool,
+    /// Whether what it sends is made up: a raw or a packet socket.
+    pub is_raw: bool,
 }
 
 /// A policy in force.
@@ -57,7 +63,7 @@ impl<'p> Oracle<'p> {
     }
 
     /// Judges a packet; `socket` is where one from this host comes from.
-    pub fn judge(&mut self, direction: Direction, facts: &Facts, socket: Option<Socket>) -> Answer {
+    pub fn judge(&mut self, direction: Direction, facts: &Facts, socket: Option<&Socket>) -> Answer {
         let packet = match facts {
             Facts::LinkLayer => return pass(1, PassReason::LinkLayer, ""), // 1, E1
             Facts::UnknownEthertype => return drop(1, DropReason::UnknownEthertype, ""), // 1, E1
@@ -95,7 +101,7 @@ impl<'p> Oracle<'p> {
         if !is_cut_tcp && let Some(service) = within_limit.next() {
             return pass(6, PassReason::Service, &service.name); // 6
         }
-        if !opens_connection(header) && self.live_flow(header, Direction::Ingress).is_some() {
+        if !opens_connection(header) && self.live_flow(header, Direction::Ingress, None).is_some() {
             return pass(7, PassReason::Flow, ""); // 7, which neither 5 nor 6 takes away
         }
         if let Some(service) = admitting().next() {
@@ -111,7 +117,7 @@ impl<'p> Oracle<'p> {
         by_default(policy.ingress.default, DropReason::NoService) // 8
     }
 
-    fn egress(&mut self, packet: &Packet, socket: Option<Socket>) -> Answer {
+    fn egress(&mut self, packet: &Packet, socket: Option<&Socket>) -> Answer {
         let Packet { header, .. } = packet;
         let is_whole = packet.fragment == Fragment::Whole;
         if is_whole && (asks_to_live(packet) || self.is_about_permitted(packet, Direction::Ingress)) {
@@ -124,17 +130,23 @@ impl<'p> Oracle<'p> {
         if let Some(answer) = self.later_fragment(packet, Direction::Egress) {
             return answer; // E4
         }
+        let owners = socket.map_or(&[][..], |socket| &socket.owners);
         let may_reply = match header.upper {
             Upper::Tcp { .. } => !opens_connection(header),
             Upper::Udp { source, .. } => socket.is_some_and(|socket| socket.port == source),
             Upper::Icmp { .. } | Upper::Icmpv6 { .. } => true,
             Upper::Other(_) => false,
+        } && !socket.is_some_and(|socket| socket.is_raw);
+        let answered = |by: Option<&[Owner]>| {
+            may_reply && self.serves_by(header.answered_topic(), header.source, header.target, by)
         };
-        if may_reply && self.serves(header.answered_topic(), header.source, header.target) {
+        let by = asks_owner(header).then_some(owners);
+        if answered(by) {
             return pass(5, PassReason::ServiceReply, ""); // E5
         }
+        let is_of_another = answered(None);
         if !opens_connection(header)
-            && let Some(judged) = self.live_flow(header, Direction::Egress)
+            && let Some(judged) = self.live_flow(header, Direction::Egress, socket)
         {
             let is_denied = !judged.passes(); // in observe mode
             return if is_denied {
@@ -143,23 +155,30 @@ impl<'p> Oracle<'p> {
                 pass(7, PassReason::Flow, &judged.rule)
             }; // E7
         }
-        let judged = self.destination(header.topic(), header.target); // E6, E8
+        let mut judged = self.destination(header.topic(), header.target, Some(owners)); // E6, E8
+        if is_of_another && judged.reason == Reason::Drop(DropReason::NoDestination) {
+            judged = drop(6, DropReason::OwnerNotAllowed, ""); // E5
+        }
         if opens_flow(header, is_of_a_program) && (judged.passes() || self.policy.mode == Mode::Observe) {
             if judged.passes() && self.state.is_full {
                 return drop(judged.step, DropReason::FlowTableFull, &judged.rule);
             }
-            self.state.open_flow(header, &judged);
+            self.state.open_flow(header, &judged, socket.map_or(0, |socket| socket.id));
         }
         judged
     }
 
-    /// E6 and E8: what the policy says of asking `remote` for this.
-    fn destination(&self, topic: Topic, remote: IpAddr) -> Answer {
+    /// E6 and E8: what the policy says of asking `remote` for this; `owners` of who asks, or whoever it is.
+    fn destination(&self, topic: Topic, remote: IpAddr, owners: Option<&[Owner]>) -> Answer {
         let policy = self.policy;
         let names = self.state.names.get(&remote);
         let claiming = || policy.egress.allow.iter().filter(|destination| claims(&destination.claims, topic));
-        if let Some(destination) = claiming().find(|destination| is_at(policy, destination, remote, names)) {
+        let there = || claiming().filter(|destination| is_at(policy, destination, remote, names));
+        if let Some(destination) = there().find(|destination| is_by(&destination.by, owners)) {
             return pass(6, PassReason::Destination, &destination.name); // E6
+        }
+        if let Some(destination) = there().next() {
+            return drop(6, DropReason::OwnerNotAllowed, &destination.name); // E6
         }
         match claiming().next() {
             Some(first) if claiming().all(is_by_name_only) => {
@@ -175,9 +194,21 @@ impl<'p> Oracle<'p> {
 impl Oracle<'_> {
     /// Whether a service admits `remote` to this, at `local`; limits apart.
     fn serves(&self, topic: Option<Topic>, local: IpAddr, remote: IpAddr) -> bool {
+        self.serves_by(topic, local, remote, None)
+    }
+
+    /// Likewise, to be answered by one of `owners`, or by whoever it is.
+    fn serves_by(
+        &self,
+        topic: Option<Topic>,
+        local: IpAddr,
+        remote: IpAddr,
+        owners: Option<&[Owner]>,
+    ) -> bool {
         let serves = |service: &Service| {
             topic.is_some_and(|topic| claims(&service.claims, topic))
                 && admits(self.policy, service, local, remote)
+                && is_by(&service.by, owners)
         };
         self.policy.ingress.services.iter().any(serves)
     }
@@ -195,8 +226,8 @@ impl Oracle<'_> {
 
     /// Whether a service admits the peer of this packet, or a destination is the peer.
     fn permits_either_way(&self, header: &Header) -> bool {
-        let is_destination =
-            self.destination(header.topic(), header.target).reason == Reason::Pass(PassReason::Destination);
+        let is_destination = self.destination(header.topic(), header.target, None).reason
+            == Reason::Pass(PassReason::Destination);
         is_destination || self.serves(header.answered_topic(), header.source, header.target)
     }
 
@@ -220,9 +251,14 @@ impl Oracle<'_> {
     }
 
     /// How the flow of a packet is judged, if it lives; it moves on.
-    fn live_flow(&mut self, header: &Header, direction: Direction) -> Option<Answer> {
+    fn live_flow(
+        &mut self,
+        header: &Header,
+        direction: Direction,
+        socket: Option<&Socket>,
+    ) -> Option<Answer> {
         let (now, says_goodbye) = (self.state.now, ends_connection(header));
-        let flow = self.find_live(&header.conversation(direction)?)?;
+        let flow = self.find_live(&header.conversation(direction)?, direction, socket)?;
         flow.seen = now;
         flow.phase = match (direction, flow.phase) {
             (Direction::Ingress, Phase::Opened) => Phase::Answered,
@@ -232,16 +268,50 @@ impl Oracle<'_> {
         Some(flow.judged.clone())
     }
 
-    /// A flow that is not idle for too long, and that the policy in force permits, or only observes.
-    fn find_live(&mut self, of: &Conversation) -> Option<&mut Flow> {
-        let judged = self.destination(of.topic, of.remote);
+    /// A flow that is not idle for too long, that the policy in force permits, or only observes, and, where owners count,
+    /// that is of this socket.
+    fn find_live(
+        &mut self,
+        of: &Conversation,
+        direction: Direction,
+        socket: Option<&Socket>,
+    ) -> Option<&mut Flow> {
+        // Nobody knows who will read an answer: what only some owners may, it does not decide.
+        let for_all = self.destination(of.topic, of.remote, Some(&[]));
+        let (judged, is_open) = match direction {
+            Direction::Egress => {
+                let owners = socket.map_or(&[][..], |socket| &socket.owners);
+                (self.destination(of.topic, of.remote, Some(owners)), false)
+            }
+            Direction::Ingress if for_all.passes() => (for_all, false),
+            Direction::Ingress => {
+                let for_any = self.destination(of.topic, of.remote, None);
+                let is_open = for_any.passes();
+                (for_any, is_open)
+            }
+        };
+        let counts = self.policy.egress.allow.iter().any(|destination| !destination.by.is_empty());
+        let id = socket.map_or(0, |socket| socket.id);
         let State { now, generation, flows, .. } = &mut *self.state;
         let flow = flows.get_mut(of).filter(|flow| !flow.is_expired(of.topic, *now))?;
-        let may_live = judged.passes() || self.policy.mode == Mode::Observe;
-        if flow.generation != *generation && may_live {
-            (flow.generation, flow.judged) = (*generation, judged);
+        let mut is_stale = flow.generation != *generation;
+        if counts && direction == Direction::Egress && id != 0 {
+            if flow.socket != 0 && flow.socket != id {
+                return None;
+            }
+            is_stale |= flow.socket == 0;
         }
-        (flow.generation == *generation).then_some(flow)
+        if !is_stale || is_open {
+            return Some(flow);
+        }
+        if !judged.passes() && self.policy.mode != Mode::Observe {
+            return None;
+        }
+        (flow.generation, flow.judged) = (*generation, judged);
+        if counts && direction == Direction::Egress && id != 0 && flow.socket == 0 {
+            flow.socket = id;
+        }
+        Some(flow)
     }
 }
 

@@ -204,7 +204,7 @@ fn program(id: &str) -> Result<String> {
 
 /// The id of the program that counts here. (Other tests have theirs in the same kernel.)
 fn counting_program(firewall: &Firewall<'_>) -> Result<String> {
-    let pin = firewall.bpffs.join("links/connections");
+    let pin = firewall.bpffs.join(format!("abi-{}/links/connections", mpesa_fw_common::ABI_VERSION));
     let shown = testbed::ok(Command::new("bpftool").args(["--json", "link", "show", "pinned"]).arg(pin))?;
     let shown: serde_json::Value = serde_json::from_str(&shown)?;
     Ok(shown["prog_id"].as_u64().with_context(|| format!("no program in {shown}"))?.to_string())

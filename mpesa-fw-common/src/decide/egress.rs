@@ -7,6 +7,7 @@ use super::{
     permission::{Permission, destination, service},
 };
 use crate::{
+    owner::rules_of,
     packet::{FragmentKind, PacketMeta, Parsed, claim, question},
     reason::{DropReason, PassReason},
     settings::Direction,
@@ -43,11 +44,12 @@ pub fn egress<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta, sen
 /// E5 to E8, for a packet with its transport header.
 #[inline(always)]
 fn whole<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta, sender: &Sender) -> Decision {
-    if is_service_reply(tables, meta, sender) {
+    let reply = service_reply(tables, meta, sender);
+    if matches!(reply, Reply::Allowed) {
         return Decision::pass(PassReason::ServiceReply); // E5
     }
     if !meta.opens_connection() {
-        let found = state.find_flow(tables, meta, Direction::Egress);
+        let found = state.find_flow(tables, meta, Direction::Egress, sender);
         if found != Found::NONE {
             return match found.would_drop() {
                 None => Decision::pass_by(PassReason::Flow, found.rule()), // E7
@@ -56,9 +58,20 @@ fn whole<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta, sender: 
         }
     }
     let (denied, rule) = match destination(tables, state, meta.family, meta.claim(), &meta.target) {
-        Permission::Allowed(rules) => (None, rules.first()), // E6
+        Permission::Allowed(rules) => {
+            let own = rules.and(rules_of(tables, Direction::Egress, &sender.owner));
+            if own.is_empty() {
+                (Some(DropReason::OwnerNotAllowed), rules.first())
+            } else {
+                (None, own.first())
+            } // E6
+        }
         Permission::Denied(reason, rule, _) => (Some(reason), rule), // E6
         Permission::Unclaimed if tables.default_passes(Direction::Egress) => (None, RuleIndex::NONE), // E8
+        // It would have been an answer, had the owner of its socket been allowed to give it.
+        Permission::Unclaimed if matches!(reply, Reply::OfAnother) => {
+            (Some(DropReason::OwnerNotAllowed), RuleIndex::NONE) // E5
+        }
         Permission::Unclaimed => (Some(DropReason::NoDestination), RuleIndex::NONE), // E8
     };
     if let Some(reason) = denied {
@@ -75,22 +88,42 @@ fn whole<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta, sender: 
     Decision::pass_by(if is_default { PassReason::Default } else { PassReason::Destination }, rule)
 }
 
-/// E5: a reply of a service to a source that it allows, told without state.
+/// What a packet is to E5.
+#[derive(Clone, Copy)]
+enum Reply {
+    /// A reply of a service to a source that it allows.
+    Allowed,
+    /// It would be, from a socket of another owner.
+    OfAnother,
+    /// None.
+    No,
+}
+
+/// E5, told without state.
 #[inline(always)]
-fn is_service_reply<T: Tables>(tables: &T, meta: &PacketMeta, sender: &Sender) -> bool {
+fn service_reply<T: Tables>(tables: &T, meta: &PacketMeta, sender: &Sender) -> Reply {
     let question = question(meta.family, meta.icmp_type);
     let can_reply = if meta.is_icmp() {
         question != meta.icmp_type
     } else {
         meta.is_tcp() && !meta.opens_connection() || meta.is_udp()
     };
-    if !can_reply {
-        return false;
+    if !can_reply || sender.is_raw || meta.is_udp() && sender.bound_port != meta.source_port {
+        return Reply::No;
     }
     let served = claim(meta.family, meta.protocol, meta.source_port, question);
-    let allowed =
-        matches!(service(tables, meta.family, served, &meta.source, &meta.target), Permission::Allowed(_));
-    allowed && (!meta.is_udp() || sender.bound_port == meta.source_port)
+    let Permission::Allowed(rules) = service(tables, meta.family, served, &meta.source, &meta.target) else {
+        return Reply::No;
+    };
+    // A connection that was accepted by somebody who may is his whoever holds it now. The kernel answers pings for all.
+    if meta.is_icmp() || meta.is_tcp() && !meta.accepts_connection() {
+        return Reply::Allowed;
+    }
+    if rules.and(rules_of(tables, Direction::Ingress, &sender.owner)).is_empty() {
+        Reply::OfAnother
+    } else {
+        Reply::Allowed
+    }
 }
 
 /// E3: what the kernel sends for a socket that is gone, to a peer that the policy permits.

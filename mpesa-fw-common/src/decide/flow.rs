@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     address::Family,
+    owner::{Owner, rules_of},
     packet::{PacketMeta, icmp, icmpv6},
     reason::DropReason,
     settings::Direction,
@@ -61,13 +62,16 @@ impl Found {
     }
 }
 
-/// Looks for the live flow of a packet and moves it on. A flow that another generation judged is judged again first.
+/// Looks for the live flow of a packet and moves it on. A flow that another generation judged is judged again first; where
+/// owners count, also one that nobody has used yet (seeded), and that of another socket is none. `sender` matters on egress
+/// only: nobody knows whose the answers are.
 #[inline(always)]
 pub fn find_flow<T: Tables, S: State + ?Sized>(
     tables: &T,
     state: &S,
     meta: &PacketMeta,
     direction: Direction,
+    sender: &Sender,
 ) -> Found {
     let key = meta.flow_key(direction);
     if matches!(direction, Direction::Ingress) && !state.may_have_flow(key.local_port) {
@@ -80,11 +84,25 @@ pub fn find_flow<T: Tables, S: State + ?Sized>(
     if flow.is_expired(key.protocol, now) {
         return Found::NONE;
     }
+    let (owner, is_news) = match direction {
+        Direction::Egress if !tables.owned(Direction::Egress).is_empty() && sender.cookie != 0 => {
+            if flow.cookie != 0 && flow.cookie != sender.cookie {
+                return Found::NONE;
+            }
+            (Some(&sender.owner), flow.cookie == 0)
+        }
+        Direction::Egress => (Some(&sender.owner), false),
+        Direction::Ingress => (None, false),
+    };
+    let is_to_judge = is_news || flow.generation != tables.generation();
     if state.is_twin() {
-        return peek(tables, state, &key, *flow);
+        return peek(tables, state, &key, *flow, owner, is_to_judge);
     }
-    if flow.generation != tables.generation() && !judge_again(tables, state, &key, &mut flow) {
+    if is_to_judge && !judge_again(tables, state, &key, &mut flow, owner) {
         return Found::NONE;
+    }
+    if is_news {
+        flow.cookie = sender.cookie;
     }
     flow.last_seen = now;
     flow.phase = next_phase(FlowPhase::from_code(flow.phase), meta, direction) as u8;
@@ -93,9 +111,15 @@ pub fn find_flow<T: Tables, S: State + ?Sized>(
 
 /// What a packet finds of its flow, of which this is a copy.
 #[inline(always)]
-fn peek<T: Tables, S: State + ?Sized>(tables: &T, state: &S, key: &FlowKey, mut flow: FlowState) -> Found {
-    let is_of_another = flow.generation != tables.generation();
-    if is_of_another && !judge_again(tables, state, key, &mut flow) {
+fn peek<T: Tables, S: State + ?Sized>(
+    tables: &T,
+    state: &S,
+    key: &FlowKey,
+    mut flow: FlowState,
+    owner: Option<&Owner>,
+    is_to_judge: bool,
+) -> Found {
+    if is_to_judge && !judge_again(tables, state, key, &mut flow, owner) {
         return Found::NONE;
     }
     Found::live(&flow)
@@ -158,16 +182,28 @@ const fn opens_flow(meta: &PacketMeta, sender: &Sender) -> bool {
     !meta.resets_connection() && !meta.accepts_connection() && !sender.is_full
 }
 
-/// Judges a flow by this generation. False: it is not permitted any more (observe mode marks it and lets it live).
+/// Judges a flow by this generation. False: it is not permitted any more (observe mode marks it and lets it live). Without an
+/// owner, what only some owners may is left as it is: the next packet of this host decides.
 #[inline(always)]
 fn judge_again<T: Tables, S: State + ?Sized>(
     tables: &T,
     state: &S,
     key: &FlowKey,
     flow: &mut FlowState,
+    owner: Option<&Owner>,
 ) -> bool {
     let (rule, denied) = match flow_permission(tables, state, key) {
-        Permission::Allowed(RuleSet(rules)) => (RuleSet(rules).first(), None),
+        Permission::Allowed(RuleSet(rules)) => {
+            let rules = RuleSet(rules);
+            let own = rules.and(rules_of(tables, Direction::Egress, owner.unwrap_or(&Owner::UNKNOWN)));
+            if !own.is_empty() {
+                (own.first(), None)
+            } else if owner.is_none() {
+                return true;
+            } else {
+                (rules.first(), Some(DropReason::OwnerNotAllowed))
+            }
+        }
         Permission::Denied(reason, rule, _) => (rule, Some(reason)),
         Permission::Unclaimed if tables.default_passes(Direction::Egress) => (RuleIndex::NONE, None),
         Permission::Unclaimed => (RuleIndex::NONE, Some(DropReason::NoDestination)),

@@ -1,7 +1,7 @@
 //! Packets towards this host.
 
 use super::{
-    Decision, control,
+    Decision, Sender, control,
     flow::{self, Found},
     permission::{Permission, service},
 };
@@ -102,7 +102,9 @@ fn whole<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta) -> Decis
         Reason::Pass(_) | Reason::Drop(_) => {}
     }
     // 7, and "never lost to rule 6"
-    if flow::can_be_reply(meta) && state.find_flow(tables, meta, Direction::Ingress) != Found::NONE {
+    if flow::can_be_reply(meta)
+        && state.find_flow(tables, meta, Direction::Ingress, &Sender::NONE) != Found::NONE
+    {
         return Decision::pass(PassReason::Flow);
     }
     served

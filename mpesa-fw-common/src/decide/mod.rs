@@ -15,6 +15,7 @@ pub use permission::{Permission, destination, flow_permission, is_resolver, serv
 pub use step::step;
 
 use crate::{
+    owner::Owner,
     packet::PacketMeta,
     reason::{DropReason, PassReason, Reason},
     settings::Verdict,
@@ -74,14 +75,23 @@ impl Decision {
 pub struct Sender {
     /// Its cookie; 0: none.
     pub cookie: u64,
+    /// Whose it is.
+    pub owner: Owner,
     /// The port it is bound to; 0: none.
     pub bound_port: u16,
     /// Whether there is one that a program may hold: not the remains of a connection (TIME_WAIT), not a half-open one,
     /// not none (the kernel itself, or forwarded).
     pub is_full: bool,
+    /// Whether it is a raw socket or a packet socket of a program: what looks like an answer of a service from there is made
+    /// up. (The kernel answers pings by a raw socket too, which is in the root of the cgroups.)
+    pub is_raw: bool,
 }
 
 impl Sender {
+    /// There is none.
+    pub const NONE: Self =
+        Self { cookie: 0, owner: Owner::UNKNOWN, bound_port: 0, is_full: false, is_raw: false };
+
     /// Whether more is asked of the sender of such a packet than whether it is full: of what a program sends along an
     /// open connection it is not.
     #[inline(always)]

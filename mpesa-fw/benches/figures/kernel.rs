@@ -1,8 +1,6 @@
 //! The programs of the bench in the kernel, with the tables of a policy.
 
-use std::os::fd::AsFd as _;
-
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, Map, PerCpuArray, PerCpuValues},
@@ -11,8 +9,7 @@ use aya::{
 };
 use mpesa_fw::{
     compile::Compiled,
-    datapath::{Table, tables},
-    sys,
+    datapath::{fill, tables},
 };
 use mpesa_fw_common::{
     Address, DropReason,

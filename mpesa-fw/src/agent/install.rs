@@ -22,7 +22,7 @@ use super::{
     links::{Links, Routes},
     names::Names,
     network::{Network, Protection},
-    notify,
+    notify, owners,
     prepare::Prepared,
     resolver::{Answer, ask},
     running::Running,
@@ -188,6 +188,8 @@ pub(super) async fn install(
             fault::point(Point::StatePrepared).map_err(crate::datapath::DatapathError::from)?;
             let staged = datapath.stage(&prepared.compiled, prepared.policy.serial)?;
             let stamp = staged.stamp();
+            let present = owners::look(&prepared.compiled.owners, &mut |_| {});
+            staged.set_owners(&present.rules)?;
             let rows = prepared.assignment.registry.to_rows();
             let mode = prepared.policy.mode;
             let judge =

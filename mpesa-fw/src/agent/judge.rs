@@ -78,7 +78,7 @@ impl<'c> Judge<'c> {
 
     /// Judges a frame from this host that a socket bound to `port` sends.
     pub(super) fn egress(&self, frame: &[u8], port: u16) -> Decision {
-        let sender = Sender { cookie: 1, bound_port: port, is_full: true };
+        let sender = Sender { cookie: 1, bound_port: port, is_full: true, ..Sender::NONE };
         decide::egress(self.compiled, &self.state, &parse(frame), &sender)
     }
 }

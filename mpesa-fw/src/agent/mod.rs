@@ -35,6 +35,7 @@ mod names;
 pub mod network;
 mod notify;
 mod options;
+mod owners;
 mod prepare;
 mod processes;
 mod reload;
@@ -85,6 +86,7 @@ pub use look::look_around;
 pub use names::NameStatus;
 pub use notify::stopping;
 pub use options::Options;
+pub use owners::OwnerStatus;
 pub use processes::Process;
 pub use reload::{Asked, ReloadRequest, Reloaded};
 pub use running::{Running, hex};
@@ -126,6 +128,7 @@ pub struct Agent {
     change: tokio::sync::Mutex<()>,
     resolver: Mutex<Resolver>,
     wake_names: Notify,
+    wake_owners: Notify,
     /// A hook is gone that the last look still saw.
     wake_network: Notify,
     wake_trace: Notify,
@@ -144,6 +147,8 @@ pub struct Agent {
 /// What the agent knows. Never locked while something blocks.
 struct State {
     current: Current,
+    /// Who the owners of its rules are.
+    owners: owners::Present,
     /// What is kept of the generation in force; none where its text could not be kept.
     kept: Option<KeptGeneration>,
     /// Unless it is confirmed, the generation in force is taken back.

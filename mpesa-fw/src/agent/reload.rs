@@ -214,6 +214,7 @@ impl Agent {
         self.state().current = current;
         self.tell_protection(Tell::Anew);
         self.wake_names.notify_one();
+        self.wake_owners.notify_one();
         Ok(Reloaded {
             generation: running.stamp.number,
             digest: hex(&running.stamp.digest),

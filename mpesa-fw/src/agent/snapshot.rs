@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use super::{
-    Agent, NameStatus, Running, TamperRecord, clock,
+    Agent, NameStatus, OwnerStatus, Running, TamperRecord, clock,
     error::AgentError,
     interfaces::{Refused, Unprotected},
     kernel::beside,
@@ -53,6 +53,8 @@ pub struct Snapshot {
     pub undeclared_listeners: usize,
     /// DNS names.
     pub names: Vec<NameStatus>,
+    /// Owners of rules.
+    pub owners: Vec<OwnerStatus>,
     /// What became of answers of name servers.
     pub learning: BTreeMap<LearnOutcome, u64>,
     /// Addresses that were learnt from them and count now.
@@ -134,6 +136,7 @@ impl Agent {
             failed: current.network.failed.clone(),
             undeclared_listeners: state.undeclared.len(),
             names: named(current.names.status(), &current.running.slots.names, &learnt),
+            owners: state.owners.statuses.clone(),
             learning,
             learnt: learnt.len(),
             denied: current.seeded.denied.clone(),

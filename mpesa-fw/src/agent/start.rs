@@ -155,6 +155,7 @@ impl Agent {
         events.learn(&current.running);
         let state = State {
             current,
+            owners: super::owners::Present::default(),
             kept: None,
             trial: None,
             minute: Minute::default(),
@@ -177,6 +178,7 @@ impl Agent {
             change: tokio::sync::Mutex::new(()),
             resolver: Mutex::new(resolver),
             wake_names: Notify::new(),
+            wake_owners: Notify::new(),
             wake_network: Notify::new(),
             wake_trace: Notify::new(),
             wake_trial: Notify::new(),

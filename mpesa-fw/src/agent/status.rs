@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use time::{Date, OffsetDateTime};
 
 use super::{
-    CallerStatus, HandshakeStatus, NameStatus, Snapshot, TamperRecord, TrialStatus, clock,
+    CallerStatus, HandshakeStatus, NameStatus, OwnerStatus, Snapshot, TamperRecord, TrialStatus, clock,
     interfaces::{Refused, Unprotected},
     minute::Recent,
     network::{Protection, egress_label, ingress_label},
@@ -58,6 +58,9 @@ pub struct Status {
     pub flows: FlowStatus,
     /// DNS names of the policy.
     pub names: Vec<NameStatus>,
+    /// Owners that rules of the policy name.
+    #[serde(default)]
+    pub owners: Vec<OwnerStatus>,
     /// Connections that were open at the start and are not permitted.
     pub denied_connections: Vec<Denied>,
     /// How reloads went, by result.
@@ -209,6 +212,7 @@ impl Status {
             refused: snapshot.refused,
             unprotected: snapshot.unprotected,
             names: snapshot.names,
+            owners: snapshot.owners,
             denied_connections: snapshot.denied,
             reloads: snapshot.reloads,
             tamper_counts: snapshot.tamper_counts,

@@ -17,6 +17,7 @@ impl Agent {
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(self).watch_network());
         tasks.spawn(Arc::clone(self).resolve_names());
+        tasks.spawn(Arc::clone(self).watch_owners());
         tasks.spawn(Arc::clone(self).keep_flows());
         tasks.spawn(Arc::clone(self).drain_events());
         tasks.spawn(Arc::clone(self).watch_trial());

@@ -8,7 +8,8 @@ use time::OffsetDateTime;
 
 use crate::agent::{
     CallerStatus, Confirmed, Denied, EventRecord, HandshakeStatus, KeptGeneration, Listener, ListenerRecord,
-    Listeners, NameStatus, PacketRecord, Process, Reloaded, Status, TamperRecord, TrialStatus, Unanswered,
+    Listeners, NameStatus, OwnerStatus, PacketRecord, Process, Reloaded, Status, TamperRecord, TrialStatus,
+    Unanswered,
     archive::KeptFile,
     change::{Change, Names},
     evidence::{Evidence, NewlyDropped, ServiceEvidence, SessionEvidence},
@@ -142,6 +143,7 @@ fn status() {
             answered_at: Some(0),
             error: Some("why".into()),
         }],
+        owners: vec![OwnerStatus { owner: "unit payments.service".into(), present: 1 }],
         denied_connections: vec![Denied {
             protocol: "tcp".into(),
             local: ([10, 0, 0, 5], 4000).into(),

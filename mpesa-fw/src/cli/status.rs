@@ -43,6 +43,7 @@ fn text(status: &Status, now: OffsetDateTime) -> String {
     text += &counts(services, destinations, drops, near_misses, now);
     text += &handshakes(status, now);
     names(&mut text, status);
+    owners(&mut text, status);
     text += &tampering(status, now);
     text
 }
@@ -130,4 +131,19 @@ fn names(text: &mut String, status: &Status) {
         vec![name.name.clone(), name.learnt.to_string(), more]
     });
     let _ = write!(text, "\n{}", table(&["NAME", "LEARNT", "ADDRESSES"], rows));
+}
+
+fn owners(text: &mut String, status: &Status) {
+    if status.owners.is_empty() {
+        return;
+    }
+    let rows = status.owners.iter().map(|owner| {
+        let present = match owner.present {
+            0 => "not there: what only it may do is denied".to_owned(),
+            1 => "there".to_owned(),
+            count => format!("there, {count} times"),
+        };
+        vec![owner.owner.clone(), present]
+    });
+    let _ = write!(text, "\n{}", table(&["OWNER", "NOW"], rows));
 }

@@ -1,7 +1,10 @@
 //! What compile makes, and how the decision reads it on the host.
 
+use std::collections::BTreeMap;
+
 use mpesa_fw_common::{
     Direction, Mode, RuleSet, Verdict,
+    owner::{OwnerKey, OwnerRules},
     settings::Settings,
     tables::{
         AddressClass, AddressTable, Block4, Bucket, ClaimIndex, ClassId, IDS_PER_BLOCK, Ids6, RuleIndex,
@@ -10,6 +13,7 @@ use mpesa_fw_common::{
 };
 
 use super::AskedName;
+use crate::policy::model::Owner;
 
 /// One generation, ready to be loaded.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +22,11 @@ pub struct Compiled {
     pub settings: Settings,
     /// The tables.
     pub tables: GenerationTables,
+    /// The rules that name an owner.
+    pub owners: BTreeMap<Owner, OwnerRules>,
+    /// The same by what the kernel knows owners by, of those that are there: for whoever judges by this. Empty until somebody
+    /// looks.
+    pub present: BTreeMap<OwnerKey, OwnerRules>,
     /// SHA-256 over the policy's files and everything above that decides a verdict. It does not depend on the slots:
     /// two hosts with the same policy show the same digest, whatever they ran before.
     pub digest: [u8; 32],
@@ -102,6 +111,12 @@ impl Tables for Compiled {
     }
     fn names_only(&self) -> RuleSet {
         RuleSet(self.settings.names_only)
+    }
+    fn owned(&self, direction: Direction) -> RuleSet {
+        RuleSet(self.settings.owned[direction as usize])
+    }
+    fn owner(&self, key: &OwnerKey) -> Option<OwnerRules> {
+        self.present.get(key).copied()
     }
     fn resolvers(&self) -> RuleSet {
         RuleSet(self.settings.resolvers)

@@ -16,7 +16,7 @@ const DOMAIN: &[u8] = b"mpesa-fw generation 1\0";
 /// What differs between hosts with the same policy is left out: counter slots, the slots of names (they are hashed by
 /// name), the bits of watched sets (see [`watch`](super::watch)), and what is only known at loading.
 pub(super) fn digest(source: &[u8; 32], compiled: &Compiled, names: &BTreeMap<&str, RuleSet>) -> [u8; 32] {
-    let Compiled { settings, tables, digest: _ } = compiled;
+    let Compiled { settings, tables, owners, present: _, digest: _ } = compiled;
     let GenerationTables { address, claims, rule_info, name_rules: _, asked_names: _ } = tables;
     let mut hash = Hash(Sha256::new());
     hash.bytes(DOMAIN);
@@ -32,6 +32,11 @@ pub(super) fn digest(source: &[u8; 32], compiled: &Compiled, names: &BTreeMap<&s
     let without_slots: Vec<RuleInfo> =
         rule_info.iter().map(|rule| RuleInfo { counter_slot: 0, ..*rule }).collect();
     hash.elements(&without_slots);
+    hash.length(owners.len());
+    for (owner, rules) in owners {
+        hash.bytes(owner.to_string().as_bytes());
+        hash.bytes(rules.as_bytes());
+    }
     hash.length(names.len());
     for (name, rules) in names {
         hash.bytes(name.as_bytes());
@@ -70,6 +75,7 @@ impl Hash {
             windows,
             outside,
             names_only,
+            owned,
             resolvers,
             limit_seed: _,
             netns_cookie: _,
@@ -84,6 +90,7 @@ impl Hash {
         self.elements(windows);
         self.elements(outside);
         self.bytes(names_only.as_bytes());
+        self.bytes(owned.as_bytes());
         self.bytes(resolvers.as_bytes());
         self.bytes(mode.as_bytes());
         self.bytes(defaults.as_bytes());

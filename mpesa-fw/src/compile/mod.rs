@@ -12,6 +12,7 @@ mod digest;
 mod error;
 mod limited;
 mod names;
+mod owners;
 mod registry;
 mod rule_info;
 #[cfg(test)]
@@ -19,6 +20,8 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod watch;
+
+use std::collections::BTreeMap;
 
 use mpesa_fw_common::{
     Direction, RuleSet,
@@ -63,6 +66,8 @@ pub fn compile(policy: &Policy, slots: &Slots) -> Result<Compiled, CompileError>
             name_rules: names::by_slot(&names, slots)?,
             asked_names: names::asked(&names, slots)?,
         },
+        owners: owners::rules(policy),
+        present: BTreeMap::new(),
         digest: [0; 32],
     };
     limited::check(policy, &compiled.tables.claims[Direction::Ingress as usize])?;
@@ -86,6 +91,7 @@ fn settings(policy: &Policy, built: [&Built; 3]) -> Settings {
         windows: built.map(|table| table.window),
         outside: built.map(|table| table.outside.0),
         names_only: names::names_only(policy).0,
+        owned: owners::owned(policy).map(|rules| rules.0),
         resolvers: names::resolvers(policy).0,
         limit_seed: 0,
         netns_cookie: 0,

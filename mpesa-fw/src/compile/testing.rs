@@ -45,6 +45,7 @@ pub(crate) fn service(name: &str, from: Addresses) -> Service {
         to: Vec::new(),
         from,
         limit: None,
+        by: Vec::new(),
         at: location(),
     }
 }
@@ -56,6 +57,7 @@ pub(crate) fn destination(name: &str, to: Addresses) -> Destination {
         claims: vec![Claim::Tcp(vec![443..=443])],
         to,
         names: Vec::new(),
+        by: Vec::new(),
         at: location(),
     }
 }

@@ -137,7 +137,7 @@ pub(super) fn open_link(pin: &Path) -> Result<Option<OwnedFd>> {
 }
 
 /// Where the hierarchy of cgroups v2 is mounted, as a whole where that can be had.
-fn root() -> Result<PathBuf> {
+pub(super) fn root() -> Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").context(|| "read the mounts")?;
     find_root(&mounts).ok_or_else(|| {
         DatapathError::new(

@@ -24,6 +24,7 @@ mod intact;
 mod learnt;
 mod netlink;
 mod object;
+mod owners;
 mod pins;
 mod registry;
 mod requirements;
@@ -54,6 +55,7 @@ pub use error::{DatapathError, ErrorKind};
 pub use generation::Staged;
 pub use learnt::LearntNames;
 pub use object::OBJECT;
+pub use owners::{PresentOwners, cgroup_root};
 pub use state::EventSwitch;
 #[doc(hidden)]
 pub use swap::Fault;

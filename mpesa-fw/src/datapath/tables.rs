@@ -31,8 +31,10 @@ const ADDRESS_MAPS: [[&str; 6]; 3] = [
         "DESTINATION_CLASSES",
     ],
 ];
-const OTHER_MAPS: [&str; 6] =
-    ["INGRESS_CLAIMS", "EGRESS_CLAIMS", "RULE_INFO", "NAME_RULES", ASKED_NAMES, STAMP];
+const OTHER_MAPS: [&str; 7] =
+    ["INGRESS_CLAIMS", "EGRESS_CLAIMS", "RULE_INFO", "NAME_RULES", ASKED_NAMES, OWNERS, STAMP];
+/// Made anew too, but kept up to date: see [`super::owners`].
+pub(super) const OWNERS: &str = "OWNERS";
 /// The one that is a trie.
 const ASKED_NAMES: &str = "ASKED_NAMES";
 

@@ -45,6 +45,7 @@ pub(super) struct Families {
     missing: GaugeVec,
     undeclared_listeners: GaugeVec,
     resolved: GaugeVec,
+    owners: GaugeVec,
     learnt: GaugeVec,
     learnt_capacity: GaugeVec,
     answers: IntCounterVec,
@@ -178,6 +179,11 @@ impl Families {
                 "Addresses that a DNS name of the policy stands for; 0: egress to it is denied.",
                 &["name"],
             )?,
+            owners: gauge(
+                "owners_present",
+                "Cgroups of a unit, or users, that rules name by `by`, and that are there; 0: what only they may do is denied.",
+                &["owner"],
+            )?,
             learnt: gauge(
                 "learnt_addresses",
                 "Addresses of a DNS name of the policy by answers that were learnt on their way in, and that count now.",
@@ -230,6 +236,9 @@ impl Families {
                 set(&self.resolved, &[&name.name], name.addresses.len() as f64);
             }
             set(&self.learnt, &[&name.name], name.learnt as f64);
+        }
+        for owner in &snapshot.owners {
+            set(&self.owners, &[&owner.owner], owner.present as f64);
         }
         set(&self.learnt_capacity, &[], f64::from(LEARNT_CAPACITY));
         for (outcome, count) in &snapshot.learning {
@@ -355,7 +364,7 @@ impl Families {
         }
     }
 
-    fn all(&self) -> [&dyn Collector; 30] {
+    fn all(&self) -> [&dyn Collector; 31] {
         [
             &self.dropped_packets,
             &self.dropped_bytes,
@@ -383,6 +392,7 @@ impl Families {
             &self.missing,
             &self.undeclared_listeners,
             &self.resolved,
+            &self.owners,
             &self.learnt,
             &self.learnt_capacity,
             &self.answers,

@@ -4,7 +4,7 @@ use std::{net::IpAddr, ops::RangeInclusive};
 
 use ipnet::IpNet;
 
-use super::model::{AddressSet, Addresses, Claim, Destination, Location, Service};
+use super::model::{AddressSet, Addresses, Claim, Destination, Location, Owner, Service};
 
 /// Prefixes of two rules beyond which they are not compared: `check` is to answer at once.
 const COMPARED: usize = 200_000;
@@ -18,19 +18,20 @@ pub(super) struct Matched<'p> {
     names: &'p [String],
     local: &'p [IpNet],
     limited: bool,
+    by: &'p [Owner],
 }
 
 impl<'p> From<&'p Service> for Matched<'p> {
     fn from(service: &'p Service) -> Self {
-        let Service { name, claims, to, from, limit, at } = service;
-        Self { name, at, claims, addresses: from, names: &[], local: to, limited: limit.is_some() }
+        let Service { name, claims, to, from, limit, by, at } = service;
+        Self { name, at, claims, addresses: from, names: &[], local: to, limited: limit.is_some(), by }
     }
 }
 
 impl<'p> From<&'p Destination> for Matched<'p> {
     fn from(destination: &'p Destination) -> Self {
-        let Destination { name, claims, to, names, at } = destination;
-        Self { name, at, claims, addresses: to, names, local: &[], limited: false }
+        let Destination { name, claims, to, names, by, at } = destination;
+        Self { name, at, claims, addresses: to, names, local: &[], limited: false, by }
     }
 }
 
@@ -41,7 +42,12 @@ pub(super) fn covers(sets: &[AddressSet], earlier: &Matched<'_>, later: &Matched
             || (!later.local.is_empty() && within(later.local.iter(), earlier.local.iter()))
     };
     let names = || earlier.addresses.any || later.names.iter().all(|name| earlier.names.contains(name));
+    let owners = || {
+        earlier.by.is_empty()
+            || (!later.by.is_empty() && later.by.iter().all(|owner| earlier.by.contains(owner)))
+    };
     !earlier.limited
+        && owners()
         && later.claims.iter().all(|claim| claimed(claim, earlier.claims))
         && names()
         && local()

@@ -146,6 +146,20 @@ pub(super) fn text<'n>(node: &'n Node, what: &str, report: &mut Report) -> Optio
     None
 }
 
+/// Text, or a whole number as it is written.
+pub(super) fn text_or_number(node: &Node, what: &str, report: &mut Report) -> Option<String> {
+    match &node.value {
+        Value::Number { written, integer: Some(_) } => Some(written.clone()),
+        Value::Null
+        | Value::Bool(_)
+        | Value::Number { .. }
+        | Value::Text(_)
+        | Value::List(_)
+        | Value::Map(_)
+        | Value::Bad => text(node, what, report).map(str::to_owned),
+    }
+}
+
 fn looks_like_address(written: &str) -> bool {
     written.contains('.') && written.bytes().all(|b| b == b'.' || b.is_ascii_digit())
 }

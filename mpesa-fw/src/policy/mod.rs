@@ -18,6 +18,7 @@ mod limits;
 mod lint;
 pub mod model;
 mod names;
+mod owners;
 mod ports;
 mod prefix;
 mod protocol;

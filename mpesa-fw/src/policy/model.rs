@@ -1,7 +1,7 @@
 //! A policy as its author meant it: validated, every name resolved to what it stands for.
 //! Nothing here knows of YAML or of the kernel.
 
-use std::{num::NonZeroU64, ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{fmt, num::NonZeroU64, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use mpesa_fw_common::{
@@ -85,6 +85,8 @@ pub struct Service {
     pub from: Addresses,
     /// How much a source, or all of them, may send.
     pub limit: Option<Limit>,
+    /// Whose sockets may answer; empty: everybody's.
+    pub by: Vec<Owner>,
     /// Where it stands.
     pub at: Location,
 }
@@ -107,8 +109,10 @@ pub struct Destination {
     pub claims: Vec<Claim>,
     /// Where it may go by address. May be empty where `names` is not.
     pub to: Addresses,
-    /// Where it may go by DNS name: lower case, no trailing dot.
+    /// Where it may go by DNS name: lower case, no trailing dot, all below `example.com` as `*.example.com`.
     pub names: Vec<String>,
+    /// Whose sockets may send; empty: everybody's, and what is forwarded.
+    pub by: Vec<Owner>,
     /// Where it stands.
     pub at: Location,
 }
@@ -125,6 +129,25 @@ impl Destination {
             && !self.to.any
             && prefixes.peek().is_some()
             && prefixes.all(|prefix| prefix.prefix_len() > 0)
+    }
+}
+
+/// Whose sockets a rule is for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Owner {
+    /// A systemd unit by its full name, `payments.service`, with all of its sub-groups; of a template, `payments@.service`,
+    /// every instance.
+    Unit(String),
+    /// A user by name or number.
+    User(String),
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unit(unit) => write!(f, "unit {unit}"),
+            Self::User(user) => write!(f, "user {user}"),
+        }
     }
 }
 

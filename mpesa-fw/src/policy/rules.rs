@@ -15,7 +15,7 @@ use super::{
     finding::Severity,
     limits,
     model::{Addresses, Destination, Service},
-    names, prefix,
+    names, owners, prefix,
     report::{Report, Span},
     sets::Sets,
 };
@@ -39,7 +39,7 @@ pub(super) fn services(node: &Node, sets: &mut Sets, report: &mut Report) -> Vec
             continue;
         };
         let (name, at) = name(&rule, &mut names, report);
-        refuse_owner(&rule, report);
+        let by = rule.optional("by").map(|node| owners::decode(node, report)).unwrap_or_default();
         let claims = claims::decode(&rule, at, report);
         let mut to = rule.optional("to").map(|node| local(node, sets, report)).unwrap_or_default();
         // Too many services are refused, and their lists are in the way.
@@ -50,7 +50,7 @@ pub(super) fn services(node: &Node, sets: &mut Sets, report: &mut Report) -> Vec
         let from = rule.required("from", "[safaricom]", report);
         let from = from.map(|node| targets(node, Side::Source, sets, report)).unwrap_or_default();
         let limit = rule.optional("limit").and_then(|node| limits::decode(node, report));
-        services.push(Service { name, claims, to, from: from.addresses, limit, at: report.location(at) });
+        services.push(Service { name, claims, to, from: from.addresses, limit, by, at: report.location(at) });
     }
     services
 }
@@ -72,7 +72,7 @@ pub(super) fn destinations(node: &Node, sets: &mut Sets, report: &mut Report) ->
             continue;
         };
         let (name, at) = name(&rule, &mut names, report);
-        refuse_owner(&rule, report);
+        let by = rule.optional("by").map(|node| owners::decode(node, report)).unwrap_or_default();
         let claims = claims::decode(&rule, at, report);
         let to = rule.required("to", "[api.safaricom.co.ke]", report);
         let to = to.map(|node| targets(node, Side::Destination, sets, report)).unwrap_or_default();
@@ -88,6 +88,7 @@ pub(super) fn destinations(node: &Node, sets: &mut Sets, report: &mut Report) ->
             claims,
             to: to.addresses,
             names: to.names,
+            by,
             at: report.location(at),
         });
     }
@@ -117,17 +118,6 @@ fn name(rule: &Fields<'_>, names: &mut BTreeMap<String, Span>, report: &mut Repo
             .hint("every rule is counted under its name: choose another for this one");
     }
     (name.to_owned(), node.span)
-}
-
-fn refuse_owner(rule: &Fields<'_>, report: &mut Report) {
-    if let Some(at) = rule.key("by") {
-        report
-            .error(
-                at,
-                "`by` (owner rules) is not supported by this version: the rule would allow every program",
-            )
-            .hint("remove `by`, or wait for the version that supports it");
-    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

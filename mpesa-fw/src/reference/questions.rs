@@ -8,7 +8,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::facts::{Header, Packet, Topic, Upper};
-use crate::policy::model::{Addresses, Claim, Destination, Policy, Service};
+use crate::policy::model::{Addresses, Claim, Destination, Owner, Policy, Service};
 
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
@@ -163,4 +163,19 @@ fn is_near4(address: IpAddr) -> bool {
     let IpAddr::V4(v4) = address else { return false };
     let is_shared = v4.octets()[0] == 100 && (64..128).contains(&v4.octets()[1]);
     v4 == Ipv4Addr::BROADCAST || v4.is_private() || v4.is_link_local() || is_shared
+}
+
+/// Whether a rule is for one of these owners, or for everybody; or it does not matter who they are.
+pub(super) fn is_by(by: &[Owner], owners: Option<&[Owner]>) -> bool {
+    by.is_empty() || owners.is_none_or(|owners| owners.iter().any(|owner| by.contains(owner)))
+}
+
+/// Whether an answer of a service has to come from the service's owner: not along a connection that he has accepted, nor from
+/// the kernel, which answers pings.
+pub(super) fn asks_owner(header: &Header) -> bool {
+    match header.upper {
+        Upper::Tcp { flags, .. } => flags & (SYN | ACK) == SYN | ACK,
+        Upper::Icmp { .. } | Upper::Icmpv6 { .. } => false,
+        Upper::Udp { .. } | Upper::Other(_) => true,
+    }
 }

@@ -50,6 +50,8 @@ pub struct Flow {
     pub generation: u32,
     /// And how.
     pub judged: Answer,
+    /// The socket that it belongs to; 0: nobody has used it yet.
+    pub socket: u64,
 }
 
 /// How far a flow is.
@@ -146,10 +148,10 @@ impl State {
     }
 
     /// Remembers what this host opens.
-    pub fn open_flow(&mut self, header: &Header, judged: &Answer) {
+    pub fn open_flow(&mut self, header: &Header, judged: &Answer, socket: u64) {
         if let Some(of) = header.conversation(Direction::Egress) {
             let (seen, generation, judged) = (self.now, self.generation, judged.clone());
-            self.flows.insert(of, Flow { seen, phase: Phase::Opened, generation, judged });
+            self.flows.insert(of, Flow { seen, phase: Phase::Opened, generation, judged, socket });
         }
     }
 

@@ -1,14 +1,18 @@
 //! One entry of the catalogue: a policy, what the host knows, packets one after the other, and what becomes of each.
 
-use std::{borrow::Cow, io::Write as _, net::IpAddr};
+use std::{borrow::Cow, collections::BTreeMap, io::Write as _, net::IpAddr};
 
 use mpesa_fw::{
     compile::{Compiled, Registry, Slots, compile},
-    policy::{self, Permissions, model::Policy},
+    policy::{
+        self, Permissions,
+        model::{self, Policy},
+    },
 };
 use mpesa_fw_common::{
     Address, Direction, DropReason, PassReason, Reason,
     decide::{Decision, Sender},
+    owner::{Owner, OwnerKey, OwnerRules},
     tables::RuleIndex,
 };
 
@@ -118,7 +122,7 @@ impl Case {
 }
 
 /// The socket that `BPF_PROG_TEST_RUN` makes for a packet: full, with a cookie, bound to nothing.
-pub(crate) const TEST_RUN: Sender = Sender { cookie: 1, bound_port: 0, is_full: true };
+pub(crate) const TEST_RUN: Sender = Sender { cookie: 1, is_full: true, ..Sender::NONE };
 
 /// A policy and all that is made of it.
 pub(crate) struct Rules {
@@ -144,7 +148,23 @@ impl Rules {
         let mut compiled = compile(&policy, &assignment.slots).unwrap_or_else(|error| panic!("{error}"));
         compiled.settings.generation = generation;
         compiled.settings.limit_seed = 0x5eed;
+        compiled.present = compiled
+            .owners
+            .iter()
+            .map(|(owner, rules)| (key_of(&compiled.owners, owner).expect("it is one of them"), *rules))
+            .collect();
         Self { policy, slots: assignment.slots, compiled, registry: assignment.registry }
+    }
+
+    /// Whom the policy knows of those that a socket belongs to.
+    pub(crate) fn owners(&self, owner: &Owner) -> Vec<model::Owner> {
+        let is_one = |key: OwnerKey| {
+            key == OwnerKey::user(owner.uid)
+                || owner.cgroups.iter().take_while(|id| **id != 0).any(|id| key == OwnerKey::cgroup(*id))
+        };
+        let names = &self.compiled.owners;
+        let known = names.keys().filter(|owner| key_of(names, owner).is_some_and(is_one));
+        if owner.is_known == 0 { Vec::new() } else { known.cloned().collect() }
     }
 
     /// A decision in words.
@@ -167,6 +187,15 @@ impl Rules {
         }
         .unwrap_or_else(|| panic!("no rule {position} of {direction:?}"))
     }
+}
+
+/// What the kernel knows the owner by: 1,000 and its position.
+fn key_of(owners: &BTreeMap<model::Owner, OwnerRules>, owner: &model::Owner) -> Option<OwnerKey> {
+    let id = 1000 + owners.keys().position(|known| known == owner)? as u32;
+    Some(match owner {
+        model::Owner::Unit(_) => OwnerKey::cgroup(id.into()),
+        model::Owner::User(_) => OwnerKey::user(id),
+    })
 }
 
 /// Policies of tests leave out what is the same in all.

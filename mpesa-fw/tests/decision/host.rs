@@ -170,10 +170,11 @@ pub(crate) fn judge(
         Direction::Ingress => decide::ingress(compiled, state, &meta),
         Direction::Egress => {
             // As the program asks.
-            let sender = if Sender::matters(&meta) {
+            let asks_owners = compiled.settings.owned != [0; 2];
+            let sender = if Sender::matters(&meta) || asks_owners {
                 *sender
             } else {
-                Sender { is_full: sender.is_full, ..Sender::default() }
+                Sender { is_full: sender.is_full, is_raw: sender.is_raw, ..Sender::NONE }
             };
             decide::egress(compiled, state, &meta, &sender)
         }

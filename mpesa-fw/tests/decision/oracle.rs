@@ -77,8 +77,14 @@ impl Oracle {
     ) -> Expected {
         self.look_up();
         let facts = Facts::from(&host::facts(frame));
-        let socket = Socket { port: sender.bound_port, is_full: sender.is_full };
-        let socket = (*sender != Sender::default()).then_some(socket);
+        let socket = Socket {
+            id: sender.cookie,
+            owners: rules.owners(&sender.owner),
+            port: sender.bound_port,
+            is_full: sender.is_full,
+            is_raw: sender.is_raw,
+        };
+        let socket = (*sender != Sender::default()).then_some(&socket);
         let answer = reference::Oracle::new(&rules.policy, &mut self.state).judge(direction, &facts, socket);
         let Answer { step, reason, rule, mut near_misses } = answer;
         self.step = step;

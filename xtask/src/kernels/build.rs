@@ -82,6 +82,10 @@ pub(crate) const LEFT_OUT: &[(&str, &str)] = &[
         "netns_learning",
         "thousands of names, and resolvers that a guest does not have; answers are judged by what `decision` asks of the kernel",
     ),
+    (
+        "netns_owners",
+        "asks the agent for units; whose packets are whose is judged by what `decision` asks of the kernel",
+    ),
     ("netns_names", "asks a resolver and the agent; what they write is a table like any other"),
 ];
 

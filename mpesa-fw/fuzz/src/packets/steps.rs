@@ -66,9 +66,9 @@ const WAITS: [u64; 8] = [
 /// Who may have sent a packet: a socket, one bound to port 53, none, one that is gone.
 const SENDERS: [Sender; 4] = [
     TEST_RUN,
-    Sender { cookie: 7, bound_port: 53, is_full: true },
-    Sender { cookie: 0, bound_port: 0, is_full: false },
-    Sender { cookie: 9, bound_port: 0, is_full: false },
+    Sender { cookie: 7, bound_port: 53, is_full: true, ..Sender::NONE },
+    Sender::NONE,
+    Sender { cookie: 9, ..Sender::NONE },
 ];
 
 struct Input<'d> {

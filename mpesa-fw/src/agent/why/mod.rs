@@ -266,7 +266,7 @@ fn way_of(captured: &Captured, own: &[IpAddr]) -> Way {
 /// Who has sent a captured packet is not known: taken for a program's, bound to the source port.
 const fn sender_of(way: Way, meta: &PacketMeta) -> Sender {
     match way {
-        Way::Ingress => Sender { cookie: 0, bound_port: 0, is_full: false },
-        Way::Egress => Sender { cookie: 0, bound_port: meta.source_port, is_full: true },
+        Way::Ingress => Sender::NONE,
+        Way::Egress => Sender { bound_port: meta.source_port, is_full: true, ..Sender::NONE },
     }
 }

@@ -185,7 +185,7 @@ impl Question {
                     0 => "sending socket: a program's".to_owned(),
                     port => format!("sending socket: a program's, bound to port {port}"),
                 };
-                (Sender { cookie: 0, bound_port, is_full: true }, vec![injected])
+                (Sender { bound_port, is_full: true, ..Sender::NONE }, vec![injected])
             }
         }
     }
@@ -256,7 +256,7 @@ mod tests {
         };
         let settled = asked.settle(&view(), None).unwrap();
         assert_eq!(settled.packet.source.to_string(), "fe80::1", "there is no better");
-        assert_eq!(settled.sender, Sender { cookie: 0, bound_port: 5353, is_full: true });
+        assert_eq!(settled.sender, Sender { bound_port: 5353, is_full: true, ..Sender::NONE });
         assert_eq!(settled.injected, ["sending socket: a program's, bound to port 5353"]);
     }
 

@@ -75,7 +75,7 @@ fn tcp_replies() -> Case {
 
 /// A program that is not bound to the port of a service could send anything from there.
 fn udp_replies() -> Case {
-    let bound = |port| Sender { cookie: 9, bound_port: port, is_full: true };
+    let bound = |port| Sender { cookie: 9, bound_port: port, is_full: true, ..Sender::NONE };
     let mut steps = Vec::new();
     for net in NETS {
         let frame = udp(&at(net.us, 53), &at(net.intranet, 4000));
@@ -194,7 +194,7 @@ fn no_room() -> Case {
 
 /// Without `by:` the socket is no matter.
 fn cookies() -> Case {
-    let sender = |cookie| Sender { cookie, bound_port: 4000, is_full: true };
+    let sender = |cookie| Sender { cookie, bound_port: 4000, is_full: true, ..Sender::NONE };
     let mut steps = Vec::new();
     for net in NETS {
         let frame = |flags| tcp_with(&at(net.us, 4000), &at(net.daraja, 443), flags, b"x");
@@ -210,7 +210,7 @@ fn cookies() -> Case {
 /// Who opened a connection can't be told from a packet in the middle of it: a program's opens no flow, one that is
 /// forwarded does, the answer to a SYN never.
 fn in_the_middle() -> Case {
-    let program = Sender { cookie: 1, bound_port: 9999, is_full: true };
+    let program = Sender { cookie: 1, bound_port: 9999, is_full: true, ..Sender::NONE };
     let allowed = || pass(PassReason::Destination, "daraja");
     let mut steps = Vec::new();
     for net in NETS {

@@ -11,6 +11,7 @@ mod limits;
 mod link;
 mod modes;
 mod names;
+mod owners;
 mod services;
 mod sources;
 
@@ -29,6 +30,7 @@ pub(crate) fn all() -> Vec<Case> {
         flows::cases(),
         egress::cases(),
         names::cases(),
+        owners::cases(),
         dns::cases(),
         modes::cases(),
     ]

@@ -98,8 +98,8 @@ impl Chance {
         let bound_port = if self.one_in(4) { port.wrapping_add(1) } else { port };
         match self.up_to(5) {
             0 | 1 => Sender::default(),
-            2 => Sender { cookie: 3, bound_port, is_full: false },
-            _ => Sender { cookie: self.pick(&[1, 2]), bound_port, is_full: true },
+            2 => Sender { cookie: 3, bound_port, ..Sender::NONE },
+            _ => Sender { cookie: self.pick(&[1, 2]), bound_port, is_full: true, ..Sender::NONE },
         }
     }
 
