@@ -15,8 +15,10 @@ use crate::policy::model::Policy;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) async fn examine(policy: &Policy) -> Vec<Finding> {
-    let mut names = policy.egress.allow.iter().flat_map(|destination| &destination.names);
-    let Some(name) = names.next() else { return Vec::new() };
+    let names = || policy.egress.allow.iter().flat_map(|destination| &destination.names);
+    let Some(any) = names().next() else { return Vec::new() };
+    // What is below a wildcard is not known; its domain may do for a question.
+    let name = names().find(|name| !name.starts_with('*')).unwrap_or(any).trim_start_matches("*.");
     let system = match TokioResolver::builder_tokio() {
         Ok(system) => system.build(),
         Err(error) => {
@@ -35,6 +37,14 @@ pub(super) async fn examine(policy: &Policy) -> Vec<Finding> {
             continue;
         }
         asked.push(server.socket_addr);
+        if server.socket_addr.ip().is_loopback() {
+            findings.push(Finding::note(
+                "names",
+                format!("{} is a stub resolver of this host", server.socket_addr.ip()),
+                "addresses are learnt from what it is answered from outside, in the clear; what it had in its memory before the first start is not known",
+                "list the servers that it asks in `egress.allow`, and empty its memory once: `resolvectl flush-caches`, or restart it",
+            ));
+        }
         findings.push(ask(server, name).await);
     }
     if findings.is_empty() {

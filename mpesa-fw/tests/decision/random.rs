@@ -32,7 +32,7 @@ impl Chance {
     /// Policies, one after the other, and packets. `injects`: also what a test run in the kernel can't have, sockets and
     /// full tables.
     pub(crate) fn case(&mut self, injects: bool) -> Case {
-        let policies: Vec<String> = (0..self.pick(&[1, 1, 2, 3])).map(|_| self.policy()).collect();
+        let policies: Vec<String> = (0..self.pick(&[1, 1, 2, 3])).map(|_| self.policy(injects)).collect();
         let pool = Pool::of(self, &policies);
         let mut case = Case::new("chance", policies[0].clone(), Vec::new());
         case.own = pool.own(self);

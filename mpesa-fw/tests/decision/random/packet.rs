@@ -2,7 +2,11 @@
 
 use std::net::IpAddr;
 
-use mpesa_fw_common::{Direction, decide::Sender};
+use mpesa_fw_common::{
+    Direction,
+    decide::Sender,
+    owner::{LEVELS, Owner},
+};
 use rand::seq::IndexedRandom;
 
 use super::{Chance, change::answer, pool::Pool};
@@ -98,9 +102,19 @@ impl Chance {
         let bound_port = if self.one_in(4) { port.wrapping_add(1) } else { port };
         match self.up_to(5) {
             0 | 1 => Sender::default(),
-            2 => Sender { cookie: 3, bound_port, ..Sender::NONE },
-            _ => Sender { cookie: self.pick(&[1, 2]), bound_port, is_full: true, ..Sender::NONE },
+            2 => Sender { cookie: 3, owner: self.owner(), bound_port, ..Sender::NONE },
+            _ => {
+                let cookie = self.pick(&[1, 2]);
+                Sender { cookie, owner: self.owner(), bound_port, is_full: true, is_raw: self.one_in(8) }
+            }
         }
+    }
+
+    fn owner(&mut self) -> Owner {
+        let mut cgroups = [0; LEVELS];
+        cgroups[0] = self.pick(&[0, 5, 1000, 1001]);
+        cgroups[1] = self.pick(&[0, 6, 1000, 1001]);
+        Owner { cgroups, uid: self.pick(&[33, 1001, 1002]), is_known: u32::from(!self.one_in(6)) }
     }
 
     fn fresh(&mut self, pool: &Pool, direction: Direction) -> Vec<u8> {

@@ -85,8 +85,8 @@ impl Chance {
             .to_owned()
     }
 
-    /// The text of a policy, without its head.
-    pub(crate) fn policy(&mut self) -> String {
+    /// The text of a policy, without its head. `owned`: some rules are for some sockets only, which a test run can't have.
+    pub(crate) fn policy(&mut self, owned: bool) -> String {
         let sets = self.up_to(3);
         let mut text = format!("mode: {}\n", if self.one_in(4) { "observe" } else { "enforce" });
         if sets > 0 {
@@ -112,7 +112,8 @@ impl Chance {
                 let per = self.pick(&["source", "service"]);
                 rule += &format!(", limit: {{ {what}: 1/h, burst: {}, per: {per} }}", 1 + self.up_to(1));
             }
-            text += &format!("    - {{ {rule} }}\n");
+            let by = if owned { self.by() } else { "" };
+            text += &format!("    - {{ {rule}{by} }}\n");
         }
         text += &format!("egress:\n  default: {}\n  allow:\n", self.default_verdict());
         for n in 0..=self.up_to(5) {
@@ -124,9 +125,22 @@ impl Chance {
             if list.is_empty() || self.one_in(4) {
                 list.extend(self.some(&NAMES, 2));
             }
-            text += &format!("    - {{ name: out-{n}, {}, to: [{}] }}\n", self.claim(), list.join(", "));
+            let by = if owned { self.by() } else { "" };
+            text += &format!("    - {{ name: out-{n}, {}, to: [{}]{by} }}\n", self.claim(), list.join(", "));
         }
         text
+    }
+
+    /// Of few owners, so that packets find their rules. What they are known by is 1,000 and the place among those of the policy.
+    fn by(&mut self) -> &'static str {
+        self.pick(&[
+            "",
+            "",
+            "",
+            ", by: { unit: a.service }",
+            ", by: { user: web }",
+            ", by: [{ unit: a.service }, { unit: b.service }]",
+        ])
     }
 
     fn default_verdict(&mut self) -> &'static str {

@@ -107,10 +107,8 @@ fn reasons(direction: Direction, injects: bool) -> Vec<String> {
             )
         }
         Direction::Egress => {
-            matches!(
-                reason,
-                Spoofed | SourceNotAllowed | RateLimited | NoService | OwnerNotAllowed | Internal
-            ) || !injects && *reason == FlowTableFull
+            matches!(reason, Spoofed | SourceNotAllowed | RateLimited | NoService | Internal)
+                || !injects && matches!(reason, FlowTableFull | OwnerNotAllowed)
         }
     };
     let never_passes = |reason: &PassReason| match direction {
