@@ -56,9 +56,9 @@ fn cargo<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command {
     cargo
 }
 
-/// As on a machine that has no eBPF toolchain.
+/// As on a machine that has no eBPF toolchain. Of what is compiled otherwise there, most is in these.
 fn clippy_without_object() -> Command {
-    let mut cargo = cargo(CLIPPY.into_iter().chain(DENY));
+    let mut cargo = cargo(["clippy", "--package", "mpesa-fw", "--lib", "--bins"].into_iter().chain(DENY));
     cargo.env("MPESA_FW_SKIP_EBPF", "1");
     cargo
 }
