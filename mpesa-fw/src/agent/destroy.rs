@@ -45,7 +45,7 @@ impl Destroyer {
         Ok(Self { socket, asked: 0 })
     }
 
-    /// Ends one, and no other: by its cookie.
+    /// Ends one, and no other: by its cookie. (Without, the kernel would take the listener where the connection is gone.)
     ///
     /// # Errors
     /// The kernel can't (`EOPNOTSUPP`: it was built without `CONFIG_INET_DIAG_DESTROY`) or does not let us.
@@ -104,5 +104,50 @@ fn request(connected: &Connected) -> InetRequest {
             interface_id: connected.interface,
             cookie: connected.cookie,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{ErrorKind, Read as _},
+        net::{SocketAddr, TcpListener, TcpStream},
+    };
+
+    use mpesa_fw_common::{
+        Family,
+        packet::protocol::TCP,
+        state::{FlowKey, FlowPhase},
+    };
+
+    use super::*;
+
+    #[test]
+    #[ignore = "needs root and a kernel"]
+    fn a_socket_is_ended_by_its_cookie_alone() {
+        let listener = TcpListener::bind("[::]:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        server.set_nonblocking(true).unwrap();
+        let canonical = |address: SocketAddr| address.ip().to_canonical().into();
+        let (here, there) = (server.local_addr().unwrap(), server.peer_addr().unwrap());
+        let key = FlowKey::new(Family::V4, TCP, canonical(here), here.port(), canonical(there), there.port());
+        let mut connected = Connected {
+            key,
+            phase: FlowPhase::Answered,
+            heard: None,
+            interface: 0,
+            cookie: u64::MAX.wrapping_sub(1).to_ne_bytes(),
+        };
+        let mut destroyer = Destroyer::open().unwrap();
+        assert_eq!(destroyer.end(&connected).unwrap(), Fate::Gone, "another socket's cookie");
+        assert_eq!(server.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+
+        // INET_DIAG_NOCOOKIE: whichever it is.
+        connected.cookie = [0xff; 8];
+        assert_eq!(destroyer.end(&connected).unwrap(), Fate::Ended, "a mapped socket, asked for as IPv4");
+        assert_eq!(server.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionAborted);
+        assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     }
 }

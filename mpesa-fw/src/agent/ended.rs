@@ -85,3 +85,28 @@ impl EndedList {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mpesa_fw_common::{Address, Family, packet::protocol::TCP};
+
+    use super::*;
+
+    #[test]
+    fn of_many_the_first_are_listed_and_all_are_counted() {
+        let key = |port| {
+            let (local, remote) = (Address::v4(0x0a00_0001), Address::v4(0xc633_6442));
+            FlowKey::new(Family::V4, TCP, local, 443, remote, port)
+        };
+        let why = (Direction::Ingress, DropReason::SourceNotAllowed);
+        let mut list = EndedList::default();
+        for port in 0..100 {
+            list.add(Ended::new(&key(port), Direction::Ingress, why));
+        }
+        assert_eq!((list.listed.len(), list.total), (LISTED, 100));
+        let line = "tcp from 198.51.100.66:7 to 10.0.0.1:443 (ingress: source_not_allowed)";
+        assert_eq!(list.listed[7].to_string(), line);
+        let out = Ended::new(&key(7), Direction::Egress, (Direction::Egress, DropReason::NoDestination));
+        assert_eq!(out.to_string(), "tcp from 10.0.0.1:443 to 198.51.100.66:7 (egress: no_destination)");
+    }
+}

@@ -67,7 +67,7 @@ impl WouldCut {
     /// What to do.
     pub(super) const fn help(&self) -> &'static str {
         if self.own.is_some() {
-            "allow that address in a service for the port, or use --force if you have another way in"
+            "allow that address in a service for the port, or use --force if you have another way in: your session ends at once"
         } else {
             "allow them, or use --force if they are to be cut (a first start: `mpesa-fw run --force`)"
         }
