@@ -8,6 +8,8 @@ mod addresses;
 mod attach;
 mod baseline;
 mod bpffs;
+mod bypass;
+mod cgroup;
 mod commit;
 mod connections;
 mod counters;
