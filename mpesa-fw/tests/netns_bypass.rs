@@ -2,11 +2,15 @@
 
 mod support;
 
-use std::fs;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use support::{Field, SOON, WEB, policy};
-use testbed::{Firewall, Host, Process, holds, ok, place};
+use testbed::{Curl, Firewall, Host, Process, attach_foreign_setsockopt, holds, ok, place, run};
 
 /// The evasion suite's attackers.
 const ATTACK: &str = include_str!("../evasion/src/egress/attack.py");
@@ -133,12 +137,11 @@ fn other_sockets_go_on_and_are_judged() -> Result<()> {
 
     // A capture sees frames as ever.
     let mut tcpdump = field.host.namespace.command("tcpdump");
-    tcpdump.args(["-n", "-l", "-i", "eth0", "-c", "1", "icmp"]);
+    tcpdump.args(["-n", "-l", "-i", "eth0", "-c", "1", "tcp dst port 80"]);
     let mut tcpdump = Process::spawn(tcpdump, "tcpdump", firewall.logs())?;
     tcpdump.wait_for_log("listening on", SOON)?;
-    let target = field.host.place.v4.to_string();
-    testbed::run(field.attacker.namespace.command("ping").args(["-c", "1", "-W", "1", &target]))?;
-    tcpdump.wait_for_log("ICMP echo request", SOON)?;
+    let _refused = Curl::http(field.host.place.v4, 80).from(&field.safaricom.namespace);
+    tcpdump.wait_for_log("Flags [S]", SOON)?;
     assert_eq!(refusals(&firewall)?, (0.0, 0.0));
     Ok(())
 }
@@ -189,6 +192,116 @@ fn agents_of_one_machine_refuse_each_in_its_own_namespace() -> Result<()> {
     second.process.kill()?;
     expect(&other, SENT)?;
     expect(&field.host, REFUSED)?;
+    Ok(())
+}
+
+/// A program that has told a socket to pass TC by and keeps it.
+fn keeper(field: &Field, logs: &Path, name: &str, setup: &str) -> Result<Process> {
+    let script = format!(
+        "import mmap, ctypes, socket, struct, time\n{setup}\nprint('kept', flush=True)\ntime.sleep(600)"
+    );
+    let mut python = field.host.namespace.command("/usr/bin/python3");
+    python.args(["-c", &script]);
+    let mut process = Process::spawn(python, name, logs)?;
+    process.wait_for_log("kept", SOON)?;
+    Ok(process)
+}
+
+/// What the doctor says of such sockets.
+fn examined(firewall: &Firewall<'_>) -> Result<String> {
+    let mut command = firewall.ask_command(["doctor", "--rules"]);
+    command.arg(firewall.directory.join("rules.yaml")).arg("--bpffs").arg(&firewall.bpffs);
+    Ok(run(&mut command)?.stdout)
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn the_doctor_lists_who_was_there_before() -> Result<()> {
+    const PACKET: &str = "out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); out.setsockopt(263, 20, 1)";
+    const XDP: &str =
+        "out = socket.socket(44, socket.SOCK_RAW); out.setsockopt(283, 3, struct.pack('I', 16))";
+    const CAPTURE: &str = "out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)";
+    if !can_refuse() {
+        return Ok(());
+    }
+    let field = Field::new()?;
+    let firewall = field.firewall()?;
+    firewall.policy(&policy(&[WEB], &[]))?;
+    let packet = keeper(&field, firewall.logs(), "packet", PACKET)?;
+    let mut xdp = keeper(&field, firewall.logs(), "xdp", XDP)?;
+    // A process counts as started up to a second earlier than it was.
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    let _agent = firewall.start(&["--force"])?;
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    let later = keeper(&field, firewall.logs(), "later", CAPTURE)?;
+    let said = examined(&firewall)?;
+    let named = |process: &Process| format!("({})", process.pid());
+    assert!(said.contains(&named(&packet)) && said.contains(&named(&xdp)), "{said}");
+    assert!(said.contains("AF_XDP sockets that can transmit"), "{said}");
+    assert!(!said.contains(&named(&later)), "{said}");
+    xdp.kill()?;
+    drop(packet);
+    let said = examined(&firewall)?;
+    assert!(said.contains("no socket was opened early enough"), "{said}");
+    Ok(())
+}
+
+/// A cgroup of our own.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn new() -> Result<Self> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+        let line = mounts.lines().find(|line| line.contains(" - cgroup2 ")).context("no cgroup v2")?;
+        let root = line.split(' ').nth(4).context("a mount point")?;
+        let path = Path::new(root).join(format!("mpesa-fw-bypass-{}", std::process::id()));
+        fs::create_dir(&path).with_context(|| format!("make {}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    /// The programs at it, in the words of bpftool.
+    fn programs(&self) -> Result<String> {
+        ok(Command::new("bpftool").args(["cgroup", "show"]).arg(&self.0))
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _gone = fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn programs_of_others_stay_and_allow_nothing() -> Result<()> {
+    if !can_refuse() {
+        return Ok(());
+    }
+    let field = Field::new()?;
+    let firewall = field.firewall()?;
+    let cgroup = Cgroup::new()?;
+    attach_foreign_setsockopt(&cgroup.0, &field.network.scratch.bpffs("theirs")?)?;
+    firewall.policy(&policy(&[WEB], &[]))?;
+    let agent = firewall.start(&["--force"])?;
+    // A program in that cgroup sets the option, and is asked about by theirs first.
+    let set = |told: &str| -> Result<()> {
+        let script = format!(
+            "echo $$ > {}/cgroup.procs; exec /usr/bin/python3 -c 'import socket; \
+             socket.socket(socket.AF_PACKET, socket.SOCK_RAW).setsockopt(263, 20, 1); print(\"set\")'",
+            cgroup.0.display()
+        );
+        let ran = run(field.host.namespace.command("sh").args(["-c", &script]))?;
+        ensure!(ran.text().contains(told), "{} and not {told}", ran.text());
+        ensure!(cgroup.programs()?.contains("foreign"), "theirs is gone");
+        Ok(())
+    };
+    set("PermissionError")?;
+    firewall.reload(&policy(&[], &[]))?;
+    set("PermissionError")?;
+    let ran = firewall.ask(["detach"])?;
+    assert_eq!(ran.code, Some(0), "{}", ran.text());
+    set("set")?;
+    drop(agent);
     Ok(())
 }
 

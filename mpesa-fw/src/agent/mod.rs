@@ -86,6 +86,7 @@ pub use names::NameStatus;
 pub use notify::stopping;
 pub use options::Options;
 pub use processes::Process;
+pub(crate) use processes::holders;
 pub use reload::{Asked, ReloadRequest, Reloaded};
 pub use running::{Running, hex};
 pub use seed::Denied;

@@ -65,7 +65,7 @@ impl CgroupProgram {
             sys::link_update(link.as_fd(), program)
                 .context(|| format!("replace the program of the link {}", pin.display()))?;
             fault::passed(Point::CgroupReplaced);
-            return Ok(());
+            return self.expect_whole(link.as_fd());
         }
         let root = root()?;
         let what = || format!("attach to the cgroup {}", root.display());
@@ -74,7 +74,24 @@ impl CgroupProgram {
         fault::passed(Point::CgroupLinked);
         sys::pin(link.as_fd(), &pin).context(|| format!("pin the link {}", pin.display()))?;
         fault::passed(Point::CgroupPinned);
-        Ok(())
+        self.expect_whole(link.as_fd())
+    }
+
+    /// Fails where it matters that programs outside of the cgroup are not asked about: in a container that sees a part of the
+    /// hierarchy only. The link stays.
+    fn expect_whole(self, link: BorrowedFd<'_>) -> Result<()> {
+        /// Id of the root of all.
+        const ROOT: u64 = 1;
+        let cgroup = sys::link_info(link).context(|| format!("look at the link of {}", self.name()))?.cgroup;
+        match self {
+            Self::Bypass if cgroup != ROOT => Err(DatapathError::new(
+                ErrorKind::Kernel,
+                "attach to the root of the cgroups",
+                "only a part of them is seen here: programs outside of it are not refused anything",
+                "run the agent with the host's cgroup namespace (`--cgroupns=host`)",
+            )),
+            Self::Bypass | Self::Connections => Ok(()),
+        }
     }
 
     /// Ends it, whoever else holds the link. Its pin goes with the others.

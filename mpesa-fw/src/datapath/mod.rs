@@ -49,6 +49,7 @@ use std::{
 use aya::maps::{MapData, RingBuf};
 use mpesa_fw_common::{state::InterfaceSlot, tables::GenerationStamp};
 
+pub use bypass::refuses_bypasses_since;
 pub use connections::{Caller, Handshakes};
 pub use counters::RuleCounts;
 pub use detach::detach;
