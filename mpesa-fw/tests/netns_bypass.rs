@@ -236,8 +236,10 @@ fn the_doctor_lists_who_was_there_before() -> Result<()> {
     let later = keeper(&field, firewall.logs(), "later", CAPTURE)?;
     let said = examined(&firewall)?;
     let named = |process: &Process| format!("({})", process.pid());
-    assert!(said.contains(&named(&packet)) && said.contains(&named(&xdp)), "{said}");
-    assert!(said.contains("AF_XDP sockets that can transmit"), "{said}");
+    assert!(said.contains(&named(&packet)), "{said}");
+    let is_shown = said.contains("AF_XDP sockets that can transmit") && said.contains(&named(&xdp));
+    // A kernel without xsk_diag counts them.
+    assert!(is_shown || said.contains("AF_XDP sockets: 1;"), "{said}");
     assert!(!said.contains(&named(&later)), "{said}");
     xdp.kill()?;
     drop(packet);

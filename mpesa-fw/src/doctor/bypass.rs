@@ -37,6 +37,7 @@ pub(super) fn examine(bpffs: &Path, status: Option<&Status>) -> Vec<Finding> {
     }
     match xdp_sockets() {
         Ok(inodes) => findings.extend(xdp(&inodes)),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => findings.extend(uncertain_xdp()),
         Err(error) => findings.push(unknown("AF_XDP sockets", &error)),
     }
     if findings.is_empty() {
@@ -63,6 +64,19 @@ fn xdp(inodes: &HashSet<u64>) -> Option<Finding> {
         "what they send is not judged: they were opened before the firewall refused that, or in observe mode",
         "end these programs; started again they are refused",
     ))
+}
+
+/// Where the kernel has no `XDP_DIAG`, it says only how many there are.
+fn uncertain_xdp() -> Option<Finding> {
+    let count = xdp_count();
+    (count > 0).then(|| {
+        Finding::note(
+            ABOUT,
+            format!("AF_XDP sockets: {count}; the kernel does not show whose (it has no xsk_diag), nor whether they can transmit"),
+            "what one that was opened before the firewall transmits is not judged",
+            "whoever has mapped a ring to transmit from: grep -l '80000000 .* socket:' /proc/*/maps",
+        )
+    })
 }
 
 fn unknown(what: &str, error: &io::Error) -> Finding {
@@ -110,7 +124,7 @@ fn packet_sockets() -> io::Result<HashSet<u64>> {
 
 /// Inodes of the AF_XDP sockets of this network namespace that have a ring to transmit from.
 fn xdp_sockets() -> io::Result<HashSet<u64>> {
-    if !has_xdp_sockets() {
+    if xdp_count() == 0 {
         return Ok(HashSet::new());
     }
     const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -170,12 +184,12 @@ fn transmitter(message: &[u8]) -> Option<u64> {
     None
 }
 
-/// Whether there are any: `XDP_DIAG` is a module that not every kernel has.
-fn has_xdp_sockets() -> bool {
+/// How many AF_XDP sockets there are in this network namespace. Asked first: `XDP_DIAG` is a module that not every kernel has.
+fn xdp_count() -> u64 {
     let table = fs::read_to_string("/proc/self/net/protocols").unwrap_or_default();
     let of_xdp = table.lines().find_map(|line| line.strip_prefix("XDP "));
     // protocol size sockets …
-    of_xdp.and_then(|line| line.split_whitespace().nth(1)).is_some_and(|sockets| sockets != "0")
+    of_xdp.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or_default()
 }
 
 #[cfg(test)]
