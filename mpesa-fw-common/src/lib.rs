@@ -9,6 +9,7 @@
 #![no_std]
 
 pub mod address;
+pub mod bypass;
 pub mod connection;
 pub mod counter;
 pub mod decide;

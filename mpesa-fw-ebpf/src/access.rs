@@ -1,4 +1,4 @@
-//! The one file of the programs (with its parts for connections and captures) that reads and writes through pointers: packets,
+//! The one file of the programs (with its parts for connections, options and captures) that reads and writes through pointers: packets,
 //! map values, sockets.
 
 use core::{arch::asm, ptr};
@@ -20,9 +20,11 @@ use mpesa_fw_common::{
 
 mod capture;
 mod connection;
+mod option;
 
 pub use capture::{Message, Skb, Source, entry};
 pub use connection::Connection;
+pub use option::SocketOption;
 
 /// Verifier: an offset into a packet must have an upper bound before it is added (MAX_PACKET_OFF is 0xffff). No header
 /// that counts lies further in than this.

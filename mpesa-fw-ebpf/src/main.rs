@@ -7,6 +7,7 @@
 mod access;
 #[cfg(feature = "bench")]
 mod bench;
+mod bypass;
 mod case;
 mod connections;
 #[cfg(feature = "bench")]
@@ -20,11 +21,11 @@ mod sender;
 mod trace;
 mod twin;
 
-use access::{Connection, SkbFrame, XdpFrame};
+use access::{Connection, SkbFrame, SocketOption, XdpFrame};
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
-    macros::{classifier, sock_ops, xdp},
-    programs::{SockOpsContext, TcContext, XdpContext},
+    macros::{cgroup_sockopt, classifier, sock_ops, xdp},
+    programs::{SockOpsContext, SockoptContext, TcContext, XdpContext},
 };
 use mpesa_fw_common::Verdict;
 
@@ -57,6 +58,13 @@ pub fn egress_tc(context: TcContext) -> i32 {
 #[inline(always)]
 pub fn connections(context: SockOpsContext) -> u32 {
     connections::count(&Connection::new(context.ops))
+}
+
+/// Options of sockets that would send past egress.
+#[cgroup_sockopt(setsockopt)]
+#[inline(always)]
+pub fn bypass(context: SockoptContext) -> i32 {
+    bypass::judge(&SocketOption::new(context.sockopt))
 }
 
 /// Pass is "no opinion": other filters on the hook run too.

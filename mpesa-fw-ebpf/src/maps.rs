@@ -95,6 +95,9 @@ pub static CALLERS: LruHashMap<CallerKey, ConnectionCount> =
 #[map]
 pub static STRANGERS: LruHashMap<CallerKey, ConnectionCount> =
     LruHashMap::with_max_entries(CALLERS_CAPACITY, 0);
+/// By [`Bypass`](mpesa_fw_common::bypass::Bypass).
+#[map]
+pub static BYPASSES: Array<u64> = Array::with_max_entries(2, 0);
 #[map]
 pub static NEAR_MISSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(WATCHED_SETS as u32, 0);
 #[map]

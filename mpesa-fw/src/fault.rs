@@ -106,12 +106,12 @@ points! {
     RegistryRestored: Impossible,
     /// Every hook runs the new generation.
     HooksSwapped: Impossible,
-    /// The link of the program that counts connections was made; it has no pin.
-    CountingLinked: Impossible,
+    /// The link of a program at the cgroups' root was made; it has no pin.
+    CgroupLinked: Impossible,
     /// It was pinned.
-    CountingPinned: Impossible,
+    CgroupPinned: Impossible,
     /// It has the new generation's program.
-    CountingReplaced: Impossible,
+    CgroupReplaced: Impossible,
     /// A link was detached; its pin is there.
     LinkDetached: Possible,
     /// The hook of an interface is gone.

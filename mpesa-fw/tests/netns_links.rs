@@ -27,12 +27,12 @@ fn protection(firewall: &Firewall<'_>) -> Result<String> {
     Ok(firewall.status()?["protection"].as_str().context("a word")?.to_owned())
 }
 
-/// Of interfaces: the one that counts connections stays with the agent.
+/// Of interfaces: those at the cgroups' root stay with the agent.
 fn links(firewall: &Firewall<'_>) -> Result<Vec<String>> {
     let directory = firewall.bpffs.join(format!("abi-{ABI_VERSION}/links"));
     let names = fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
     let mut names = names.collect::<Result<Vec<_>>>()?;
-    names.retain(|name| name != "connections");
+    names.retain(|name| !["connections", "bypass"].contains(&name.as_str()));
     names.sort();
     Ok(names)
 }

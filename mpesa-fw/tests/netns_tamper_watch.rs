@@ -37,6 +37,16 @@ fn links_that_are_detached_come_back() -> Result<()> {
             |metrics: &testbed::Metrics| metrics.sum("mpesa_fw_connections_total", &[("rule", "web")]);
         assert_eq!(counted(&now) - counted(&before), 1.0);
     }
+    // The one that refuses sockets which pass TC by.
+    let mut detached = 3.0;
+    if scene.pins().join("links/bypass").exists() {
+        scene.bpftool(&["link", "detach", "id", &scene.link_id("bypass")?])?;
+        scene.noticed("hook_removed", "cgroup bypass")?;
+        let set = "import socket; socket.socket(socket.AF_PACKET, socket.SOCK_RAW).setsockopt(263, 20, 1)";
+        let ran = run(field.host.namespace.command("/usr/bin/python3").args(["-c", set]))?;
+        assert!(ran.text().contains("PermissionError"), "{}", ran.text());
+        detached += 1.0;
+    }
     // What the kernel refuses while there is a link.
     for mode in ["xdp", "xdpgeneric", "xdpdrv"] {
         let mut off = field.host.namespace.command("ip");
@@ -44,11 +54,15 @@ fn links_that_are_detached_come_back() -> Result<()> {
         assert!(scene.is_enforced(), "{mode}");
     }
     let text = scene.firewall.ask(["status"])?.stdout;
-    assert!(text.contains("TAMPERING, 3 so far") && text.contains("eth0 egress (hook_removed)"), "{text}");
+    assert!(
+        text.contains(&format!("TAMPERING, {detached} so far"))
+            && text.contains("eth0 egress (hook_removed)"),
+        "{text}"
+    );
     // Counts and records outlive the agent.
     scene.agent.process.kill()?;
     scene.agent = scene.firewall.start(&[])?;
-    assert_eq!(scene.counted("hook_removed")?, 3.0);
+    assert_eq!(scene.counted("hook_removed")?, detached);
     Ok(())
 }
 

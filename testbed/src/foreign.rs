@@ -49,6 +49,23 @@ pub fn attach_foreign_tc_ahead(host: &Host, bpffs: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Attaches a program that is asked before options of sockets are set, and allows all, to a cgroup. Answers its pin.
+///
+/// # Errors
+/// python3 or bpftool is missing, or the kernel refuses.
+pub fn attach_foreign_setsockopt(cgroup: &Path, bpffs: &Path) -> Result<PathBuf> {
+    let pin = load("setsockopt", bpffs)?;
+    let mut attach = Command::new("bpftool");
+    attach
+        .args(["cgroup", "attach"])
+        .arg(cgroup)
+        .args(["cgroup_setsockopt", "pinned"])
+        .arg(&pin)
+        .arg("multi");
+    ok(&mut attach).context("could not attach a foreign program to a cgroup")?;
+    Ok(pin)
+}
+
 fn load(kind: &str, bpffs: &Path) -> Result<PathBuf> {
     let pin = bpffs.join(format!("foreign-{kind}"));
     ok(Command::new("/usr/bin/python3").args(["-c", include_str!("foreign.py"), kind]).arg(&pin))

@@ -27,7 +27,9 @@ mod wire;
 pub use command::{Ran, ok, run};
 pub use curl::{Answer, Curl};
 pub use firewall::{Firewall, Started};
-pub use foreign::{attach_foreign_tc, attach_foreign_tc_ahead, attach_foreign_xdp};
+pub use foreign::{
+    attach_foreign_setsockopt, attach_foreign_tc, attach_foreign_tc_ahead, attach_foreign_xdp,
+};
 pub use interrupt::{not_interrupted, watch_interrupts};
 pub use left_out::left_out;
 pub use metrics::{Drops, Metrics, Sample};

@@ -92,6 +92,7 @@ pub use notify::stopping;
 pub use options::Options;
 pub use owners::OwnerStatus;
 pub use processes::Process;
+pub(crate) use processes::holders;
 pub use reload::{Asked, ReloadRequest, Reloaded};
 pub use running::{Running, hex};
 pub use seed::Denied;

@@ -30,7 +30,7 @@ impl fmt::Display for Process {
 
 /// Processes that have these sockets, by inode; of several that share one, the first. What can't be looked at is left out.
 #[must_use]
-pub(super) fn holders(inodes: &HashSet<u64>) -> HashMap<u64, Process> {
+pub(crate) fn holders(inodes: &HashSet<u64>) -> HashMap<u64, Process> {
     let mut found: HashMap<u64, Process> = HashMap::new();
     let Ok(processes) = all_processes() else { return found };
     for process in processes.flatten() {

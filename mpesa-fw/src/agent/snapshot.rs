@@ -11,7 +11,7 @@ use super::{
     network::{Network, Protection},
     seed::Denied,
 };
-use mpesa_fw_common::dns::LearnOutcome;
+use mpesa_fw_common::{bypass::Bypass, dns::LearnOutcome};
 
 use crate::datapath::{Attachment, Handshakes, LearntNames, RuleCounts};
 
@@ -31,6 +31,8 @@ pub struct Snapshot {
     pub recent: Recent,
     /// Handshakes of services, of those that are gone too; none: completed connections are not counted.
     pub handshakes: Option<Vec<Handshakes>>,
+    /// Sockets that were to pass TC by; none: it is not looked for.
+    pub bypasses: Option<BTreeMap<Bypass, u64>>,
     /// Drops from ranges that sets watch.
     pub near_misses: Vec<(String, u64)>,
     /// Events that were too many.
@@ -97,6 +99,7 @@ impl Agent {
         let datapath = self.kernel.lock();
         let counts = datapath.counters()?;
         let handshakes = datapath.handshakes()?;
+        let bypasses = datapath.bypasses()?;
         let near_misses = datapath.near_misses()?;
         let events_suppressed = datapath.events_suppressed()?;
         let flows = datapath.flow_count()?;
@@ -125,6 +128,7 @@ impl Agent {
             recent: Recent::of(&state.minute, clock::monotonic(), &counts),
             counts,
             handshakes,
+            bypasses,
             near_misses,
             events_suppressed,
             flows,

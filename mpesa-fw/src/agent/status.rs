@@ -52,6 +52,9 @@ pub struct Status {
     /// What was dropped lately.
     #[serde(default)]
     pub recent: Recent,
+    /// Sockets that were to pass TC by and were refused (in observe mode: counted only), by kind; none: it is not looked for.
+    #[serde(default)]
+    pub bypasses: Option<BTreeMap<String, u64>>,
     /// Drops from ranges that sets watch.
     pub near_misses: BTreeMap<String, u64>,
     /// Flows that this host opened.
@@ -206,6 +209,9 @@ impl Status {
             callers,
             drops: drop_statuses(&snapshot.counts),
             recent: snapshot.recent,
+            bypasses: snapshot
+                .bypasses
+                .map(|counts| counts.iter().map(|(kind, count)| (kind.label().to_owned(), *count)).collect()),
             near_misses: snapshot.near_misses.iter().cloned().collect(),
             flows: FlowStatus { open: snapshot.flows, capacity: snapshot.flows_capacity },
             missing: snapshot.missing,

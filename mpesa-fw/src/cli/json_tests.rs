@@ -134,6 +134,7 @@ fn status() {
             seconds: 60,
             drops: vec![RecentDrop { direction: "ingress".into(), reason: "no_service".into(), packets: 5 }],
         },
+        bypasses: Some(BTreeMap::from([("af_xdp".into(), 1)])),
         near_misses: BTreeMap::from([("safaricom".into(), 1)]),
         flows: FlowStatus { open: 1, capacity: 2 },
         names: vec![NameStatus {

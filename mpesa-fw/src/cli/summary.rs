@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use mpesa_fw_common::{Mode, bypass::Bypass};
 use time::OffsetDateTime;
 
 use super::{
@@ -28,6 +29,7 @@ pub(super) fn summary(status: &Status, now: OffsetDateTime) -> String {
     }
     let _ = writeln!(text, "last calls: {}", calls(status, now));
     let _ = writeln!(text, "{}", drops(status));
+    text += &bypasses(status);
     for (set, packets) in status.near_misses.iter().filter(|(_, packets)| **packets > 0) {
         let _ = writeln!(
             text,
@@ -103,6 +105,24 @@ fn drops(status: &Status) -> String {
         reasons.push("others".to_owned());
     }
     format!("dropped in the last {} s: {total} packets ({})", recent.seconds, reasons.join(", "))
+}
+
+/// Sockets that were to pass TC by; nothing where there were none.
+fn bypasses(status: &Status) -> String {
+    let of = |kind: Bypass| status.bypasses.iter().flatten().find(|(label, _)| *label == kind.label());
+    let count = |kind| of(kind).map_or(0, |(_, count)| *count);
+    let (packet, xdp) = (count(Bypass::Packet), count(Bypass::Xdp));
+    if packet + xdp == 0 {
+        return String::new();
+    }
+    let refused = if status.generation.mode == Mode::Observe.label() {
+        "so far; observe mode refuses none"
+    } else {
+        "so far, refused"
+    };
+    format!(
+        "sockets that were to pass TC by: {packet} packet (PACKET_QDISC_BYPASS), {xdp} AF_XDP, {refused}\n"
+    )
 }
 
 fn attention(text: &mut String, status: &Status) {

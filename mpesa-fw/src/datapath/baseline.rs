@@ -11,7 +11,8 @@ use std::{
 };
 
 use super::{
-    Result, connections,
+    Result,
+    cgroup::{ByCgroupProgram, CgroupProgram},
     error::Context,
     generation::Programs,
     hooks::{Hook, Way},
@@ -24,8 +25,8 @@ use crate::sys::{self, ObjectKind};
 pub(super) struct Baseline {
     pub(super) programs: Programs,
     pub(super) hooks: Vec<WatchedHook>,
-    /// The link of the program that counts connections.
-    pub(super) counting: Option<OwnedFd>,
+    /// Links of programs at the cgroups' root.
+    pub(super) at_cgroups: ByCgroupProgram<Option<OwnedFd>>,
     pub(super) pins: Vec<WatchedPin>,
 }
 
@@ -58,13 +59,14 @@ impl Baseline {
         before: &mut Vec<WatchedPin>,
     ) -> Result<Self> {
         let programs = Programs::open(generation)?;
-        let counting = connections::open_link(&pins.connections_link()).unwrap_or(None);
+        let at_cgroups = ByCgroupProgram::new(|at_root| at_root.open_link(pins).unwrap_or(None));
         let mut paths: Vec<PathBuf> = PROGRAMS
             .into_iter()
-            .chain([connections::PROGRAM, STAMP])
+            .chain(CgroupProgram::ALL.map(CgroupProgram::name))
+            .chain([STAMP])
             .map(|name| generation.path(name))
             .collect();
-        paths.push(pins.connections_link());
+        paths.extend(CgroupProgram::ALL.map(|at_root| pins.cgroup_link(at_root)));
         let hooks: Vec<_> = hooks
             .into_iter()
             .map(|hook| {
@@ -83,7 +85,7 @@ impl Baseline {
             WatchedPin::open(path).ok().or(held)
         };
         let pins = paths.into_iter().filter_map(open).collect();
-        Ok(Self { programs, hooks, counting, pins })
+        Ok(Self { programs, hooks, at_cgroups, pins })
     }
 }
 

@@ -7,9 +7,9 @@ use mpesa_fw_common::settings::Direction;
 use super::{
     Attachment, Datapath, DatapathError, ErrorKind, Fault, Interface, Report, Result, Staged,
     attach::Attacher,
-    connections,
+    cgroup::CgroupProgram,
     error::Context,
-    generation::Programs,
+    generation::{Programs, Without},
     hooks::{self, Found},
     pins::remove_tree,
     registry, slots,
@@ -81,13 +81,10 @@ impl Datapath {
         staged.keep();
         self.registry = rows.clone();
         self.running = Some((staged.stamp(), staged.pins.clone()));
-        let without_connections = staged.without_connections.take();
         self.loaded = Some(std::mem::take(&mut staged.loaded));
         let mut report =
             Report { stamp: staged.stamp(), attachments: Vec::new(), detached: Vec::new(), notes };
-        if let Err(error) = self.count_connections(&programs, without_connections) {
-            report.notes.push(format!("completed connections are not counted: {error}"));
-        }
+        report.notes.extend(self.swap_at_cgroups(&programs, &mut staged.without));
         self.let_go(&found, interfaces, &mut report);
         self.remove_old_generations(&mut report);
         self.bury_other_versions(&mut report);
@@ -197,12 +194,17 @@ impl Datapath {
         }
     }
 
-    fn count_connections(&self, programs: &Programs, why_not: Option<DatapathError>) -> Result<()> {
-        match (programs.connections(), why_not) {
-            (Some(program), _) => connections::attach(&self.pins, program),
-            // Nobody counts rather than one that goes by another generation's rules.
-            (None, why_not) => connections::detach(&self.pins).and(why_not.map_or(Ok(()), Err)),
-        }
+    /// The programs at the cgroups' root. Answers what is not so for want of one.
+    fn swap_at_cgroups(&self, programs: &Programs, without: &mut Without) -> Vec<String> {
+        let one = |at_root: CgroupProgram| {
+            let swapped = match (programs.at_cgroups(at_root), without.get_mut(at_root).take()) {
+                (Some(program), _) => at_root.attach(&self.pins, program),
+                // None rather than one that goes by another generation's rules.
+                (None, why_not) => at_root.detach(&self.pins).and(why_not.map_or(Ok(()), Err)),
+            };
+            swapped.err().map(|error| format!("{}: {error}", at_root.absence()))
+        };
+        CgroupProgram::ALL.into_iter().filter_map(one).collect()
     }
 
     /// Every side of every interface, egress first.

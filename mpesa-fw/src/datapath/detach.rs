@@ -5,7 +5,8 @@ use std::{collections::HashSet, path::Path};
 use mpesa_fw_common::settings::Direction;
 
 use super::{
-    DatapathError, Result, bpffs, connections,
+    DatapathError, Result, bpffs,
+    cgroup::CgroupProgram,
     error::Context,
     hooks::{self, Way},
     pins::{Pins, remove_tree},
@@ -69,9 +70,11 @@ fn detach_version(pins: &Pins) -> Result<Vec<String>> {
     if let Some(failure) = failure {
         return Err(failure);
     }
-    // It goes with its pin, unless somebody else holds it.
-    if let Err(error) = connections::detach(pins) {
-        tracing::warn!("{error}");
+    // They go with their pins, unless somebody else holds them.
+    for at_root in CgroupProgram::ALL {
+        if let Err(error) = at_root.detach(pins) {
+            tracing::warn!("{error}");
+        }
     }
     // It judges nothing, and the next one uses it: no reason to keep the pins.
     for left in hooks::remove_qdiscs(pins, &netlink, |_| false) {

@@ -9,12 +9,13 @@ use std::{
 
 use aya::{
     Ebpf,
-    programs::{Program, SchedClassifier, SockOps, Xdp},
+    programs::{CgroupSockopt, Program, SchedClassifier, SockOps, Xdp},
 };
 use mpesa_fw_common::{settings::Direction, settings::Settings, tables::GenerationStamp};
 
 use super::{
-    DatapathError, ErrorKind, Result, connections,
+    DatapathError, ErrorKind, Result,
+    cgroup::{ByCgroupProgram, CgroupProgram},
     error::Context,
     object::Object,
     pins::{GenerationPins, PROGRAMS, Pins, STAMP},
@@ -33,8 +34,8 @@ use crate::{
 pub struct Staged {
     stamp: GenerationStamp,
     pub(super) pins: GenerationPins,
-    /// Why it does not count connections.
-    pub(super) without_connections: Option<DatapathError>,
+    /// Why it is without a program at the cgroups' root.
+    pub(super) without: Without,
     pub(super) loaded: Loaded,
     keep: bool,
 }
@@ -80,13 +81,13 @@ pub(super) fn stage(
     choice: &Choice,
     is_state: impl Fn(u32) -> bool,
 ) -> Result<Staged> {
-    let Fresh { ebpf, stamp, without_connections } = load(object, compiled, choice, is_state)?;
+    let Fresh { ebpf, stamp, without } = load(object, compiled, choice, is_state)?;
     let (pins, loaded) = (pins.generation(&stamp), Loaded::of(&ebpf)?);
-    let staged = Staged { stamp, pins, without_connections, loaded, keep: false };
+    let staged = Staged { stamp, pins, without, loaded, keep: false };
     staged.pins.create()?;
     fault::point(Point::GenerationMade)?;
-    let counts = staged.without_connections.is_none().then_some(connections::PROGRAM);
-    for name in PROGRAMS.into_iter().chain(counts) {
+    let at_cgroups = CgroupProgram::ALL.into_iter().filter(|at_root| staged.without.get(*at_root).is_none());
+    for name in PROGRAMS.into_iter().chain(at_cgroups.map(CgroupProgram::name)) {
         let pin = staged.pins.path(name);
         sys::pin(program(&ebpf, name)?, &pin).context(|| format!("pin the program {}", pin.display()))?;
         fault::point(Point::ProgramPinned)?;
@@ -97,12 +98,14 @@ pub(super) fn stage(
     Ok(staged)
 }
 
+/// Why programs at the cgroups' root could not be loaded.
+pub(super) type Without = ByCgroupProgram<Option<DatapathError>>;
+
 /// Programs with their tables, that nothing runs.
 pub(super) struct Fresh {
     pub(super) ebpf: Ebpf,
     pub(super) stamp: GenerationStamp,
-    /// Why connections are not counted.
-    pub(super) without_connections: Option<DatapathError>,
+    pub(super) without: Without,
 }
 
 /// Makes the tables and loads the programs.
@@ -142,19 +145,19 @@ pub(super) fn load(
         tables::fill(&ebpf, table)?;
         fault::point(Point::TableFilled)?;
     }
-    let without_connections = load_programs(&mut ebpf)?;
+    let without = load_programs(&mut ebpf)?;
     fault::point(Point::ProgramsLoaded)?;
-    Ok(Fresh { ebpf, stamp, without_connections })
+    Ok(Fresh { ebpf, stamp, without })
 }
 
 /// Each on a thread of its own: the verifier is what a reload spends its time on (30 ms a program), and it takes no lock.
-/// Answers why the one that only counts could not be loaded.
-pub(super) fn load_programs(ebpf: &mut Ebpf) -> Result<Option<DatapathError>> {
+/// Answers why one that judges no packets could not be loaded.
+pub(super) fn load_programs(ebpf: &mut Ebpf) -> Result<Without> {
     let mut loaded = thread::scope(|scope| {
         let loads: Vec<_> = ebpf
             .programs_mut()
             .filter_map(|(name, program)| {
-                let mut all = PROGRAMS.into_iter().chain([connections::PROGRAM]);
+                let mut all = PROGRAMS.into_iter().chain(CgroupProgram::ALL.map(CgroupProgram::name));
                 let name = all.find(|wanted| *wanted == name)?;
                 Some((name, scope.spawn(move || load_program(name, program))))
             })
@@ -164,8 +167,10 @@ pub(super) fn load_programs(ebpf: &mut Ebpf) -> Result<Option<DatapathError>> {
             .map(|(name, load)| (name, load.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))))
             .collect::<Vec<_>>()
     });
-    let counting = loaded.iter().position(|(name, _)| *name == connections::PROGRAM);
-    let counting = counting.map(|at| loaded.swap_remove(at).1);
+    let without = Without::new(|at_root| {
+        let at = loaded.iter().position(|(name, _)| *name == at_root.name());
+        at.map_or_else(|| Err(no_program(at_root.name())), |at| loaded.swap_remove(at).1).err()
+    });
     if loaded.len() != PROGRAMS.len() {
         return Err(no_program(&PROGRAMS.join(", ")));
     }
@@ -177,7 +182,7 @@ pub(super) fn load_programs(ebpf: &mut Ebpf) -> Result<Option<DatapathError>> {
             tracing::debug!(program = name, %error, "the stamp is not bound to the program");
         }
     }
-    Ok(counting.unwrap_or_else(|| Err(no_program(connections::PROGRAM))).err())
+    Ok(without)
 }
 
 fn load_program(name: &str, program: &mut Program) -> Result<()> {
@@ -186,6 +191,9 @@ fn load_program(name: &str, program: &mut Program) -> Result<()> {
         return program.load().context(what);
     }
     if let Ok(program) = <&mut SockOps>::try_from(&mut *program) {
+        return program.load().context(what);
+    }
+    if let Ok(program) = <&mut CgroupSockopt>::try_from(&mut *program) {
         return program.load().context(what);
     }
     let program = <&mut SchedClassifier>::try_from(program).context(what)?;
@@ -214,7 +222,7 @@ pub(super) struct Programs {
     ingress_xdp: OwnedFd,
     ingress_tc: OwnedFd,
     egress_tc: OwnedFd,
-    connections: Option<OwnedFd>,
+    at_cgroups: ByCgroupProgram<Option<OwnedFd>>,
 }
 
 impl Programs {
@@ -228,7 +236,7 @@ impl Programs {
             ingress_xdp: open(ingress_xdp)?,
             ingress_tc: open(ingress_tc)?,
             egress_tc: open(egress_tc)?,
-            connections: sys::open_pin(&pins.path(connections::PROGRAM)).ok(),
+            at_cgroups: ByCgroupProgram::new(|at_root| sys::open_pin(&pins.path(at_root.name())).ok()),
         })
     }
 
@@ -243,9 +251,9 @@ impl Programs {
         }
     }
 
-    /// The one that counts connections, where there is one.
-    pub(super) fn connections(&self) -> Option<BorrowedFd<'_>> {
-        self.connections.as_ref().map(AsFd::as_fd)
+    /// The one at the cgroups' root, where there is one.
+    pub(super) fn at_cgroups(&self, program: CgroupProgram) -> Option<BorrowedFd<'_>> {
+        self.at_cgroups.get(program).as_ref().map(AsFd::as_fd)
     }
 
     /// Of those that judge.

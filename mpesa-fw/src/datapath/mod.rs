@@ -8,6 +8,8 @@ mod addresses;
 mod attach;
 mod baseline;
 mod bpffs;
+mod bypass;
+mod cgroup;
 mod commit;
 mod connections;
 mod counters;
@@ -48,6 +50,7 @@ use std::{
 use aya::maps::{MapData, RingBuf};
 use mpesa_fw_common::{state::InterfaceSlot, tables::GenerationStamp};
 
+pub use bypass::refuses_bypasses_since;
 pub use connections::{Caller, Handshakes};
 pub use counters::RuleCounts;
 pub use detach::detach;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, os::fd::BorrowedFd, path::PathBuf};
 
 use mpesa_fw_common::owner::{OwnerKey, OwnerRules};
 
-use super::{Datapath, Result, connections, error::Context, generation::Staged, tables::OWNERS};
+use super::{Datapath, Result, cgroup, error::Context, generation::Staged, tables::OWNERS};
 use crate::sys::KernelMap;
 
 /// The rules of each owner that is there.
@@ -39,7 +39,7 @@ impl Datapath {
 /// # Errors
 /// No cgroup v2 is mounted.
 pub fn cgroup_root() -> Result<PathBuf> {
-    connections::root()
+    cgroup::root()
 }
 
 /// Those that are gone first: where there is no room, nobody is allowed who should not be.

@@ -4,9 +4,9 @@
 //! <bpffs>/abi-<n>/                                mode 0700; the version of every shared lay-out
 //!   state/<MAP>                                   flows, counters, …: shared by all generations
 //!   links/<interface>-<ingress|egress>            one link a hook (clsact filters have none)
-//!   links/connections                             the link at the cgroups' root
+//!   links/<connections|bypass>                    the links at the cgroups' root
 //!   qdiscs/<index of an interface>/               empty: its clsact qdisc was made by us
-//!   generation-<number>-<12 hex of the digest>/   ingress_xdp ingress_tc egress_tc connections GENERATION
+//!   generation-<number>-<12 hex of the digest>/   ingress_xdp ingress_tc egress_tc connections bypass GENERATION
 //! ```
 //!
 //! `GENERATION` is pinned last and removed first: a generation that has it is complete.
@@ -19,7 +19,7 @@ use std::{
 
 use mpesa_fw_common::{ABI_VERSION, settings::Direction, tables::GenerationStamp};
 
-use super::{Result, connections, error::Context};
+use super::{Result, cgroup::CgroupProgram, error::Context};
 use crate::{
     fault::{self, Point},
     sys::{self, KernelMap, ObjectKind},
@@ -92,9 +92,9 @@ impl Pins {
         self.link(&format!("/{link}"), direction)
     }
 
-    /// The link of the program that counts connections. No interface's link is called so: those end in a direction.
-    pub(super) fn connections_link(&self) -> PathBuf {
-        self.links_directory().join(connections::PROGRAM)
+    /// The link of a program at the cgroups' root. No interface's link is called so: those end in a direction.
+    pub(super) fn cgroup_link(&self, program: CgroupProgram) -> PathBuf {
+        self.links_directory().join(program.name())
     }
 
     /// Interface, direction and path of every pinned link of an interface.

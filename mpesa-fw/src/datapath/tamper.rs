@@ -6,7 +6,8 @@ use std::{io, os::fd::AsFd};
 use super::{
     Datapath, Result, baseline,
     baseline::{Baseline, WatchedHook},
-    connections, culprit,
+    cgroup::CgroupProgram,
+    culprit,
     error::Context,
     front,
     hooks::{Hook, PLACE, Way, exists},
@@ -122,7 +123,9 @@ impl Datapath {
         for index in 0..baseline.hooks.len() {
             self.look_at_hook(baseline, index, found)?;
         }
-        self.look_at_counting(baseline, found);
+        for at_root in CgroupProgram::ALL {
+            self.look_at_cgroups(baseline, at_root, found);
+        }
         self.look_at_pins(baseline, found);
         self.look_at_state(found)?;
         self.look_at_table(compiled, found)
@@ -248,17 +251,20 @@ impl Datapath {
         Ok(is_moved)
     }
 
-    fn look_at_counting(&self, baseline: &mut Baseline, found: &mut Vec<Tampering>) {
-        let (Some(link), Some(ours)) = (&baseline.counting, baseline.programs.connections()) else { return };
+    fn look_at_cgroups(&self, baseline: &mut Baseline, at_root: CgroupProgram, found: &mut Vec<Tampering>) {
+        let (link, ours) = (baseline.at_cgroups.get(at_root), baseline.programs.at_cgroups(at_root));
+        let (Some(link), Some(ours)) = (link, ours) else { return };
         let (Ok(info), Ok(wanted)) = (sys::link_info(link.as_fd()), sys::program_info(ours)) else { return };
-        let place = "cgroup connections";
+        let place = format!("cgroup {}", at_root.name());
         if info.cgroup == 0 {
-            let mended = connections::attach(&self.pins, ours).map_err(io::Error::other);
-            let what = "its link was detached: completed connections were not counted";
+            let mended = at_root.attach(&self.pins, ours).map_err(io::Error::other);
+            let what = match at_root {
+                CgroupProgram::Connections => "its link was detached: completed connections were not counted",
+                CgroupProgram::Bypass => "its link was detached: sockets may have been told to pass TC by",
+            };
             found.push(Tampering::new(TamperKind::Hook, place, what).after(mended));
-            let pin = self.pins.connections_link();
-            baseline.counting = connections::open_link(&pin).unwrap_or(None);
-            baseline.pin_anew(&pin);
+            *baseline.at_cgroups.get_mut(at_root) = at_root.open_link(&self.pins).unwrap_or(None);
+            baseline.pin_anew(&self.pins.cgroup_link(at_root));
         } else if info.program != wanted.id {
             let held = sys::program_by_id(info.program);
             let mended = sys::link_update(link.as_fd(), ours);

@@ -2,6 +2,7 @@
 //!
 //! Each module looks at one thing and says what it found. Nothing here changes anything.
 
+mod bypass;
 mod clock;
 mod ipsec;
 mod kernel;
@@ -94,6 +95,7 @@ pub async fn examine(subject: &Subject) -> Vec<Finding> {
         findings.extend(names::examine(policy).await);
         findings.extend(ipsec::examine(policy));
     }
+    findings.extend(bypass::examine(&subject.bpffs, subject.status.as_deref().ok()));
     findings.extend(traffic::examine(subject));
     findings.sort_by_key(|finding| finding.level);
     findings

@@ -27,6 +27,7 @@ pub(super) struct Families {
     would_drop_bytes: IntCounterVec,
     passed_syns: IntCounterVec,
     connections: IntCounterVec,
+    bypasses: IntCounterVec,
     near_misses: IntCounterVec,
     tampering: IntCounterVec,
     reloads: IntCounterVec,
@@ -100,6 +101,12 @@ impl Families {
                 "connections_total",
                 "Inbound TCP connections of a service whose handshake was finished. Absent where they can't be counted (no cgroup v2).",
                 &["rule"],
+            )?,
+            bypasses: counter(
+                "refused_bypasses_total",
+                "Sockets of this host that were to send past TC and were refused (in observe mode: counted only), by kind. \
+                 Absent where they can't be refused (no cgroup v2).",
+                &["kind"],
             )?,
             near_misses: counter(
                 "near_miss_packets_total",
@@ -211,6 +218,9 @@ impl Families {
             self.fill_counts(counts);
         }
         self.fill_handshakes(snapshot);
+        for (kind, count) in snapshot.bypasses.iter().flatten() {
+            self.bypasses.with_label_values(&[kind.label()]).inc_by(*count);
+        }
         for (set, packets) in &snapshot.near_misses {
             self.near_misses.with_label_values(&[set]).inc_by(*packets);
         }
@@ -364,7 +374,7 @@ impl Families {
         }
     }
 
-    fn all(&self) -> [&dyn Collector; 31] {
+    fn all(&self) -> [&dyn Collector; 32] {
         [
             &self.dropped_packets,
             &self.dropped_bytes,
@@ -374,6 +384,7 @@ impl Families {
             &self.would_drop_bytes,
             &self.passed_syns,
             &self.connections,
+            &self.bypasses,
             &self.near_misses,
             &self.tampering,
             &self.reloads,

@@ -9,6 +9,8 @@ use super::{Command, bpf_fd, raw};
 
 /// Attach type of programs that are told of TCP connections.
 pub const BPF_CGROUP_SOCK_OPS: u32 = 3;
+/// Attach type of programs that are asked before an option of a socket is set.
+pub const BPF_CGROUP_SETSOCKOPT: u32 = 22;
 
 /// Attaches a program to a cgroup, beside those that are there. The link lives as long as the descriptor or a pin of it.
 pub fn cgroup_link_create(

@@ -7,7 +7,7 @@ use std::{
 
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
-use super::{BPF_CGROUP_SOCK_OPS, BPF_TCX_EGRESS, BPF_TCX_INGRESS, object_info};
+use super::{BPF_CGROUP_SETSOCKOPT, BPF_CGROUP_SOCK_OPS, BPF_TCX_EGRESS, BPF_TCX_INGRESS, object_info};
 
 const LINK_TYPE_CGROUP: u32 = 3;
 const LINK_TYPE_XDP: u32 = 6;
@@ -129,6 +129,8 @@ pub enum LinkKind {
     TcxEgress,
     /// TCP connections of a cgroup.
     SockOps,
+    /// Options of sockets of a cgroup.
+    SetSockopt,
     /// Something that this program never makes.
     Other,
 }
@@ -170,6 +172,7 @@ pub fn link_info(fd: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     let behind = answer.rest[0] as u32;
     let kind = match (answer.kind, answer.attach_type) {
         _ if of_cgroup && behind == BPF_CGROUP_SOCK_OPS => LinkKind::SockOps,
+        _ if of_cgroup && behind == BPF_CGROUP_SETSOCKOPT => LinkKind::SetSockopt,
         (LINK_TYPE_XDP, _) => LinkKind::Xdp,
         (LINK_TYPE_TCX, BPF_TCX_INGRESS) => LinkKind::TcxIngress,
         (LINK_TYPE_TCX, BPF_TCX_EGRESS) => LinkKind::TcxEgress,

@@ -144,8 +144,8 @@ impl Lab {
                     .collect()
             })
             .unwrap_or_default();
-        // There is one more, of the program that counts connections, where there is a cgroup v2.
-        names.retain(|name| name != "connections");
+        // There are two more, of the programs at the cgroups' root, where there is a cgroup v2.
+        names.retain(|name| !["connections", "bypass"].contains(&name.as_str()));
         names.sort();
         names
     }

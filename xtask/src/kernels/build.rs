@@ -28,6 +28,7 @@ const TESTS: [&str; 13] = [
     "decision",
     "netns_guests",
     "netns_connections",
+    "netns_bypass",
 ];
 
 /// Those that do not, and why.

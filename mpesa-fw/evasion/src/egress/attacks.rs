@@ -3,7 +3,7 @@
 /// What should become of an attack.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Outcome {
-    /// Nothing of it gets out; dropped for these reasons, `REASON RULE`, and no others.
+    /// Nothing of it gets out; dropped for these reasons, `REASON RULE`, and no others. None: the program is refused (EPERM).
     Stopped(&'static [&'static str]),
     /// Honest traffic: it gets out and nothing is dropped.
     Passes,
@@ -100,14 +100,9 @@ pub(super) const ATTACKS: &[Attack] = &[
         Token,
         Stopped(&["fragment"]),
     ),
-    attack(
-        PACKET,
-        "qdisc-bypass",
-        "PACKET_QDISC_BYPASS",
-        DropBox,
-        Gap("transmits past TC (needs CAP_NET_RAW)"),
-    ),
-    attack(PACKET, "af-xdp", "AF_XDP, copy mode", DropBox, Gap("transmits past TC (needs CAP_NET_RAW)")),
+    // Refused before there is a frame: nothing is counted as dropped.
+    attack(PACKET, "qdisc-bypass", "PACKET_QDISC_BYPASS", DropBox, Stopped(&[])),
+    attack(PACKET, "af-xdp", "AF_XDP, copy mode", DropBox, Stopped(&[])),
     attack(RAW, "raw", "UDP", DropBox, NOWHERE),
     attack(RAW, "raw-service-port", "TCP data from the service's port", DropBox, NOWHERE),
     attack(RAW, "raw-syn-service-port", "SYN from the service's port to an allowed source", Token, NOWHERE),

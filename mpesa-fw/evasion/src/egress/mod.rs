@@ -49,6 +49,7 @@ fn row(
     let before = firewall.metrics()?;
     let said = strike(field, attack, &token)?;
     let expected = match attack.outcome {
+        Outcome::Stopped([]) => String::from("nothing outside; the program is refused"),
         Outcome::Stopped(reasons) => format!("nothing outside; {}", reasons.join(", ")),
         Outcome::Passes => String::from("gets out, nothing dropped"),
         Outcome::Gap(why) => format!("gets out: {why}"),
@@ -73,6 +74,7 @@ fn row(
     };
     let reasons = dropped.iter().map(String::as_str).collect::<Vec<_>>();
     let is_right = match attack.outcome {
+        Outcome::Stopped([]) => !gets_out && reasons.is_empty() && said == "EPERM",
         Outcome::Stopped(wanted) => !gets_out && reasons == wanted,
         Outcome::Passes | Outcome::Gap(_) => gets_out && reasons.is_empty(),
     };
