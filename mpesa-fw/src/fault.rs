@@ -124,6 +124,8 @@ points! {
     CommitReported: Possible,
     /// Flows were judged again.
     FlowsJudged: Impossible,
+    /// The sockets of connections that are no longer permitted were ended.
+    SocketsEnded: Impossible,
     /// A file of the state directory was written beside the old one.
     StoreWritten: Possible,
     /// It is on file that what comes into force next is taken back.

@@ -229,10 +229,13 @@ fn a_visitor_from_before_the_start_gets_no_flow_however_free_egress_is() -> Resu
     let (mut ours, peer) = listener.accept()?;
     assert!(peer.is_ipv6(), "{peer}");
     let rules = policy(&[WEB], &[]).replace("egress:\n  default: drop", "egress:\n  default: pass");
-    let (_firewall, _agent) = field.protected(&rules)?;
-    visitor.write_all(b"order")?;
-    ours.set_read_timeout(Some(NEVER))?;
-    assert!(ours.read(&mut [0; 16]).is_err(), "the port serves, and he may not use it");
+    let (firewall, _agent) = field.protected(&rules)?;
+    assert_eq!(firewall.metrics()?.sum("mpesa_fw_flows", &[]), 0.0, "this host opened nothing");
+    // Egress is free: he is told.
+    let _ = visitor.write_all(b"order");
+    ours.set_read_timeout(Some(SOON))?;
+    let refused = ours.read(&mut [0; 16]).map_err(|error| error.kind());
+    assert_eq!(refused, Err(ErrorKind::ConnectionAborted), "the port serves, and he may not use it");
     Ok(())
 }
 
@@ -306,18 +309,14 @@ fn loopback_and_own_addresses_are_never_touched() -> Result<()> {
 /// Whether what is written comes back within that time.
 fn echoes(stream: &mut TcpStream, patience: Duration) -> Result<bool> {
     stream.set_read_timeout(Some(patience))?;
-    stream.write_all(b"ping")?;
     let mut heard = [0; 4];
-    match stream.read_exact(&mut heard) {
+    match stream.write_all(b"ping").and_then(|()| stream.read_exact(&mut heard)) {
         Ok(()) => Ok(&heard == b"ping"),
-        Err(error)
-            if matches!(
-                error.kind(),
-                ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::ConnectionReset
-            ) =>
-        {
+        // Ended by the agent, here or at the other end.
+        Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {
             Ok(false)
         }
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }

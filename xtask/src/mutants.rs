@@ -55,12 +55,14 @@ enum Suite {
     Guard,
     /// Reloads on trial, with the real agent
     Trial,
+    /// Connections that are no longer permitted, with the real agent
+    Revocation,
     /// The tamper watch, with ip, tc and bpftool
     Tamper,
 }
 
 impl Suite {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Decision,
         Self::Compile,
         Self::Policy,
@@ -68,6 +70,7 @@ impl Suite {
         Self::Kernel,
         Self::Guard,
         Self::Trial,
+        Self::Revocation,
         Self::Tamper,
     ];
 
@@ -80,13 +83,14 @@ impl Suite {
             Self::Kernel => &["-p", "mpesa-fw", "--test", "decision", "--", "--ignored"],
             Self::Guard => &["-p", "mpesa-fw", "--test", "netns_guard", "--", "--ignored"],
             Self::Trial => &["-p", "mpesa-fw", "--test", "netns_trial", "--", "--ignored"],
+            Self::Revocation => &["-p", "mpesa-fw", "--test", "netns_revocation", "--", "--ignored"],
             Self::Tamper => &["-p", "mpesa-fw", "--test", "netns_tamper_watch", "--", "--ignored"],
         }
     }
 
     /// Those with the object in them are built apart, or each turn would build everything anew.
     const fn with_object(self) -> bool {
-        matches!(self, Self::Kernel | Self::Guard | Self::Trial | Self::Tamper)
+        matches!(self, Self::Kernel | Self::Guard | Self::Trial | Self::Revocation | Self::Tamper)
     }
 }
 

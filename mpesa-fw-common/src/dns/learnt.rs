@@ -55,7 +55,7 @@ impl LearntName {
     #[inline(always)]
     #[must_use]
     pub const fn new(slot: u16, until: u32) -> Self {
-        Self((until as u64) << 32 | slot as u64 + 1)
+        Self(((until as u64) << 32) | (slot as u64 + 1))
     }
 
     /// The slot of the name; none: an empty place.

@@ -221,7 +221,7 @@ impl<'r> Past<'r> {
 }
 
 /// The local end was called by the other.
-fn as_call(key: &FlowKey) -> SshConnection {
+pub(super) fn as_call(key: &FlowKey) -> SshConnection {
     SshConnection {
         client: key.remote.into(),
         client_port: key.remote_port,

@@ -26,7 +26,9 @@ pub(super) enum Side {
     Outside,
     /// Its packets pass another one: a bridge of containers, say.
     Inside,
-    /// This host itself, nowhere, or the kernel does not say.
+    /// This host itself.
+    Here,
+    /// Nowhere, or the kernel does not say.
     Unknown,
 }
 
@@ -61,14 +63,20 @@ impl<'a> Exits<'a> {
         if let Some(side) = self.known.get(&address) {
             return *side;
         }
-        let side = self.interface(address).ok().flatten().map_or(Side::Unknown, |index| self.side_of(index));
+        let side = self.ask(None, address).unwrap_or(Side::Unknown);
         if self.known.len() < KEPT {
             self.known.insert(address, side);
         }
         side
     }
 
-    fn side_of(&self, index: u32) -> Side {
+    /// Where an address is for packets from `local`, by the routes for that source.
+    pub(super) fn side_from(&mut self, local: IpAddr, address: IpAddr) -> Side {
+        self.ask(Some(local), address).unwrap_or(Side::Unknown)
+    }
+
+    /// Where what leaves by an interface is.
+    pub(super) fn side_of(&self, index: u32) -> Side {
         match self.view.links.get(&index) {
             // Also an interface only part of whose packets pass a hook: a bridge with a protected card among its ports.
             Some(_) if self.view.touches(index, self.protected) => Side::Outside,
@@ -77,13 +85,18 @@ impl<'a> Exits<'a> {
         }
     }
 
-    fn interface(&mut self, address: IpAddr) -> io::Result<Option<u32>> {
+    fn ask(&mut self, local: Option<IpAddr>, address: IpAddr) -> io::Result<Side> {
         let mut route = RouteMessage::default();
-        (route.header.address_family, route.header.destination_prefix_length) = match address {
+        let (family, whole) = match address {
             IpAddr::V4(_) => (AddressFamily::Inet, 32),
             IpAddr::V6(_) => (AddressFamily::Inet6, 128),
         };
+        (route.header.address_family, route.header.destination_prefix_length) = (family, whole);
         route.attributes.push(RouteAttribute::Destination(address.into()));
+        if let Some(local) = local {
+            route.header.source_prefix_length = whole;
+            route.attributes.push(RouteAttribute::Source(local.into()));
+        }
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST;
         self.asked += 1;
@@ -105,16 +118,17 @@ impl<'a> Exits<'a> {
                 break answer;
             }
         };
-        Ok(match answer.payload {
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route))
-                if route.header.kind == RouteType::Unicast =>
-            {
-                route.attributes.iter().find_map(|attribute| match attribute {
-                    RouteAttribute::Oif(index) => Some(*index),
-                    _ => None,
-                })
-            }
+        let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) = answer.payload else {
+            return Ok(Side::Unknown);
+        };
+        let interface = route.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Oif(index) => Some(*index),
             _ => None,
+        });
+        Ok(match (route.header.kind, interface) {
+            (RouteType::Local, _) => Side::Here,
+            (RouteType::Unicast, Some(index)) => self.side_of(index),
+            _ => Side::Unknown,
         })
     }
 }
@@ -157,10 +171,11 @@ mod tests {
         let protected = BTreeSet::from([2]);
         let mut exits = Exits::open(&view, &protected).unwrap();
         let sides = [1, 2, 3, 4, 5, 6].map(|index| exits.side_of(index));
-        use Side::{Inside, Outside, Unknown};
+        use Side::{Here, Inside, Outside, Unknown};
         assert_eq!(sides, [Unknown, Outside, Outside, Outside, Inside, Unknown]);
         assert!(exits.has_inside());
-        assert_eq!(exits.side("127.0.0.1".parse().unwrap()), Unknown, "this host");
-        assert_eq!(exits.side("::1".parse().unwrap()), Unknown, "this host");
+        let [v4, v6]: [IpAddr; 2] = ["127.0.0.1", "::1"].map(|address| address.parse().unwrap());
+        assert_eq!((exits.side(v4), exits.side(v6)), (Here, Here));
+        assert_eq!((exits.side_from(v4, v4), exits.side_from(v6, v6)), (Here, Here));
     }
 }

@@ -67,7 +67,7 @@ impl WouldCut {
     /// What to do.
     pub(super) const fn help(&self) -> &'static str {
         if self.own.is_some() {
-            "allow that address in a service for the port, or use --force if you have another way in"
+            "allow that address in a service for the port, or use --force if you have another way in: your session ends at once"
         } else {
             "allow them, or use --force if they are to be cut (a first start: `mpesa-fw run --force`)"
         }
@@ -168,13 +168,33 @@ impl SshConnection {
 /// # Errors
 /// Which of them would be dropped, and why.
 pub(super) fn inbound(judge: &Judge<'_>, connection: SshConnection) -> Result<(), (Direction, DropReason)> {
+    called(judge, connection, |call| call.tcp(SYN), |reply| reply.tcp(ACK))
+}
+
+/// Likewise for datagrams.
+///
+/// # Errors
+/// Which of them would be dropped, and why.
+pub(super) fn inbound_udp(
+    judge: &Judge<'_>,
+    connection: SshConnection,
+) -> Result<(), (Direction, DropReason)> {
+    called(judge, connection, Ends::udp, Ends::udp)
+}
+
+fn called(
+    judge: &Judge<'_>,
+    connection: SshConnection,
+    call: impl FnOnce(Ends) -> Option<Vec<u8>>,
+    reply: impl FnOnce(Ends) -> Option<Vec<u8>>,
+) -> Result<(), (Direction, DropReason)> {
     let client = SocketAddr::new(connection.client, connection.client_port);
     let server = SocketAddr::new(connection.server, connection.server_port);
-    let Some(call) = (Ends { source: client, target: server }).tcp(SYN) else { return Ok(()) };
+    let Some(call) = call(Ends { source: client, target: server }) else { return Ok(()) };
     if let Reason::Drop(reason) = judge.ingress(&call).reason {
         return Err((Direction::Ingress, reason));
     }
-    let Some(reply) = (Ends { source: server, target: client }).tcp(ACK) else { return Ok(()) };
+    let Some(reply) = reply(Ends { source: server, target: client }) else { return Ok(()) };
     if let Reason::Drop(reason) = judge.egress(&reply, server.port()).reason {
         return Err((Direction::Egress, reason));
     }

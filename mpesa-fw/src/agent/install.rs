@@ -12,6 +12,7 @@ use mpesa_fw_common::{Address, Family, packet::protocol::UDP, state::FlowKey};
 
 use super::{
     Agent, Current, clock, cuts,
+    ended::EndedList,
     error::AgentError,
     flows,
     guard::SshConnection,
@@ -25,6 +26,7 @@ use super::{
     notify,
     prepare::Prepared,
     resolver::{Answer, ask},
+    revocation::Revocation,
     running::Running,
     seed::{Ground, Seeded},
     view::View,
@@ -125,6 +127,7 @@ pub(super) struct Installed {
     pub detached: Vec<String>,
     pub seeded: Seeded,
     pub flows_removed: usize,
+    pub ended: EndedList,
     pub notes: Vec<String>,
     pub published: BTreeMap<IpAddr, Vec<u16>>,
 }
@@ -178,6 +181,7 @@ pub(super) async fn install(
     let view = surroundings.view.clone();
     let table = names.table(&[]);
     let new_names = names.clone();
+    let unknown_names = names.unknown().len();
     kernel
         .with(move |datapath| {
             // Also what an earlier agent left: a connection that lives keeps the name that it was allowed by.
@@ -230,10 +234,34 @@ pub(super) async fn install(
                 0
             });
             fault::passed(Point::FlowsJudged);
+            let revocation = Revocation {
+                judge: &judge,
+                mode,
+                view: &view,
+                protected: &protected,
+                names_are_known: unknown_names == 0,
+            };
+            let (ended, note) = revocation.carry_out(datapath).unwrap_or_else(|error| {
+                (
+                    EndedList::default(),
+                    Some(format!("connections that are not permitted stay open, without packets: {error}")),
+                )
+            });
+            notes.extend(note);
+            fault::passed(Point::SocketsEnded);
             drop(judge);
             let running = Running::new(prepared, report.stamp);
             let (attachments, detached) = (report.attachments, report.detached);
-            Ok(Installed { running, attachments, detached, seeded, flows_removed, notes, published: table })
+            Ok(Installed {
+                running,
+                attachments,
+                detached,
+                seeded,
+                flows_removed,
+                ended,
+                notes,
+                published: table,
+            })
         })
         .await
 }
@@ -291,8 +319,10 @@ pub(super) fn resolver_notes(
 impl Installed {
     /// Takes note of a generation that came into force, and says what it means.
     pub(super) fn settle(self, surroundings: Surroundings, names: Names, notes: Vec<String>) -> Current {
-        let Self { running, attachments, detached, seeded, flows_removed: _, notes: said, published } = self;
+        let Self { running, attachments, detached, seeded, flows_removed: _, ended, notes: said, published } =
+            self;
         seeded.log(running.mode());
+        ended.log();
         for warning in &running.warnings {
             tracing::warn!("{warning}");
         }

@@ -10,6 +10,7 @@ use super::{
     change::Change,
     confirm::Pledge,
     cuts::{Before, Open},
+    ended::Ended,
     error::{AgentError, Kind},
     evidence::Baseline,
     install::{Installed, Surroundings, Tell, install, learn_names, resolver_notes},
@@ -72,6 +73,12 @@ pub struct Reloaded {
     pub change: Change,
     /// Open connections that are no longer permitted.
     pub flows_removed: usize,
+    /// Those whose sockets were ended for that, inbound ones too; of many only the first.
+    #[serde(default)]
+    pub ended: Vec<Ended>,
+    /// How many those were.
+    #[serde(default)]
+    pub ended_total: usize,
     /// What the author or the admin should look at.
     pub warnings: Vec<String>,
     /// Where another file than that of `run --rules` is in force: it is not what a restart takes.
@@ -202,7 +209,7 @@ impl Agent {
         let Swapped { installed, surroundings, names, change, kept, baseline } = swapped;
         let own: Vec<_> = surroundings.view.addresses.iter().map(|(_, a)| *a).collect();
         let mut notes = resolver_notes(&installed, &self.resolver().servers(), &own);
-        let flows_removed = installed.flows_removed;
+        let (flows_removed, ended) = (installed.flows_removed, installed.ended.clone());
         let trial = pledge.map(|pledge| Trial::new(pledge.record, Arc::clone(&old), baseline));
         notes.extend(returned.as_ref().map(TrialRecord::told));
         notes.extend(self.after_swap(&installed.running, kept, trial, returned).await);
@@ -223,6 +230,8 @@ impl Agent {
             text_of: running.text_of,
             change,
             flows_removed,
+            ended: ended.listed,
+            ended_total: ended.total,
             warnings,
             trial: self.trial_status().await,
         })

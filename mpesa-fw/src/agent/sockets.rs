@@ -77,6 +77,10 @@ pub(super) struct Connected {
     pub phase: FlowPhase,
     /// How long ago the other end was heard of; none where that was not asked for, and for all but TCP.
     pub heard: Option<Duration>,
+    /// The interface that it is bound to, by index; 0: none.
+    pub interface: u32,
+    /// The kernel's name of this socket: another one with the same ends has another.
+    pub cookie: [u8; 8],
 }
 
 impl Sockets {
@@ -127,7 +131,8 @@ impl Sockets {
             state => {
                 let Some(phase) = phase(state) else { return };
                 let Some(key) = key(protocol, id) else { return };
-                self.connected.push(Connected { key, phase, heard: heard(response) });
+                let (interface, cookie) = (id.interface_id, id.cookie);
+                self.connected.push(Connected { key, phase, heard: heard(response), interface, cookie });
             }
         }
     }
@@ -264,13 +269,11 @@ mod tests {
             let (a, b) = (Address::v4(0x0a00_0001), Address::v4(0xc400_0001));
             FlowKey::new(Family::V4, 6, a, port, b, 443)
         };
-        let sockets = Sockets {
-            connected: vec![
-                Connected { key: key(22), phase: FlowPhase::Answered, heard: None },
-                Connected { key: key(50000), phase: FlowPhase::Answered, heard: None },
-            ],
-            serving: HashSet::from([(6, 22)]),
+        let to = |port| {
+            let (phase, heard) = (FlowPhase::Answered, None);
+            Connected { key: key(port), phase, heard, interface: 0, cookie: [0; 8] }
         };
+        let sockets = Sockets { connected: vec![to(22), to(50000)], serving: HashSet::from([(6, 22)]) };
         assert_eq!(sockets.outgoing().map(|c| c.key.local_port).collect::<Vec<_>>(), [50000]);
     }
 

@@ -7,8 +7,9 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use crate::agent::{
-    CallerStatus, Confirmed, Denied, EventRecord, HandshakeStatus, KeptGeneration, Listener, ListenerRecord,
-    Listeners, NameStatus, PacketRecord, Process, Reloaded, Status, TamperRecord, TrialStatus, Unanswered,
+    CallerStatus, Confirmed, Denied, Ended, EventRecord, HandshakeStatus, KeptGeneration, Listener,
+    ListenerRecord, Listeners, NameStatus, PacketRecord, Process, Reloaded, Status, TamperRecord,
+    TrialStatus, Unanswered,
     archive::KeptFile,
     change::{Change, Names},
     evidence::{Evidence, NewlyDropped, ServiceEvidence, SessionEvidence},
@@ -231,6 +232,15 @@ fn reload() {
             other: vec!["mode: observe -> enforce".into()],
         },
         flows_removed: 1,
+        ended: vec![Ended {
+            protocol: "tcp".into(),
+            local: "10.0.0.5:443".parse().unwrap(),
+            remote: "198.51.100.66:50000".parse().unwrap(),
+            opened: "ingress".into(),
+            direction: "ingress".into(),
+            reason: "source_not_allowed".into(),
+        }],
+        ended_total: 1,
         warnings: vec!["a warning".into()],
         after_restart: Some("/etc/mpesa-fw/rules.yaml".into()),
         text_of: Some(2),

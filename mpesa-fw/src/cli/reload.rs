@@ -82,6 +82,15 @@ fn text(done: &Reloaded) -> String {
     if done.flows_removed > 0 {
         let _ = writeln!(text, "open connections no longer permitted: {}", done.flows_removed);
     }
+    if done.ended_total > 0 {
+        let _ = writeln!(text, "connections ended: {}", done.ended_total);
+        for ended in &done.ended {
+            let _ = writeln!(text, "  {ended}");
+        }
+        if done.ended_total > done.ended.len() {
+            let _ = writeln!(text, "  and {} more", done.ended_total - done.ended.len());
+        }
+    }
     for warning in &done.warnings {
         let _ = writeln!(text, "warning: {warning}");
     }

@@ -63,8 +63,9 @@ impl Traffic {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(SILENCE))?;
         client.connect(host)?;
-        denied.connect((field.host.place.v4, 5400))?;
-        outward.connect((api.place.v4, 5001))?;
+        // Not connected: the agent ends connected sockets that may not send.
+        let (closed_port, drop_box_port): (SocketAddr, SocketAddr) =
+            ((field.host.place.v4, 5400).into(), (api.place.v4, 5001).into());
 
         let traffic = Self::default();
         thread::scope(|scope| {
@@ -72,8 +73,8 @@ impl Traffic {
             let _end = End(&traffic);
             scope.spawn(|| traffic.ask(&client));
             scope.spawn(|| traffic.hear(&client));
-            scope.spawn(|| traffic.knock(&denied));
-            scope.spawn(|| traffic.knock(&outward));
+            scope.spawn(|| traffic.knock(&denied, closed_port));
+            scope.spawn(|| traffic.knock(&outward, drop_box_port));
             scope.spawn(|| traffic.count(&closed, &traffic.intruders));
             scope.spawn(|| traffic.count(&drop_box, &traffic.leaked));
             scope.spawn(|| traffic.keep(stream));
@@ -113,10 +114,10 @@ impl Traffic {
         }
     }
 
-    fn knock(&self, denied: &UdpSocket) {
+    fn knock(&self, denied: &UdpSocket, at: SocketAddr) {
         while self.on() {
             // Egress answers a denied sender with an error.
-            let _ = denied.send(b"!");
+            let _ = denied.send_to(b"!", at);
             sleep(PACE);
         }
     }

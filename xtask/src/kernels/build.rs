@@ -14,11 +14,12 @@ const AGENT: &str = "mpesa-fw";
 
 /// The test programs that run in a guest, what says most first: where the time does not suffice, the last are not begun.
 /// Those that ask a kernel for what kernels differ in; all of them would keep an emulated processor for an hour.
-const TESTS: [&str; 12] = [
+const TESTS: [&str; 13] = [
     "kernel_datapath",
     "netns_egress",
     "netns_ingress",
     "netns_reload",
+    "netns_revocation",
     "netns_pins",
     "netns_state",
     "netns_interfaces",

@@ -15,7 +15,7 @@ pub(in crate::cli) struct RunArguments {
     /// Where to serve /metrics, /healthz and /readyz.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9477")]
     pub metrics: SocketAddr,
-    /// Start even if that cuts connections that are open now.
+    /// Start even if that ends connections that are open now, your own SSH session included.
     #[arg(long)]
     pub force: bool,
 }

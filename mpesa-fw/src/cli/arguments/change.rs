@@ -10,7 +10,7 @@ use super::FormatArguments;
 pub(in crate::cli) struct ReloadArguments {
     /// Another policy file than the one in force. After a restart `run --rules` wins.
     pub file: Option<PathBuf>,
-    /// Reload even if that cuts connections that are open now.
+    /// Reload even if that ends connections that are open now, your own SSH session included.
     #[arg(long)]
     pub force: bool,
     #[command(flatten)]
@@ -48,7 +48,7 @@ pub(in crate::cli) struct RollbackArguments {
     /// Show the generations that are kept, and change nothing.
     #[arg(long, conflicts_with_all = ["generation", "force", "confirm_within"])]
     pub list: bool,
-    /// Go back even if that cuts connections that are open now.
+    /// Go back even if that ends connections that are open now, your own SSH session included.
     #[arg(long)]
     pub force: bool,
     #[command(flatten)]
