@@ -57,10 +57,12 @@ enum Suite {
     Trial,
     /// The tamper watch, with ip, tc and bpftool
     Tamper,
+    /// Ways round TC, with the attackers' programs
+    Bypass,
 }
 
 impl Suite {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Decision,
         Self::Compile,
         Self::Policy,
@@ -69,6 +71,7 @@ impl Suite {
         Self::Guard,
         Self::Trial,
         Self::Tamper,
+        Self::Bypass,
     ];
 
     const fn arguments(self) -> &'static [&'static str] {
@@ -81,12 +84,13 @@ impl Suite {
             Self::Guard => &["-p", "mpesa-fw", "--test", "netns_guard", "--", "--ignored"],
             Self::Trial => &["-p", "mpesa-fw", "--test", "netns_trial", "--", "--ignored"],
             Self::Tamper => &["-p", "mpesa-fw", "--test", "netns_tamper_watch", "--", "--ignored"],
+            Self::Bypass => &["-p", "mpesa-fw", "--test", "netns_bypass", "--", "--ignored"],
         }
     }
 
     /// Those with the object in them are built apart, or each turn would build everything anew.
     const fn with_object(self) -> bool {
-        matches!(self, Self::Kernel | Self::Guard | Self::Trial | Self::Tamper)
+        matches!(self, Self::Kernel | Self::Guard | Self::Trial | Self::Tamper | Self::Bypass)
     }
 }
 
