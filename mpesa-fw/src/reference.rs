@@ -160,10 +160,11 @@ impl<'p> Oracle<'p> {
             judged = drop(6, DropReason::OwnerNotAllowed, ""); // E5
         }
         if opens_flow(header, is_of_a_program) && (judged.passes() || self.policy.mode == Mode::Observe) {
-            if judged.passes() && self.state.is_full {
-                return drop(judged.step, DropReason::FlowTableFull, &judged.rule);
+            match (self.state.is_full, judged.passes()) {
+                (true, true) => return drop(judged.step, DropReason::FlowTableFull, &judged.rule),
+                (true, false) => {} // it goes either way
+                (false, _) => self.state.open_flow(header, &judged, socket.map_or(0, |socket| socket.id)),
             }
-            self.state.open_flow(header, &judged, socket.map_or(0, |socket| socket.id));
         }
         judged
     }

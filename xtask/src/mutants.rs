@@ -59,10 +59,12 @@ enum Suite {
     Revocation,
     /// The tamper watch, with ip, tc and bpftool
     Tamper,
+    /// Ways round TC, with the attackers' programs
+    Bypass,
 }
 
 impl Suite {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Decision,
         Self::Compile,
         Self::Policy,
@@ -72,6 +74,7 @@ impl Suite {
         Self::Trial,
         Self::Revocation,
         Self::Tamper,
+        Self::Bypass,
     ];
 
     const fn arguments(self) -> &'static [&'static str] {
@@ -85,12 +88,16 @@ impl Suite {
             Self::Trial => &["-p", "mpesa-fw", "--test", "netns_trial", "--", "--ignored"],
             Self::Revocation => &["-p", "mpesa-fw", "--test", "netns_revocation", "--", "--ignored"],
             Self::Tamper => &["-p", "mpesa-fw", "--test", "netns_tamper_watch", "--", "--ignored"],
+            Self::Bypass => &["-p", "mpesa-fw", "--test", "netns_bypass", "--", "--ignored"],
         }
     }
 
     /// Those with the object in them are built apart, or each turn would build everything anew.
     const fn with_object(self) -> bool {
-        matches!(self, Self::Kernel | Self::Guard | Self::Trial | Self::Revocation | Self::Tamper)
+        matches!(
+            self,
+            Self::Kernel | Self::Guard | Self::Trial | Self::Revocation | Self::Tamper | Self::Bypass
+        )
     }
 }
 

@@ -29,7 +29,7 @@ impl SocketOption {
         (field!(self, level), field!(self, optname))
     }
 
-    /// Cookie of the socket's network namespace (for this kind of program since Linux 5.14, commit f1248dee954c).
+    /// Cookie of the socket's network namespace (for this kind of program since Linux 5.15).
     #[inline(always)]
     pub fn namespace(&self) -> u64 {
         // SAFETY: the context is valid.
@@ -38,8 +38,8 @@ impl SocketOption {
 
     /// Makes the kernel take the caller's own value where it has shown this program only a part of it.
     ///
-    /// Kernel: a page of a value is shown. A length beyond it that the program leaves alone is refused with EFAULT (before 6.4,
-    /// commit 29ebbba7d461), and legacy iptables sets such values; 0 says that the value is the caller's.
+    /// Kernel: a page of a value is shown. A longer one whose length the program leaves alone is refused with EFAULT (6.1; later ones
+    /// ignore the program's copy), and legacy iptables sets such values; 0 says that the value is the caller's.
     #[inline(always)]
     pub fn leave_alone(&self) {
         let (begin, end) = (field!(self, __bindgen_anon_2.optval), field!(self, __bindgen_anon_3.optval_end));
