@@ -14,7 +14,7 @@ const AGENT: &str = "mpesa-fw";
 
 /// The test programs that run in a guest, what says most first: where the time does not suffice, the last are not begun.
 /// Those that ask a kernel for what kernels differ in; all of them would keep an emulated processor for an hour.
-const TESTS: [&str; 13] = [
+const TESTS: [&str; 14] = [
     "kernel_datapath",
     "netns_egress",
     "netns_ingress",
