@@ -245,13 +245,20 @@ impl Socket {
         unsafe { (*self.0).src_port as u16 }
     }
 
-    /// Whether its owner writes headers by himself.
+    /// Whether it is a raw socket of IP; the kernel has some of its own.
     #[inline(always)]
     pub fn is_raw(&self) -> bool {
         const SOCK_RAW: u32 = 3;
+        // SAFETY: as above.
+        unsafe { (*self.0).type_ == SOCK_RAW }
+    }
+
+    /// Whether it is a packet socket; the kernel has none.
+    #[inline(always)]
+    pub fn is_packet(&self) -> bool {
         const AF_PACKET: u32 = 17;
         // SAFETY: as above.
-        unsafe { (*self.0).type_ == SOCK_RAW || (*self.0).family == AF_PACKET }
+        unsafe { (*self.0).family == AF_PACKET }
     }
 }
 

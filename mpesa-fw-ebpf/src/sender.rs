@@ -14,8 +14,9 @@ use crate::{
 pub fn of(frame: &SkbFrame, meta: &PacketMeta) -> Sender {
     let socket = frame.socket();
     let is_full = socket.is_some();
-    let is_raw =
-        socket.as_ref().is_some_and(|socket| socket.is_raw() && !(meta.is_icmp() && frame.is_in_root()));
+    let is_raw = socket.as_ref().is_some_and(|socket| {
+        socket.is_packet() || socket.is_raw() && !(may_be_the_kernels(meta) && frame.is_in_root())
+    });
     // A SYN-ACK is sent on the listener's behalf: whose it is decides whether it may.
     let matters = Sender::matters(meta) || asks_owners() && meta.accepts_connection();
     if !matters && !asks_owners() {
@@ -32,6 +33,13 @@ pub fn of(frame: &SkbFrame, meta: &PacketMeta) -> Sender {
         sender.owner = frame.owner();
     }
     sender
+}
+
+/// Whether the kernel sends such a packet by a raw socket of its own: an answer to a ping, a RST or ACK for a socket that is
+/// gone or never was (`tcp_v4_send_reset`).
+#[inline(always)]
+fn may_be_the_kernels(meta: &PacketMeta) -> bool {
+    meta.is_icmp() || meta.is_bare_tcp()
 }
 
 /// Whether a packet along an open connection may belong to a flow of which it is not settled whose it is. That of a visitor

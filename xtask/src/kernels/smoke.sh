@@ -70,6 +70,9 @@ egress:
   default: drop
   allow:
     - { name: out, to: [$FRIEND], ports: [8080] }
+    # Not used: so that what learns names and asks for owners is verified too.
+    - { name: dns, to: [192.0.2.53], protocol: udp, ports: [53] }
+    - { name: cloud, to: ["*.example.net"], ports: [443], by: [{ user: root }, { unit: payments.service }] }
 YAML
 }
 

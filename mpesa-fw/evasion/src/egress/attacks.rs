@@ -107,13 +107,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     attack(RAW, "raw-service-port", "TCP data from the service's port", DropBox, NOWHERE),
     attack(RAW, "raw-syn-service-port", "SYN from the service's port to an allowed source", Token, NOWHERE),
     attack(RAW, "raw-udp-service-port", "UDP from the service's port to an allowed source", Token, NOWHERE),
-    attack(
-        RAW,
-        "raw-answer",
-        "TCP data from the service's port to an allowed source",
-        Token,
-        Gap("an answer of the service, which is judged without state"),
-    ),
+    attack(RAW, "raw-answer", "TCP data from the service's port to an allowed source", Token, NOWHERE),
     attack(RAW, "raw-gone", "RST, as if for a socket that is gone", DropBox, NOT_THERE_TCP),
     attack(
         RAW,
