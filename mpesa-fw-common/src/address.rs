@@ -68,8 +68,8 @@ impl Address {
         self.words[3]
     }
 
-    /// Whether it can be a host's: neither unspecified, nor loopback, nor multicast or broadcast. A blocking resolver
-    /// answers 0.0.0.0 or 127.0.0.1.
+    /// Whether it can be a host's: neither unspecified, nor loopback, nor multicast or reserved, nor in the old form ::/96
+    /// (RFC 4291 2.5.5.1). A blocking resolver answers 0.0.0.0 or 127.0.0.1.
     #[inline(always)]
     #[must_use]
     pub const fn is_host(&self) -> bool {

@@ -136,8 +136,8 @@ extern "C" fn step_name(_: u32, given: &mut Given<'_>) -> i64 {
 extern "C" fn step_record(_: u32, given: &mut Given<'_>) -> i64 {
     match given.reading.step_record() {
         Record::Step => GO_ON,
-        Record::Address(address, ttl) => {
-            note(given.reading, &address, ttl);
+        Record::Address(ttl) => {
+            note(given.reading, ttl);
             GO_ON
         }
         Record::End => STOP,
@@ -146,15 +146,16 @@ extern "C" fn step_record(_: u32, given: &mut Given<'_>) -> i64 {
 
 /// Notes an address for each of the names that the question was for.
 #[inline(always)]
-fn note(reading: &mut Reading, address: &Address, ttl: u32) {
+fn note(reading: &mut Reading, ttl: u32) {
+    let Reading { slots, fresh, address, .. } = reading;
     if !address.is_host() {
         return;
     }
     let now = access::now();
     let until = dns::until(now, ttl);
-    for named in reading.slots {
-        if named != 0 {
-            note_name(&mut reading.fresh, address, named, until, now);
+    for named in slots {
+        if *named != 0 {
+            note_name(fresh, address, *named, until, now);
         }
     }
 }

@@ -41,8 +41,8 @@ pub enum Next {
 pub enum Record {
     /// Nothing yet.
     Step,
-    /// An address, and its TTL in seconds.
-    Address(Address, u32),
+    /// An address, which is [`Reading::address`], with its TTL in seconds.
+    Address(u32),
     /// There are no more, or none that can be read.
     End,
 }
@@ -59,6 +59,8 @@ pub struct Reading {
     pub slots: NameSlots,
     /// What is noted of an address that nothing was known of.
     pub fresh: Learnt,
+    /// The address that was found last. (Here and not in what a step answers: the stack of all calls has 512 bytes.)
+    pub address: Address,
     /// Octets in `message`.
     pub length: u32,
     /// How far it is read.
@@ -79,6 +81,7 @@ impl Reading {
         name: NameKey::EMPTY,
         slots: [0; SLOTS_PER_NAME],
         fresh: [LearntName::NONE; NAMES_PER_ADDRESS],
+        address: Address::UNSPECIFIED,
         length: 0,
         at: 0,
         left: 0,
@@ -180,13 +183,15 @@ impl Reading {
             return Record::End;
         }
         match (kind, class, size) {
-            (TYPE_A, CLASS_IN, 4) => Record::Address(Address::v4(self.word(data)), ttl),
+            (TYPE_A, CLASS_IN, 4) => self.address = Address::v4(self.word(data)),
             (TYPE_AAAA, CLASS_IN, 16) => {
-                let words = [self.word(data), self.word(data + 4), self.word(data + 8), self.word(data + 12)];
-                Record::Address(Address { words }, ttl)
+                for (n, at) in (data..).step_by(4).take(4).enumerate() {
+                    self.address.words[n] = self.word(at);
+                }
             }
-            _ => Record::Step,
+            _ => return Record::Step,
         }
+        Record::Address(ttl)
     }
 
     /// Every caller has looked whether it lies in the message; the mask is for those that take nothing on trust.

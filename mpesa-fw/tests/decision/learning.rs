@@ -61,10 +61,10 @@ pub(crate) fn by_host(compiled: &Compiled, state: &HostState, frame: &Frame, dec
     for _ in 0..RECORD_STEPS {
         match reading.step_record() {
             Record::Step => {}
-            Record::Address(address, ttl) if address.is_host() => {
+            Record::Address(ttl) if reading.address.is_host() => {
                 let until = dns::until(state.now(), ttl);
                 let mut learnt = state.learnt.borrow_mut();
-                let known: &mut Learnt = learnt.entry(address).or_insert([LearntName::default(); 8]);
+                let known: &mut Learnt = learnt.entry(reading.address).or_insert([LearntName::default(); 8]);
                 for slot in slots.into_iter().filter(|slot| *slot != 0) {
                     dns::note(known, (slot & !WILDCARD) - 1, until, dns::tick(state.now()), || true);
                 }
@@ -109,6 +109,9 @@ pub(crate) fn by_oracle(policy: &Policy, now: Duration, frame: &Frame, decision:
     }
     let asked = query.name().to_ascii().to_ascii_lowercase();
     let asked = asked.trim_end_matches('.');
+    if !asked.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')) {
+        return Vec::new();
+    }
     let names = policy.egress.allow.iter().flat_map(|destination| &destination.names);
     let names: HashSet<_> = names.filter(|name| is_named(name, asked)).collect();
     let addresses = message.answers().iter().filter_map(|record| {
@@ -117,8 +120,7 @@ pub(crate) fn by_oracle(policy: &Policy, now: Duration, frame: &Frame, decision:
             RData::AAAA(address) => IpAddr::V6(address.0),
             _ => return None,
         };
-        let is_host = !address.is_unspecified() && !address.is_loopback() && !address.is_multicast();
-        (is_host && record.dns_class() == DNSClass::IN).then(|| {
+        (is_host(address) && record.dns_class() == DNSClass::IN).then(|| {
             let ttl = if record.ttl() > i32::MAX as u32 { 0 } else { record.ttl() };
             (address, until(now, ttl))
         })
@@ -128,12 +130,21 @@ pub(crate) fn by_oracle(policy: &Policy, now: Duration, frame: &Frame, decision:
         .collect()
 }
 
+/// Nobody has the addresses of this network, of loopback, of groups, or of what is reserved or given up (::/96).
+fn is_host(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => !matches!(address.octets()[0], 0 | 127 | 224..),
+        IpAddr::V6(address) => address.segments()[..6] != [0; 6] && !address.is_multicast(),
+    }
+}
+
 /// A message that is cut off has the records that are whole.
 fn as_far_as_it_goes(bytes: &[u8]) -> Option<Message> {
     let mut bytes = bytes.get(..bytes.len().min(MESSAGE))?.to_vec();
     let claimed = u16::from_be_bytes(bytes.get(6..8)?.try_into().ok()?);
     bytes.get_mut(8..12)?.fill(0);
-    (1..=claimed).rev().find_map(|count| {
+    let most = u16::try_from(bytes.len() / 11).unwrap_or(u16::MAX); // the shortest record has 11 octets
+    (1..=claimed.min(most)).rev().find_map(|count| {
         bytes[6..8].copy_from_slice(&count.to_be_bytes());
         Message::from_vec(&bytes).ok()
     })
@@ -167,4 +178,76 @@ fn until(now: Duration, ttl: u32) -> Duration {
     const TICK: u128 = 1 << 30;
     let ticks = now.as_nanos() / TICK + u128::from(ttl.clamp(60, 86_400)) + 300;
     Duration::from_nanos((ticks * TICK + TICK - 1) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use mpesa_fw_common::{Address, Direction};
+    use proptest::{collection::vec, prelude::*, sample};
+
+    use super::*;
+    use crate::{
+        case::{Case, Rules},
+        catalogue,
+    };
+
+    const MESSAGE_AT: usize = 14 + 20 + UDP_HEADER;
+
+    /// Every answer of the catalogue that comes by IPv4, and the policy for all of them.
+    fn answers() -> (Case, Vec<Frame>) {
+        let mut cases: Vec<Case> = catalogue::all();
+        cases.retain(|case| case.policy.contains("cloud.example.net"));
+        let frames = cases.iter().flat_map(Case::packets).cloned();
+        let is_answer = |packet: &crate::case::Packet| {
+            let meta = host::facts(&packet.frame);
+            packet.direction == Direction::Ingress && meta.is_udp() && packet.frame.bytes.get(12) == Some(&8)
+        };
+        let frames = frames.filter(is_answer).map(|packet| packet.frame).collect();
+        (cases.swap_remove(0), frames)
+    }
+
+    fn octets(address: Address) -> Vec<u8> {
+        match IpAddr::from(address) {
+            IpAddr::V4(address) => address.octets().to_vec(),
+            IpAddr::V6(address) => address.octets().to_vec(),
+        }
+    }
+
+    /// Whatever a message is: what a parser of DNS finds in it is learnt, and nothing that is not in it.
+    #[test]
+    fn spoilt_answers_teach_what_is_in_them() {
+        let (case, frames) = answers();
+        assert!(frames.len() > 40, "{} answers", frames.len());
+        let rules = Rules::new(&case.policy);
+        let decision = Decision::pass(PassReason::Flow);
+        let taught = Cell::new(0);
+        let edits = vec((0usize..400, any::<u8>()), 0..5);
+        let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(4000));
+        let ran = runner.run(&(sample::select(frames), edits), |(mut frame, edits)| {
+            for (at, octet) in edits {
+                let length = frame.bytes.len() - MESSAGE_AT;
+                if length > 0 {
+                    frame.bytes[MESSAGE_AT + at % length] = octet;
+                }
+            }
+            let state = case.state(&rules);
+            by_host(&rules.compiled, &state, &frame, &decision);
+            let lessons = by_oracle(&rules.policy, Duration::from_nanos(state.now()), &frame, &decision);
+            let learnt = state.learnt.borrow();
+            for (address, name, _) in &lessons {
+                prop_assert!(learnt.contains_key(&(*address).into()), "{address} of {name} was not learnt");
+            }
+            for address in learnt.keys() {
+                let octets = octets(*address);
+                let is_there = frame.bytes[MESSAGE_AT..].windows(octets.len()).any(|there| there == octets);
+                prop_assert!(is_there, "{:?} is not in the message", IpAddr::from(*address));
+            }
+            taught.set(taught.get() + usize::from(!lessons.is_empty()));
+            Ok(())
+        });
+        ran.unwrap_or_else(|error| panic!("{error}"));
+        assert!(taught.get() > 200, "only {} messages taught anything", taught.get());
+    }
 }
