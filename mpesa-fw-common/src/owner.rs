@@ -71,7 +71,7 @@ pub struct OwnerRules {
 
 /// The rules of a direction that somebody may use: those without `by`, and those that name him.
 #[inline(always)]
-pub fn rules_of<T: Tables>(tables: &T, direction: Direction, owner: &Owner) -> RuleSet {
+pub fn rules_of<T: Tables + ?Sized>(tables: &T, direction: Direction, owner: &Owner) -> RuleSet {
     let owned = tables.owned(direction);
     let free = RuleSet(!owned.0);
     if owned.is_empty() || owner.is_known == 0 {
@@ -82,11 +82,12 @@ pub fn rules_of<T: Tables>(tables: &T, direction: Direction, owner: &Owner) -> R
         None => RuleSet::NONE,
     };
     let mut rules = free.or(of(OwnerKey::user(owner.uid)));
-    for id in owner.cgroups {
-        if id == 0 {
+    // By reference: a copy of the list would lie on the stack, of which all calls together have 512 bytes.
+    for id in &owner.cgroups {
+        if *id == 0 {
             break;
         }
-        rules = rules.or(of(OwnerKey::cgroup(id)));
+        rules = rules.or(of(OwnerKey::cgroup(*id)));
     }
     rules
 }

@@ -10,7 +10,7 @@ mod search;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
-    owner::{OwnerKey, OwnerRules},
+    owner::{Owner, OwnerKey, OwnerRules, rules_of},
     settings::Direction,
 };
 
@@ -219,6 +219,12 @@ pub trait Tables {
     fn owned(&self, direction: Direction) -> RuleSet;
     /// Rules that name an owner: an element of `OWNERS`.
     fn owner(&self, key: &OwnerKey) -> Option<OwnerRules>;
+    /// Rules of a direction that an owner may use: [`owner::rules_of`](crate::owner::rules_of), which the kernel's implementation
+    /// calls as a function that the verifier looks at only once.
+    #[inline(always)]
+    fn rules_of(&self, direction: Direction, owner: &Owner) -> RuleSet {
+        rules_of(self, direction, owner)
+    }
     /// Destinations that list name servers: what claims UDP port 53 and says to which addresses.
     fn resolvers(&self) -> RuleSet;
     /// Secret of the limiter's hash.

@@ -58,15 +58,15 @@ impl TwinCase {
         }
     }
 
-    /// The socket, as far as a hook would have looked at it.
+    /// The socket, as far as a hook would have looked at it, into one of which nothing is known.
     #[inline(always)]
-    #[must_use]
-    pub const fn sender(&self, matters: bool) -> Sender {
-        let (owner, is_full, is_raw) = (self.owner, self.is_full != 0, self.is_raw != 0);
+    pub const fn read_sender(&self, matters: bool, sender: &mut Sender) {
+        sender.owner = self.owner;
+        sender.is_full = self.is_full != 0;
+        sender.is_raw = self.is_raw != 0;
         if matters {
-            Sender { cookie: self.cookie, owner, bound_port: self.bound_port, is_full, is_raw }
-        } else {
-            Sender { cookie: 0, owner, bound_port: 0, is_full, is_raw }
+            sender.cookie = self.cookie;
+            sender.bound_port = self.bound_port;
         }
     }
 }

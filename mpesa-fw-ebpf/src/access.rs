@@ -206,13 +206,12 @@ impl SkbFrame {
         unsafe { bpf_get_socket_cookie(self.context.cast()) }
     }
 
-    /// Whose the socket is; of a SYN-ACK, the one that listens (`sk_to_full_sk`).
+    /// Whose the socket is; of a SYN-ACK, the one that listens (`sk_to_full_sk`). Into an owner that is not known.
     #[inline(always)]
-    pub fn owner(&self) -> Owner {
-        let mut owner = Owner::UNKNOWN;
+    pub fn read_owner(&self, owner: &mut Owner) {
         // SAFETY: the context is valid, here and below.
         if unsafe { bpf_skb_cgroup_id(self.context) } == 0 {
-            return owner;
+            return;
         }
         owner.is_known = 1;
         owner.uid = unsafe { bpf_get_socket_uid(self.context) };
@@ -222,7 +221,6 @@ impl SkbFrame {
                 break;
             }
         }
-        owner
     }
 
     /// Whether the socket is in the root of the cgroups, where the kernel's own are and no program of a systemd machine is.

@@ -110,7 +110,11 @@ pub fn egress(frame: &SkbFrame) -> Verdict {
     };
     *case = Case::EMPTY;
     case.read(frame, Direction::Egress);
-    case.sender = if kernel::is_twin() { twin::sender(&case.meta) } else { sender::of(frame, &case.meta) };
+    if kernel::is_twin() {
+        twin::read_sender(&case.meta, &mut case.sender);
+    } else {
+        sender::read(frame, &case.meta, &mut case.sender);
+    }
     verdict(judge_egress() & reported(Direction::Egress, frame))
 }
 

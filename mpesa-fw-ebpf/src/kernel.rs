@@ -8,7 +8,7 @@ use mpesa_fw_common::{
     decide::{self, Found, Sender},
     dns::Learnt,
     limit::LimitSet,
-    owner::{OwnerKey, OwnerRules},
+    owner::{self, Owner, OwnerKey, OwnerRules},
     packet::PacketMeta,
     settings::Settings,
     state::{self, BITMAP_WORDS, FlowKey, FlowState, FragmentKey, FragmentState, State},
@@ -123,6 +123,12 @@ impl<const IN_PLACE: bool> Tables for Kernel<IN_PLACE> {
     #[inline(always)]
     fn owner(&self, key: &OwnerKey) -> Option<OwnerRules> {
         access::copied(maps::OWNERS.get_ptr(key))
+    }
+
+    #[inline(always)]
+    fn rules_of(&self, direction: Direction, _: &Owner) -> RuleSet {
+        let owned = self.owned(direction);
+        if owned.is_empty() { RuleSet::ALL } else { RuleSet(rules_of_case(direction as u32)) }
     }
 
     #[inline(always)]
@@ -310,6 +316,18 @@ extern "C" fn find_flow_of_case(direction: u32) -> u32 {
             found.code()
         }
         None => Found::NONE.code(),
+    }
+}
+
+/// Likewise: the rules that the sender of the case may use.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rules_of_case(direction: u32) -> u64 {
+    let direction =
+        if direction == Direction::Ingress as u32 { Direction::Ingress } else { Direction::Egress };
+    match case::current(Direction::Egress) {
+        Some(case) => owner::rules_of(&KERNEL, direction, &case.sender.owner).0,
+        None => RuleSet::NONE.0,
     }
 }
 

@@ -1,38 +1,38 @@
 //! What is known of the socket behind a packet of egress, as far as somebody will ask.
 
 use mpesa_fw_common::{
-    decide::Sender, packet::PacketMeta, settings::Direction, state::State as _, tables::Tables as _,
+    decide::Sender,
+    packet::PacketMeta,
+    settings::Direction,
+    state::{FlowState, State as _},
+    tables::Tables as _,
 };
 
 use crate::{
     access::SkbFrame,
+    case::{self, Case},
     kernel::{KERNEL, asks_owners},
 };
 
-/// The sender of a frame. Each question is a call that the JIT does not inline.
+/// Reads the sender of a frame into one of whom nothing is known. Each question is a call that the JIT does not inline. (In
+/// place, in the map: on the stack of 512 bytes for all calls there is no room for it.)
 #[inline(always)]
-pub fn of(frame: &SkbFrame, meta: &PacketMeta) -> Sender {
+pub fn read(frame: &SkbFrame, meta: &PacketMeta, sender: &mut Sender) {
     let socket = frame.socket();
-    let is_full = socket.is_some();
-    let is_raw = socket.as_ref().is_some_and(|socket| {
+    sender.is_full = socket.is_some();
+    sender.is_raw = socket.as_ref().is_some_and(|socket| {
         socket.is_packet() || socket.is_raw() && !(may_be_the_kernels(meta) && frame.is_in_root())
     });
     // A SYN-ACK is sent on the listener's behalf: whose it is decides whether it may.
     let matters = Sender::matters(meta) || asks_owners() && meta.accepts_connection();
     if !matters && !asks_owners() {
-        return Sender { is_full, is_raw, ..Sender::NONE };
+        return;
     }
-    let mut sender = Sender {
-        cookie: frame.cookie(),
-        bound_port: socket.map_or(0, |socket| socket.port()),
-        is_full,
-        is_raw,
-        ..Sender::NONE
-    };
-    if asks_owners() && (matters || is_unsettled(meta, sender.cookie)) {
-        sender.owner = frame.owner();
+    sender.cookie = frame.cookie();
+    sender.bound_port = socket.map_or(0, |socket| socket.port());
+    if asks_owners() && (matters || is_case_unsettled() == UNSETTLED) {
+        frame.read_owner(&mut sender.owner);
     }
-    sender
 }
 
 /// Whether the kernel sends such a packet by a raw socket of its own: an answer to a ping, a RST or ACK for a socket that is
@@ -42,13 +42,20 @@ fn may_be_the_kernels(meta: &PacketMeta) -> bool {
     meta.is_icmp() || meta.is_bare_tcp()
 }
 
-/// Whether a packet along an open connection may belong to a flow of which it is not settled whose it is. That of a visitor
-/// has a port that no flow ever had.
-#[inline(always)]
-fn is_unsettled(meta: &PacketMeta, cookie: u64) -> bool {
+/// A global function, see [`case`]: whether the packet of the case, which goes along an open connection, may belong to a flow
+/// of which it is not settled whose it is. That of a visitor has a port that no flow ever had.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn is_case_unsettled() -> u32 {
+    let Some(Case { meta, sender, .. }) = case::current(Direction::Egress) else { return UNSETTLED };
     let key = meta.flow_key(Direction::Egress);
-    KERNEL.may_have_flow(key.local_port)
-        && KERNEL
-            .flow(&key)
-            .is_none_or(|flow| flow.cookie != cookie || flow.generation != KERNEL.generation())
+    let is_settled =
+        |flow: &mut FlowState| flow.cookie == sender.cookie && flow.generation == KERNEL.generation();
+    if KERNEL.may_have_flow(key.local_port) && !KERNEL.flow(&key).is_some_and(is_settled) {
+        UNSETTLED
+    } else {
+        0
+    }
 }
+
+const UNSETTLED: u32 = 1;

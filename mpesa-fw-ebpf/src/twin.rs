@@ -9,10 +9,13 @@ use mpesa_fw_common::{
 
 use crate::{access, case::Case, kernel, maps};
 
-/// The socket that the question names, in the place of the one that a test run does not have.
+/// Reads the socket that the question names, in the place of the one that a test run does not have, into one of which nothing
+/// is known.
 #[inline(always)]
-pub fn sender(meta: &PacketMeta) -> Sender {
-    current().map_or(Sender::NONE, |twin| twin.sender(Sender::matters(meta) || kernel::asks_owners()))
+pub fn read_sender(meta: &PacketMeta, sender: &mut Sender) {
+    if let Some(twin) = current() {
+        twin.read_sender(Sender::matters(meta) || kernel::asks_owners(), sender);
+    }
 }
 
 /// Notes what was found of the packet's flow.

@@ -11,7 +11,8 @@ use testbed::{
     serve::{Dnsmasq, Nginx, Unbound},
 };
 
-const CLOUD: &str = "{ name: cloud, to: ['*.cloud.example.net'], ports: [443] }";
+/// With an owner: all that the programs can be asked, so that their stack has to suffice for it.
+const CLOUD: &str = "{ name: cloud, to: ['*.cloud.example.net'], ports: [443], by: { user: root } }";
 const DNS: &str = "{ name: dns, to: [10.20.0.5], protocol: [udp, tcp], ports: [53] }";
 /// `ip-10-77-1-2.cloud.example.net` is 10.77.1.2.
 const MADE_UP: &str = "--synth-domain=cloud.example.net,10.77.0.0/16,ip-";

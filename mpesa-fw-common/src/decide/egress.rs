@@ -7,7 +7,6 @@ use super::{
     permission::{Permission, destination, service},
 };
 use crate::{
-    owner::rules_of,
     packet::{FragmentKind, PacketMeta, Parsed, claim, question},
     reason::{DropReason, PassReason},
     settings::Direction,
@@ -59,7 +58,7 @@ fn whole<T: Tables, S: State>(tables: &T, state: &S, meta: &PacketMeta, sender: 
     }
     let (denied, rule) = match destination(tables, state, meta.family, meta.claim(), &meta.target) {
         Permission::Allowed(rules) => {
-            let own = rules.and(rules_of(tables, Direction::Egress, &sender.owner));
+            let own = rules.and(tables.rules_of(Direction::Egress, &sender.owner));
             if own.is_empty() {
                 (Some(DropReason::OwnerNotAllowed), rules.first())
             } else {
@@ -119,7 +118,7 @@ fn service_reply<T: Tables>(tables: &T, meta: &PacketMeta, sender: &Sender) -> R
     if meta.is_icmp() || meta.is_tcp() && !meta.accepts_connection() {
         return Reply::Allowed;
     }
-    if rules.and(rules_of(tables, Direction::Ingress, &sender.owner)).is_empty() {
+    if rules.and(tables.rules_of(Direction::Ingress, &sender.owner)).is_empty() {
         Reply::OfAnother
     } else {
         Reply::Allowed

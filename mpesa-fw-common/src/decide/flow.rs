@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     address::Family,
-    owner::{Owner, rules_of},
+    owner::Owner,
     packet::{PacketMeta, icmp, icmpv6},
     reason::DropReason,
     settings::Direction,
@@ -195,7 +195,10 @@ fn judge_again<T: Tables, S: State + ?Sized>(
     let (rule, denied) = match flow_permission(tables, state, key) {
         Permission::Allowed(RuleSet(rules)) => {
             let rules = RuleSet(rules);
-            let own = rules.and(rules_of(tables, Direction::Egress, owner.unwrap_or(&Owner::UNKNOWN)));
+            let own = rules.and(match owner {
+                Some(owner) => tables.rules_of(Direction::Egress, owner),
+                None => RuleSet(!tables.owned(Direction::Egress).0),
+            });
             if !own.is_empty() {
                 (own.first(), None)
             } else if owner.is_none() {
