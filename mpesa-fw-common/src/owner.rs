@@ -61,7 +61,7 @@ impl OwnerKey {
 }
 
 /// Value of `OWNERS`, a table of a generation that the agent keeps up to date: the rules of each
-/// [`Direction`](crate::Direction) that name this owner.
+/// [`Direction`] that name this owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct OwnerRules {
