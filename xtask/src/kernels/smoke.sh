@@ -53,7 +53,7 @@ reloads() {
     cat "$at/pings"
     echo "$count reloads"
     echo "$count" >"$at/reloads"
-    [ "$count" -ge 5 ] && grep -q ' 1000 received, 0% packet loss' "$at/pings"
+    [ "$count" -ge 3 ] && grep -q ' 1000 received, 0% packet loss' "$at/pings"
 }
 
 rules() {
