@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -35,9 +36,17 @@ pub(crate) struct Arguments {
 /// When something is missing for it, the build fails, or the package doesn't behave.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     setup::run()?;
-    let package = build()?;
+    // What it will be tried in takes a minute to make, most of it waiting for downloads: beside the build.
+    let root = (arguments.tried && process::is_root()).then(|| thread::spawn(root::pristine));
+    let built = build();
+    let root = root.map(|making| making.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+    let package = built?;
     println!("package: {}", package.display());
-    if arguments.tried { root::try_out(&package) } else { Ok(()) }
+    if !arguments.tried {
+        return Ok(());
+    }
+    let Some(root) = root else { bail!("trying the package needs root (debootstrap, chroot)") };
+    root::try_out(&root?, &package)
 }
 
 /// Makes the package and tries it.

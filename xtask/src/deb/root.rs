@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
 
-use crate::process::{capture, is_root, run, target};
+use crate::process::{capture, run, target};
 
 /// The oldest release that the package is for.
 const SUITE: &str = "bookworm";
@@ -22,21 +22,18 @@ const TRY: &str = include_str!("try.sh");
 const BOOT: &str = include_str!("boot.sh");
 const CHECKS: &str = include_str!("checks.sh");
 
-/// Installs, runs, upgrades, removes and purges the package, first by hand and then under systemd.
+/// Installs, runs, upgrades, removes and purges the package in a root like the pristine one, first by hand and then under
+/// systemd.
 ///
 /// # Errors
-/// When no root can be made here, or any check fails.
-pub(crate) fn try_out(package: &Path) -> Result<()> {
-    if !is_root() {
-        bail!("trying the package needs root (debootstrap, chroot)");
-    }
-    let pristine = pristine()?;
+/// When any check fails.
+pub(super) fn try_out(pristine: &Path, package: &Path) -> Result<()> {
     println!("trying the package in a {SUITE} root");
-    let root = unpack(&pristine, package)?;
+    let root = unpack(pristine, package)?;
     enter(root.path(), TRY)?;
 
     println!("trying the package in a {SUITE} root that systemd boots");
-    let root = unpack(&pristine, package)?;
+    let root = unpack(pristine, package)?;
     enter(root.path(), "dpkg --install /mpesa-fw.deb >/install.log 2>&1")?;
     fs::write(root.path().join("checks.sh"), CHECKS).context("cannot write into the root")?;
     checked(Command::new("sh").args(["-euc", BOOT, "boot"]).arg(root.path()))
@@ -91,7 +88,10 @@ exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root DEBIAN_FRONTEND=nonint
 "#;
 
 /// The root as debootstrap makes it, as a tar archive below `target/`, made once.
-fn pristine() -> Result<PathBuf> {
+///
+/// # Errors
+/// When none can be made here.
+pub(super) fn pristine() -> Result<PathBuf> {
     let archive = target().join(format!("debian-{SUITE}.tar"));
     if archive.is_file() {
         return Ok(archive);
