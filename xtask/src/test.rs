@@ -14,7 +14,7 @@ mod tally;
 pub(crate) use tally::Tally;
 
 /// Seconds after which a run of tests is ended: one that hangs must not keep the rest from being reported.
-const PATIENCE: &str = "1500";
+const PATIENCE: &str = "1800";
 
 /// Programs that the tests in network namespaces are clients, servers or witnesses with.
 const PROGRAMS: [&str; 19] = [
