@@ -1,26 +1,24 @@
-//! The one file of the programs (with its parts for connections, options and captures) that reads and writes through pointers: packets,
+//! The one file of the programs (with its parts for sockets, connections, options and captures) that reads and writes through pointers: packets,
 //! map values, sockets.
 
 use core::{arch::asm, ptr};
 
 use aya_ebpf::{
-    bindings::{__sk_buff, bpf_sock, xdp_md},
+    bindings::{__sk_buff, xdp_md},
     helpers::generated::{
-        bpf_get_socket_cookie, bpf_get_socket_uid, bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns,
-        bpf_sk_fullsock, bpf_skb_ancestor_cgroup_id, bpf_skb_cgroup_id, bpf_skb_pull_data,
-        bpf_xdp_get_buff_len,
+        bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_skb_pull_data, bpf_xdp_get_buff_len,
     },
     maps::lpm_trie::{Key, LpmTrie},
 };
 use mpesa_fw_common::{
     dns::NAME_ROOM,
-    owner::Owner,
     packet::{PacketBytes, PacketMeta, Parsed},
 };
 
 mod capture;
 mod connection;
 mod option;
+mod socket;
 
 pub use capture::{Message, Skb, Source, entry};
 pub use connection::Connection;
@@ -191,85 +189,6 @@ impl SkbFrame {
     #[inline(always)]
     pub const fn context(&self) -> *mut __sk_buff {
         self.context
-    }
-
-    /// The socket behind the packet, if there is one that a program may hold.
-    #[inline(always)]
-    pub fn socket(&self) -> Option<Socket> {
-        full_socket(self.context).map(Socket)
-    }
-
-    /// Cookie of the socket; 0: there is none.
-    #[inline(always)]
-    pub fn cookie(&self) -> u64 {
-        // SAFETY: the context is valid.
-        unsafe { bpf_get_socket_cookie(self.context.cast()) }
-    }
-
-    /// Whose the socket is; of a SYN-ACK, the one that listens (`sk_to_full_sk`). Into an owner that is not known.
-    #[inline(always)]
-    pub fn read_owner(&self, owner: &mut Owner) {
-        // SAFETY: the context is valid, here and below.
-        if unsafe { bpf_skb_cgroup_id(self.context) } == 0 {
-            return;
-        }
-        owner.is_known = 1;
-        owner.uid = unsafe { bpf_get_socket_uid(self.context) };
-        for (level, id) in (1..).zip(owner.cgroups.iter_mut()) {
-            *id = unsafe { bpf_skb_ancestor_cgroup_id(self.context, level) };
-            if *id == 0 {
-                break;
-            }
-        }
-    }
-
-    /// Whether the socket is in the root of the cgroups, where the kernel's own are and no program of a systemd machine is.
-    #[inline(always)]
-    pub fn is_in_root(&self) -> bool {
-        const ROOT: u64 = 1;
-        // SAFETY: the context is valid.
-        unsafe { bpf_skb_cgroup_id(self.context) == ROOT }
-    }
-}
-
-/// A socket that a program may hold.
-pub struct Socket(*mut bpf_sock);
-
-impl Socket {
-    /// The port that it is bound to; 0: none.
-    #[inline(always)]
-    pub fn port(&self) -> u16 {
-        // SAFETY: the helper returned a socket that is held by the packet; `src_port` is in host byte order (bpf.h).
-        unsafe { (*self.0).src_port as u16 }
-    }
-
-    /// Whether it is a raw socket of IP; the kernel has some of its own.
-    #[inline(always)]
-    pub fn is_raw(&self) -> bool {
-        const SOCK_RAW: u32 = 3;
-        // SAFETY: as above.
-        unsafe { (*self.0).type_ == SOCK_RAW }
-    }
-
-    /// Whether it is a packet socket; the kernel has none.
-    #[inline(always)]
-    pub fn is_packet(&self) -> bool {
-        const AF_PACKET: u32 = 17;
-        // SAFETY: as above.
-        unsafe { (*self.0).family == AF_PACKET }
-    }
-}
-
-#[inline(always)]
-fn full_socket(context: *mut __sk_buff) -> Option<*mut bpf_sock> {
-    // SAFETY: the context is valid, and `sk` is null or a socket held by the packet.
-    unsafe {
-        let socket = (*context).__bindgen_anon_2.sk;
-        if socket.is_null() {
-            return None;
-        }
-        let full = bpf_sk_fullsock(socket);
-        if full.is_null() { None } else { Some(full) }
     }
 }
 

@@ -49,8 +49,12 @@ fn may_be_the_kernels(meta: &PacketMeta) -> bool {
 extern "C" fn is_case_unsettled() -> u32 {
     let Some(Case { meta, sender, .. }) = case::current(Direction::Egress) else { return UNSETTLED };
     let key = meta.flow_key(Direction::Egress);
-    let is_settled =
-        |flow: &mut FlowState| flow.cookie == sender.cookie && flow.generation == KERNEL.generation();
+    let now = KERNEL.now();
+    let is_settled = |flow: &mut FlowState| {
+        flow.cookie == sender.cookie
+            && flow.generation == KERNEL.generation()
+            && !flow.is_expired(key.protocol, now)
+    };
     if KERNEL.may_have_flow(key.local_port) && !KERNEL.flow(&key).is_some_and(is_settled) {
         UNSETTLED
     } else {

@@ -115,6 +115,12 @@ fn only_the_unit_reaches_the_destination() -> Result<()> {
     );
     assert!(firewall.ask(["status"])?.stdout.contains("not there: what only it may do is denied"));
 
+    let why = firewall.ask(["why", "--egress", "--to", "192.0.2.80", "--port", "443"])?;
+    assert_eq!(why.code, Some(1), "{}", why.text());
+    for part in ["owner_not_allowed", &format!("is for: unit {unit}"), "names no owner"] {
+        assert!(why.text().contains(part), "{part}: {}", why.text());
+    }
+
     // It starts.
     let group = groups.start(&unit)?;
     holds("the unit to be found", SOON, || here(Some(&group), 0).is_ok_and(|open| open))?;

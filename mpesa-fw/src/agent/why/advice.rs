@@ -14,7 +14,7 @@ use super::{
 use crate::{
     agent::seed::protocol,
     datapath::Judgement,
-    policy::model::{Policy, Service},
+    policy::model::{Location, Owner, Policy, Service},
 };
 
 /// What the agent knows of a packet and of the policy that judged it.
@@ -72,9 +72,7 @@ impl Matter<'_> {
             DropReason::NoService => self.no_service(),
             DropReason::DestinationNotAllowed => self.destination_not_allowed(),
             DropReason::NameNotAllowed => self.name_not_allowed(),
-            DropReason::OwnerNotAllowed => {
-                vec!["another program may send it: see `by` of the destination".to_owned()]
-            }
+            DropReason::OwnerNotAllowed => self.owner_not_allowed(),
             DropReason::NoDestination => self.no_destination(),
             DropReason::FlowTableFull => vec![
                 "the flow table is full: a larger --flows-capacity, or fewer open connections".to_owned(),
@@ -232,6 +230,25 @@ impl Matter<'_> {
         advice
     }
 
+    /// Nobody can be asked about: whom a socket belongs to is known of packets that are sent.
+    fn owner_not_allowed(&self) -> Vec<String> {
+        let is_for = |kind: &str, name: &str, at: &Location, by: &[Owner]| {
+            let owners: Vec<String> = by.iter().map(ToString::to_string).collect();
+            format!("{kind} {name} ({}) is for: {}", nearest::place(at), owners.join(", "))
+        };
+        let destinations = self.policy.egress.allow.iter().filter(|allow| self.topic().is_in(&allow.claims));
+        let owned = destinations.filter(|allow| !allow.by.is_empty());
+        let mut advice: Vec<String> =
+            owned.map(|allow| is_for("destination", &allow.name, &allow.at, &allow.by)).collect();
+        let answering = self.answering().filter(|service| !service.by.is_empty());
+        advice.extend(answering.map(|service| is_for("service", &service.name, &service.at, &service.by)));
+        advice.push(
+            "the question names no owner, so that no rule with `by` allows anything in this answer"
+                .to_owned(),
+        );
+        advice
+    }
+
     fn name_not_allowed(&self) -> Vec<String> {
         let mut advice = Vec::new();
         for allow in self.policy.egress.allow.iter().filter(|d| self.topic().is_in(&d.claims)) {
@@ -249,6 +266,9 @@ impl Matter<'_> {
 
     fn name(&self, name: &str) -> String {
         match self.names.get(name).map_or(&[][..], Vec::as_slice) {
+            [] if name.starts_with('*') => {
+                format!("{name} (learnt when a program asks for what is below it)")
+            }
             [] => format!("{name} (stands for no address yet)"),
             addresses => {
                 let words: Vec<String> = addresses.iter().take(4).map(ToString::to_string).collect();
