@@ -9,6 +9,7 @@
 #![no_std]
 
 pub mod address;
+pub mod attempt;
 pub mod bypass;
 pub mod connection;
 pub mod counter;
@@ -29,6 +30,8 @@ pub use address::{Address, Family};
 pub use reason::{DropReason, PassReason, Reason};
 pub use settings::{Direction, Mode, Verdict};
 pub use tables::RuleSet;
+/// What any bytes are one of: the programs fill such in place.
+pub use zerocopy::FromBytes;
 
 /// Version of every lay-out in this crate; part of the pin directory's name, so that an agent
 /// never adopts maps whose values it would misread. Raise it with any change of a shared type.

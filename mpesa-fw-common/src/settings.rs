@@ -86,6 +86,8 @@ pub mod feature {
     pub const SPARSE_SOURCE4: u32 = 1 << 9;
     /// Likewise of its IPv6 index; then of the other tables.
     pub const SPARSE_SOURCE6: u32 = 1 << 10;
+    /// Programs hear at once that they may not connect or send somewhere: see [`attempt`](crate::attempt).
+    pub const REFUSES_ATTEMPTS: u32 = 1 << 16;
 }
 
 /// The constants. The programs read each field by a volatile load of its own.
@@ -102,6 +104,8 @@ pub struct Settings {
     pub names_only: u64,
     /// Rules with `by`, by direction.
     pub owned: [u64; 2],
+    /// Destinations some of whose owners are users.
+    pub owned_by_users: u64,
     /// Destinations that list name servers, whose answers are learnt from.
     pub resolvers: u64,
     /// Secret of the limiter's hash, so that nobody can choose sources that share a set.
@@ -137,6 +141,7 @@ impl Settings {
         outside: [0; 3],
         names_only: 0,
         owned: [0; 2],
+        owned_by_users: 0,
         resolvers: 0,
         limit_seed: 0,
         netns_cookie: 0,

@@ -225,6 +225,8 @@ pub trait Tables {
     fn rules_of(&self, direction: Direction, owner: &Owner) -> RuleSet {
         rules_of(self, direction, owner)
     }
+    /// Destinations some of whose owners are users.
+    fn owned_by_users(&self) -> RuleSet;
     /// Destinations that list name servers: what claims UDP port 53 and says to which addresses.
     fn resolvers(&self) -> RuleSet;
     /// Secret of the limiter's hash.

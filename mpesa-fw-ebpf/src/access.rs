@@ -15,11 +15,13 @@ use mpesa_fw_common::{
     packet::{PacketBytes, PacketMeta, Parsed},
 };
 
+mod attempt;
 mod capture;
 mod connection;
 mod option;
 mod socket;
 
+pub use attempt::SocketAddress;
 pub use capture::{Message, Skb, Source, entry};
 pub use connection::Connection;
 pub use option::SocketOption;

@@ -132,6 +132,11 @@ impl<const IN_PLACE: bool> Tables for Kernel<IN_PLACE> {
     }
 
     #[inline(always)]
+    fn owned_by_users(&self) -> RuleSet {
+        RuleSet(setting!(owned_by_users))
+    }
+
+    #[inline(always)]
     fn resolvers(&self) -> RuleSet {
         RuleSet(setting!(resolvers))
     }

@@ -5,6 +5,7 @@
 #![feature(asm_experimental_arch)]
 
 mod access;
+mod attempts;
 #[cfg(feature = "bench")]
 mod bench;
 mod bypass;
@@ -21,13 +22,13 @@ mod sender;
 mod trace;
 mod twin;
 
-use access::{Connection, SkbFrame, SocketOption, XdpFrame};
+use access::{Connection, SkbFrame, SocketAddress, SocketOption, XdpFrame};
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
-    macros::{cgroup_sockopt, classifier, sock_ops, xdp},
-    programs::{SockOpsContext, SockoptContext, TcContext, XdpContext},
+    macros::{cgroup_sock_addr, cgroup_sockopt, classifier, sock_ops, xdp},
+    programs::{SockAddrContext, SockOpsContext, SockoptContext, TcContext, XdpContext},
 };
-use mpesa_fw_common::Verdict;
+use mpesa_fw_common::{Family, Verdict};
 
 /// Ingress, in front of the network stack.
 #[xdp(frags)]
@@ -65,6 +66,34 @@ pub fn connections(context: SockOpsContext) -> u32 {
 #[inline(always)]
 pub fn bypass(context: SockoptContext) -> i32 {
     bypass::judge(&SocketOption::new(context.sockopt))
+}
+
+/// Programs that connect to where no packet may go.
+#[cgroup_sock_addr(connect4)]
+#[inline(always)]
+pub fn connect4(context: SockAddrContext) -> i32 {
+    attempts::connect(&SocketAddress::new(context.sock_addr), Family::V4)
+}
+
+/// Likewise.
+#[cgroup_sock_addr(connect6)]
+#[inline(always)]
+pub fn connect6(context: SockAddrContext) -> i32 {
+    attempts::connect(&SocketAddress::new(context.sock_addr), Family::V6)
+}
+
+/// Programs that send datagrams to where none may go.
+#[cgroup_sock_addr(sendmsg4)]
+#[inline(always)]
+pub fn sendmsg4(context: SockAddrContext) -> i32 {
+    attempts::send(&SocketAddress::new(context.sock_addr), Family::V4)
+}
+
+/// Likewise.
+#[cgroup_sock_addr(sendmsg6)]
+#[inline(always)]
+pub fn sendmsg6(context: SockAddrContext) -> i32 {
+    attempts::send(&SocketAddress::new(context.sock_addr), Family::V6)
 }
 
 /// Pass is "no opinion": other filters on the hook run too.

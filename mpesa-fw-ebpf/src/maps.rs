@@ -11,6 +11,7 @@ use aya_ebpf::{
 };
 use mpesa_fw_common::{
     Address, RuleSet,
+    attempt::{Lease, REFUSALS as REFUSALS_ROOM, WAYS_CAPACITY},
     connection::{CALLERS_CAPACITY, CallerKey, ConnectionCount},
     counter::{COUNTER_BLOCKS, COUNTER_SLOTS, CounterBlock, INTERFACES},
     dns::{LEARNT_CAPACITY, LearnCount, Learnt, NameBudget, NameSlots, Reading},
@@ -98,6 +99,18 @@ pub static STRANGERS: LruHashMap<CallerKey, ConnectionCount> =
 /// By [`Bypass`](mpesa_fw_common::bypass::Bypass).
 #[map]
 pub static BYPASSES: Array<u64> = Array::with_max_entries(2, 0);
+/// By which way packets to an address leave: a [`Way`](mpesa_fw_common::attempt::Way), which the agent keeps.
+#[map]
+pub static WAYS: LpmTrie<[u8; 16], u32> =
+    LpmTrie::with_max_entries(WAYS_CAPACITY, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
+/// How long that holds.
+#[map]
+pub static LEASE: Array<Lease> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
+/// By [`refusal_index`](mpesa_fw_common::attempt::refusal_index).
+#[map]
+pub static REFUSALS: Array<u64> = Array::with_max_entries(REFUSALS_ROOM as u32, 0);
+#[map]
+pub static ATTEMPT_BUCKETS: PerCpuArray<EventBucket> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static NEAR_MISSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(WATCHED_SETS as u32, 0);
 #[map]

@@ -1,6 +1,7 @@
 //! Facts become a decision. The numbers in the comments are those of the precedence list in
 //! `ARCHITECTURE.md`: 1 to 8 for ingress, E1 to E8 for egress; the first that matches wins.
 
+mod attempt;
 mod control;
 mod egress;
 mod flow;
@@ -8,6 +9,7 @@ mod ingress;
 mod permission;
 mod step;
 
+pub use attempt::attempt;
 pub use egress::egress;
 pub use flow::{Found, find_flow};
 pub use ingress::ingress;

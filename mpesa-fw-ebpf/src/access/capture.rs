@@ -7,6 +7,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_skb_load_bytes, bpf_xdp_load_bytes},
 };
 use mpesa_fw_common::{
+    FromBytes,
     dns::MESSAGE,
     event::{CAPTURE_BYTES, CapturedEvent},
 };
@@ -89,7 +90,7 @@ fn fitting<const ROOM: usize>(length: u32) -> Option<u64> {
 
 /// An entry of the ring buffer, to be filled in place.
 #[inline(always)]
-pub fn entry(entry: &mut MaybeUninit<CapturedEvent>) -> &mut CapturedEvent {
-    // SAFETY: the kernel's memory holds some bytes (zeros, or earlier events), and any are a `CapturedEvent`.
+pub fn entry<T: FromBytes>(entry: &mut MaybeUninit<T>) -> &mut T {
+    // SAFETY: the kernel's memory holds some bytes (zeros, or earlier events), and any are such an event.
     unsafe { entry.assume_init_mut() }
 }

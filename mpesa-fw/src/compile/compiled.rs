@@ -118,6 +118,9 @@ impl Tables for Compiled {
     fn owner(&self, key: &OwnerKey) -> Option<OwnerRules> {
         self.present.get(key).copied()
     }
+    fn owned_by_users(&self) -> RuleSet {
+        RuleSet(self.settings.owned_by_users)
+    }
     fn resolvers(&self) -> RuleSet {
         RuleSet(self.settings.resolvers)
     }

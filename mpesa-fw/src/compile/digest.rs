@@ -76,6 +76,7 @@ impl Hash {
             outside,
             names_only,
             owned,
+            owned_by_users,
             resolvers,
             limit_seed: _,
             netns_cookie: _,
@@ -91,6 +92,7 @@ impl Hash {
         self.elements(outside);
         self.bytes(names_only.as_bytes());
         self.bytes(owned.as_bytes());
+        self.bytes(owned_by_users.as_bytes());
         self.bytes(resolvers.as_bytes());
         self.bytes(mode.as_bytes());
         self.bytes(defaults.as_bytes());

@@ -87,11 +87,15 @@ fn settings(policy: &Policy, built: [&Built; 3]) -> Settings {
     if policy.egress.allow.iter().any(|d| !d.names.is_empty()) {
         features |= feature::NAMES;
     }
+    if policy.egress.refuses_attempts {
+        features |= feature::REFUSES_ATTEMPTS;
+    }
     Settings {
         windows: built.map(|table| table.window),
         outside: built.map(|table| table.outside.0),
         names_only: names::names_only(policy).0,
         owned: owners::owned(policy).map(|rules| rules.0),
+        owned_by_users: owners::owned_by_users(policy).0,
         resolvers: names::resolvers(policy).0,
         limit_seed: 0,
         netns_cookie: 0,

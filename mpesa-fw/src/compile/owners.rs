@@ -15,6 +15,13 @@ pub(super) fn owned(policy: &Policy) -> [RuleSet; 2] {
     ]
 }
 
+/// Destinations some of whose owners are users.
+pub(super) fn owned_by_users(policy: &Policy) -> RuleSet {
+    rules_where(&policy.egress.allow, |destination| {
+        destination.by.iter().any(|owner| matches!(owner, Owner::User(_)))
+    })
+}
+
 /// The rules of each owner.
 pub(super) fn rules(policy: &Policy) -> BTreeMap<Owner, OwnerRules> {
     let mut all: BTreeMap<Owner, OwnerRules> = BTreeMap::new();

@@ -7,6 +7,8 @@ use std::{
     path::PathBuf,
 };
 
+use mpesa_fw_common::settings::{Settings, feature};
+
 use super::{DatapathError, ErrorKind, Result, error::Context, pins::Pins};
 use crate::{
     fault::{self, Point},
@@ -20,16 +22,37 @@ pub(super) enum CgroupProgram {
     Connections,
     /// Refuses options of sockets by which frames would pass TC by.
     Bypass,
+    /// Refuse programs that connect, or send a datagram, to where no packet may go.
+    Connect4,
+    Connect6,
+    Send4,
+    Send6,
 }
 
 impl CgroupProgram {
-    pub(super) const ALL: [Self; 2] = [Self::Connections, Self::Bypass];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Connections, Self::Bypass, Self::Connect4, Self::Connect6, Self::Send4, Self::Send6];
 
     /// The program in the object, its pin in a generation, and the pin of its link.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Connections => "connections",
             Self::Bypass => "bypass",
+            Self::Connect4 => "connect4",
+            Self::Connect6 => "connect6",
+            Self::Send4 => "sendmsg4",
+            Self::Send6 => "sendmsg6",
+        }
+    }
+
+    /// Whether a generation with these constants has one. A twin is asked about packets.
+    pub(super) const fn is_wanted(self, settings: &Settings) -> bool {
+        match self {
+            _ if settings.twin != 0 => false,
+            Self::Connections | Self::Bypass => true,
+            Self::Connect4 | Self::Connect6 | Self::Send4 | Self::Send6 => {
+                settings.features & feature::REFUSES_ATTEMPTS != 0
+            }
         }
     }
 
@@ -38,6 +61,10 @@ impl CgroupProgram {
         match self {
             Self::Connections => "completed connections are not counted",
             Self::Bypass => "sockets of programs with CAP_NET_RAW can pass TC by",
+            Self::Connect4 => "programs are not told when they connect to an IPv4 address that they may not reach",
+            Self::Connect6 => "programs are not told when they connect to an IPv6 address that they may not reach",
+            Self::Send4 => "programs are not told when they send to an IPv4 address that they may not reach",
+            Self::Send6 => "programs are not told when they send to an IPv6 address that they may not reach",
         }
     }
 
@@ -45,14 +72,15 @@ impl CgroupProgram {
         match self {
             Self::Connections => sys::BPF_CGROUP_SOCK_OPS,
             Self::Bypass => sys::BPF_CGROUP_SETSOCKOPT,
+            Self::Connect4 => sys::BPF_CGROUP_INET4_CONNECT,
+            Self::Connect6 => sys::BPF_CGROUP_INET6_CONNECT,
+            Self::Send4 => sys::BPF_CGROUP_UDP4_SENDMSG,
+            Self::Send6 => sys::BPF_CGROUP_UDP6_SENDMSG,
         }
     }
 
     const fn link_kind(self) -> LinkKind {
-        match self {
-            Self::Connections => LinkKind::SockOps,
-            Self::Bypass => LinkKind::SetSockopt,
-        }
+        LinkKind::Cgroup(self.attach_type())
     }
 
     /// Attaches the program of a generation, or gives the link that is there this one.
@@ -90,7 +118,12 @@ impl CgroupProgram {
                 "only a part of them is seen here: programs outside of it are not refused anything",
                 "run the agent with the host's cgroup namespace (`--cgroupns=host`)",
             )),
-            Self::Bypass | Self::Connections => Ok(()),
+            Self::Bypass
+            | Self::Connections
+            | Self::Connect4
+            | Self::Connect6
+            | Self::Send4
+            | Self::Send6 => Ok(()),
         }
     }
 
@@ -135,7 +168,7 @@ impl CgroupProgram {
 
 /// One for each.
 #[derive(Debug)]
-pub(super) struct ByCgroupProgram<T>([T; 2]);
+pub(super) struct ByCgroupProgram<T>([T; CgroupProgram::ALL.len()]);
 
 impl<T> ByCgroupProgram<T> {
     pub(super) fn new(of: impl FnMut(CgroupProgram) -> T) -> Self {

@@ -9,7 +9,7 @@ use std::{
 
 use aya::{
     Ebpf,
-    programs::{CgroupSockopt, Program, SchedClassifier, SockOps, Xdp},
+    programs::{CgroupSockAddr, CgroupSockopt, Program, SchedClassifier, SockOps, Xdp},
 };
 use mpesa_fw_common::{settings::Direction, settings::Settings, tables::GenerationStamp};
 
@@ -86,7 +86,9 @@ pub(super) fn stage(
     let staged = Staged { stamp, pins, without, loaded, keep: false };
     staged.pins.create()?;
     fault::point(Point::GenerationMade)?;
-    let at_cgroups = CgroupProgram::ALL.into_iter().filter(|at_root| staged.without.get(*at_root).is_none());
+    let at_cgroups = CgroupProgram::ALL
+        .into_iter()
+        .filter(|at_root| at_root.is_wanted(&compiled.settings) && staged.without.get(*at_root).is_none());
     for name in PROGRAMS.into_iter().chain(at_cgroups.map(CgroupProgram::name)) {
         let pin = staged.pins.path(name);
         sys::pin(program(&ebpf, name)?, &pin).context(|| format!("pin the program {}", pin.display()))?;
@@ -145,19 +147,21 @@ pub(super) fn load(
         tables::fill(&ebpf, table)?;
         fault::point(Point::TableFilled)?;
     }
-    let without = load_programs(&mut ebpf)?;
+    let without = load_programs(&mut ebpf, &settings)?;
     fault::point(Point::ProgramsLoaded)?;
     Ok(Fresh { ebpf, stamp, without })
 }
 
 /// Each on a thread of its own: the verifier is what a reload spends its time on (30 ms a program), and it takes no lock.
-/// Answers why one that judges no packets could not be loaded.
-pub(super) fn load_programs(ebpf: &mut Ebpf) -> Result<Without> {
+/// Answers why one that judges no packets, and is wanted, could not be loaded.
+pub(super) fn load_programs(ebpf: &mut Ebpf, settings: &Settings) -> Result<Without> {
+    let is_wanted = |at_root: &CgroupProgram| at_root.is_wanted(settings);
     let mut loaded = thread::scope(|scope| {
         let loads: Vec<_> = ebpf
             .programs_mut()
             .filter_map(|(name, program)| {
-                let mut all = PROGRAMS.into_iter().chain(CgroupProgram::ALL.map(CgroupProgram::name));
+                let at_cgroups = CgroupProgram::ALL.into_iter().filter(is_wanted);
+                let mut all = PROGRAMS.into_iter().chain(at_cgroups.map(CgroupProgram::name));
                 let name = all.find(|wanted| *wanted == name)?;
                 Some((name, scope.spawn(move || load_program(name, program))))
             })
@@ -168,6 +172,9 @@ pub(super) fn load_programs(ebpf: &mut Ebpf) -> Result<Without> {
             .collect::<Vec<_>>()
     });
     let without = Without::new(|at_root| {
+        if !is_wanted(&at_root) {
+            return None;
+        }
         let at = loaded.iter().position(|(name, _)| *name == at_root.name());
         at.map_or_else(|| Err(no_program(at_root.name())), |at| loaded.swap_remove(at).1).err()
     });
@@ -194,6 +201,9 @@ fn load_program(name: &str, program: &mut Program) -> Result<()> {
         return program.load().context(what);
     }
     if let Ok(program) = <&mut CgroupSockopt>::try_from(&mut *program) {
+        return program.load().context(what);
+    }
+    if let Ok(program) = <&mut CgroupSockAddr>::try_from(&mut *program) {
         return program.load().context(what);
     }
     let program = <&mut SchedClassifier>::try_from(program).context(what)?;

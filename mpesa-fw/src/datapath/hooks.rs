@@ -237,7 +237,7 @@ impl Found {
         let way = match info.kind {
             LinkKind::Xdp => Way::Xdp(pin.clone()),
             LinkKind::TcxIngress | LinkKind::TcxEgress => Way::Tcx(pin.clone()),
-            LinkKind::SockOps | LinkKind::SetSockopt | LinkKind::Other => {
+            LinkKind::Cgroup(_) | LinkKind::Other => {
                 self.junk.push(pin);
                 return Ok(());
             }
@@ -288,7 +288,7 @@ fn runs_here(netlink: &Netlink, link: &LinkInfo) -> io::Result<bool> {
         },
         LinkKind::TcxIngress => tcx(sys::BPF_TCX_INGRESS),
         LinkKind::TcxEgress => tcx(sys::BPF_TCX_EGRESS),
-        LinkKind::SockOps | LinkKind::SetSockopt | LinkKind::Other => Ok(false),
+        LinkKind::Cgroup(_) | LinkKind::Other => Ok(false),
     }
 }
 

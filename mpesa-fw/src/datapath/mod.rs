@@ -6,6 +6,7 @@
 
 mod addresses;
 mod attach;
+mod attempts;
 mod baseline;
 mod bpffs;
 mod bypass;

@@ -5,6 +5,7 @@ use std::{cell::RefCell, os::fd::OwnedFd};
 use aya::maps::{Array, Map, MapData, RingBuf};
 use mpesa_fw_common::{
     Address,
+    attempt::{Lease, WayKey},
     connection::{CallerKey, ConnectionCount},
     counter::CounterBlock,
     dns::{LearnCount, Learnt},
@@ -30,6 +31,9 @@ pub(super) struct State {
     pub(super) callers: KernelMap<CallerKey, ConnectionCount>,
     pub(super) strangers: KernelMap<CallerKey, ConnectionCount>,
     pub(super) bypasses: KernelMap<u32, u64>,
+    pub(super) ways: KernelMap<WayKey, u32>,
+    pub(super) lease: KernelMap<u32, Lease>,
+    pub(super) refusals: KernelMap<u32, u64>,
     pub(super) near_misses: KernelMap<u32, u64>,
     pub(super) event_buckets: KernelMap<u32, EventBucket>,
     pub(super) own_hints: KernelMap<u32, u64>,
@@ -57,6 +61,9 @@ impl State {
             callers: open(pins, "CALLERS")?,
             strangers: open(pins, "STRANGERS")?,
             bypasses: open(pins, "BYPASSES")?,
+            ways: open(pins, "WAYS")?,
+            lease: open(pins, "LEASE")?,
+            refusals: open(pins, "REFUSALS")?,
             near_misses: open(pins, "NEAR_MISSES")?,
             event_buckets: open(pins, "EVENT_BUCKETS")?,
             own_hints: open(pins, "OWN_HINTS")?,

@@ -193,13 +193,14 @@ impl Twin {
         let settings =
             loaded.constants.get(place.clone()).and_then(|bytes| Settings::read_from_bytes(bytes).ok());
         let settings = settings.ok_or_else(|| none_of("the constants in force can't be read"))?;
-        let mut ebpf = object.load(&Settings { twin: 1, trace: 0, ..settings })?;
+        let settings = Settings { twin: 1, trace: 0, ..settings };
+        let mut ebpf = object.load(&settings)?;
         for (name, fd) in &loaded.maps {
             let map =
                 ebpf.map(name).and_then(data_of).ok_or_else(|| none_of(&format!("it has no map {name}")))?;
             sys::stand_in(map.fd().as_fd(), fd.as_fd()).context(|| format!("share the map {name}"))?;
         }
-        load_programs(&mut ebpf)?;
+        load_programs(&mut ebpf, &settings)?;
         let twin = Self::candidate(ebpf, *stamp)?;
         twin.compare(loaded, place.start, stamp)?;
         Ok(twin)

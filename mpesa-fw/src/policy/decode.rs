@@ -16,6 +16,8 @@ use super::{
 };
 
 const KEYS: [&str; 8] = ["version", "serial", "mode", "interfaces", "include", "sets", "ingress", "egress"];
+/// Whether programs are refused.
+const AT_CONNECT: [(&str, bool); 2] = [("refuse", true), ("pass", false)];
 const VERDICTS: [(&str, Verdict); 2] = [("drop", Verdict::Drop), ("pass", Verdict::Pass)];
 const MODES: [(&str, Mode); 2] = [("enforce", Mode::Enforce), ("observe", Mode::Observe)];
 
@@ -166,11 +168,14 @@ fn ingress_of(node: &Node, sets: &mut Sets, report: &mut Report) -> Option<Ingre
 }
 
 fn egress_of(node: &Node, sets: &mut Sets, report: &mut Report) -> Option<Egress> {
-    let fields = Fields::open(node, "`egress`", &["default", "allow"], report)?;
+    let fields = Fields::open(node, "`egress`", &["default", "at_connect", "allow"], report)?;
     let default = default(&fields, report);
     let allow = fields.optional("allow");
     let allow = allow.map(|node| rules::destinations(node, sets, report)).unwrap_or_default();
-    Some(Egress { default: default?, allow })
+    let at_connect = fields.optional("at_connect");
+    let refuses =
+        at_connect.map_or(Some(true), |node| fields::word(node, "`at_connect`", &AT_CONNECT, report));
+    Some(Egress { default: default?, refuses_attempts: refuses?, allow })
 }
 
 fn default(fields: &Fields<'_>, report: &mut Report) -> Option<Verdict> {

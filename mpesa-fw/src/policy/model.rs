@@ -96,6 +96,8 @@ pub struct Service {
 pub struct Egress {
     /// For packets that no destination claims.
     pub default: Verdict,
+    /// Whether programs hear at once, when they connect or send, that they may not.
+    pub refuses_attempts: bool,
     /// In file order.
     pub allow: Vec<Destination>,
 }

@@ -9,6 +9,14 @@ use super::{Command, bpf_fd, raw};
 
 /// Attach type of programs that are told of TCP connections.
 pub const BPF_CGROUP_SOCK_OPS: u32 = 3;
+/// Attach types of programs that are asked before a socket is connected, or a datagram sent to an address that goes with it.
+pub const BPF_CGROUP_INET4_CONNECT: u32 = 10;
+/// Likewise.
+pub const BPF_CGROUP_INET6_CONNECT: u32 = 11;
+/// Likewise.
+pub const BPF_CGROUP_UDP4_SENDMSG: u32 = 14;
+/// Likewise.
+pub const BPF_CGROUP_UDP6_SENDMSG: u32 = 15;
 /// Attach type of programs that are asked before an option of a socket is set.
 pub const BPF_CGROUP_SETSOCKOPT: u32 = 22;
 

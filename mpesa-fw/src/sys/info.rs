@@ -7,7 +7,7 @@ use std::{
 
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
-use super::{BPF_CGROUP_SETSOCKOPT, BPF_CGROUP_SOCK_OPS, BPF_TCX_EGRESS, BPF_TCX_INGRESS, object_info};
+use super::{BPF_TCX_EGRESS, BPF_TCX_INGRESS, object_info};
 
 const LINK_TYPE_CGROUP: u32 = 3;
 const LINK_TYPE_XDP: u32 = 6;
@@ -127,10 +127,8 @@ pub enum LinkKind {
     TcxIngress,
     /// TCX egress.
     TcxEgress,
-    /// TCP connections of a cgroup.
-    SockOps,
-    /// Options of sockets of a cgroup.
-    SetSockopt,
+    /// A hook of a cgroup, by its attach type.
+    Cgroup(u32),
     /// Something that this program never makes.
     Other,
 }
@@ -169,10 +167,8 @@ pub fn link_info(fd: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     let mut answer = RawLinkInfo::new_zeroed();
     object_info(fd, &mut answer)?;
     let of_cgroup = answer.kind == LINK_TYPE_CGROUP;
-    let behind = answer.rest[0] as u32;
     let kind = match (answer.kind, answer.attach_type) {
-        _ if of_cgroup && behind == BPF_CGROUP_SOCK_OPS => LinkKind::SockOps,
-        _ if of_cgroup && behind == BPF_CGROUP_SETSOCKOPT => LinkKind::SetSockopt,
+        (LINK_TYPE_CGROUP, _) => LinkKind::Cgroup(answer.rest[0] as u32),
         (LINK_TYPE_XDP, _) => LinkKind::Xdp,
         (LINK_TYPE_TCX, BPF_TCX_INGRESS) => LinkKind::TcxIngress,
         (LINK_TYPE_TCX, BPF_TCX_EGRESS) => LinkKind::TcxEgress,

@@ -1,0 +1,131 @@
+//! Refuses to connect and to send to where the policy permits no packet, so that the program hears of it at once. TC judges all packets
+//! all the same: what is not sure here goes on.
+//!
+//! Kernel: these programs run for the process that connects or sends, and may be preempted: nothing here lies in a map per CPU between
+//! two steps. They see sockets of every network namespace.
+
+use mpesa_fw_common::{
+    Address, Direction, DropReason, Family, Reason,
+    attempt::{Attempt, AttemptEvent, AttemptKind, Way, WayKey, refusal_index},
+    counter::SLOT_EGRESS_NONE,
+    decide,
+    event::{EVENT_REFILL_SHIFT, Event},
+    owner::Owner,
+    state::State as _,
+    tables::{RuleIndex, Tables as _},
+};
+
+use aya_ebpf::maps::lpm_trie::Key;
+
+use crate::{
+    access::{self, SocketAddress},
+    kernel::{KERNEL, asks_owners, namespace},
+    maps,
+};
+
+/// What a program at a cgroup answers so that the program goes on.
+const GO_ON: i32 = 1;
+/// And so that it does not: EPERM.
+const REFUSE: i32 = 0;
+
+/// A socket is about to be connected.
+#[inline(always)]
+pub fn connect(address: &SocketAddress, family: Family) -> i32 {
+    if address.is_tcp() {
+        judge(address, family, AttemptKind::ConnectTcp)
+    } else if address.is_udp() {
+        judge(address, family, AttemptKind::ConnectUdp)
+    } else {
+        GO_ON
+    }
+}
+
+/// A datagram is about to be sent by a socket that is not connected to there.
+#[inline(always)]
+pub fn send(address: &SocketAddress, family: Family) -> i32 {
+    if address.is_udp() { judge(address, family, AttemptKind::SendUdp) } else { GO_ON }
+}
+
+#[inline(always)]
+fn judge(address: &SocketAddress, family: Family, kind: AttemptKind) -> i32 {
+    // Other namespaces have agents of their own, or none.
+    if address.namespace() != namespace() || !is_vouched_for() {
+        return GO_ON;
+    }
+    let (local_port, is_bound_to_interface) = address.bound();
+    let remote = address.remote(family);
+    if is_bound_to_interface || way(&remote) != Way::Protected as u32 {
+        return GO_ON;
+    }
+    let family = if remote.is_v4() { Family::V4 } else { Family::V6 };
+    let attempt = Attempt { kind, family, remote, remote_port: address.remote_port(), local_port };
+    let owner = if asks_owners() { address.owner() } else { Owner::UNKNOWN };
+    let Some(decision) = decide::attempt(&KERNEL, &KERNEL, &attempt, &owner) else { return GO_ON };
+    let Reason::Drop(reason) = decision.reason else { return GO_ON };
+    let enforced = !KERNEL.observes();
+    report(address, &attempt, reason, decision.rule, enforced);
+    if enforced { REFUSE } else { GO_ON }
+}
+
+/// Whether the agent knows by which way packets leave.
+#[inline(always)]
+fn is_vouched_for() -> bool {
+    maps::LEASE.get(0).is_some_and(|lease| KERNEL.now() < lease.until)
+}
+
+#[inline(always)]
+fn way(remote: &Address) -> u32 {
+    let WayKey { length, octets } = WayKey::new(remote, 128);
+    maps::WAYS.get(Key::new(length, octets)).map_or(Way::Unsure as u32, |way| *way)
+}
+
+#[inline(always)]
+fn report(address: &SocketAddress, attempt: &Attempt, reason: DropReason, rule: RuleIndex, enforced: bool) {
+    let slot = KERNEL.rule_info(Direction::Egress, rule).map_or(SLOT_EGRESS_NONE, |info| info.counter_slot);
+    if let Some(count) = access::value(maps::REFUSALS.get_ptr_mut(refusal_index(slot, reason, enforced))) {
+        access::add(count, 1);
+    }
+    if !take_token() {
+        return;
+    }
+    let Some(mut entry) = maps::EVENTS.reserve::<AttemptEvent>(0) else { return };
+    let told = access::entry(&mut entry);
+    told.event = Event {
+        time: access::exactly_now(),
+        source: Address::UNSPECIFIED,
+        target: attempt.remote,
+        interface: 0,
+        generation: KERNEL.generation(),
+        length: 0,
+        source_port: attempt.local_port,
+        target_port: attempt.remote_port,
+        protocol: attempt.kind.protocol(),
+        direction: Direction::Egress as u8,
+        reason: reason as u8,
+        rule: rule.raw(),
+        enforced: enforced as u8,
+        reserved: 0,
+        captured: 0,
+    };
+    address.program(&mut told.program);
+    entry.submit(0);
+}
+
+/// Whether this CPU may still tell of an attempt in this epoch. A bucket apart from that of packets: no flood hides who tries.
+#[inline(always)]
+fn take_token() -> bool {
+    /// Attempts that a CPU tells of in an epoch.
+    const BURST: u32 = 32;
+    let Some(bucket) = access::value(maps::ATTEMPT_BUCKETS.get_ptr_mut(0)) else { return false };
+    let epoch = access::jiffies() >> EVENT_REFILL_SHIFT;
+    if bucket.epoch != epoch {
+        bucket.epoch = epoch;
+        bucket.spent = 0;
+    }
+    if bucket.spent >= BURST {
+        bucket.suppressed += 1;
+        return false;
+    }
+    bucket.spent += 1;
+    true
+}
