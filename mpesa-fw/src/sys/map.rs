@@ -151,8 +151,8 @@ impl<K: Plain, V: Plain> KernelMap<K, V> {
         if self.cpus.is_some() { Err(io::Error::other("a map per CPU")) } else { Ok(()) }
     }
 
-    /// Calls `each` for every entry of a hash, many a system call (Linux 5.6). Entries that come or go meanwhile may be
-    /// missed or seen twice.
+    /// Calls `each` for every entry of a hash, an array or a trie, many a system call (Linux 5.6). Entries that come or go
+    /// meanwhile may be missed or seen twice.
     pub fn for_each(&self, mut each: impl FnMut(&K, &V)) -> io::Result<()> {
         self.not_per_cpu()?;
         /// Entries a system call, once it is known that there are many.
@@ -160,13 +160,14 @@ impl<K: Plain, V: Plain> KernelMap<K, V> {
         let mut room = (self.max_entries as usize).clamp(1, 256);
         let mut keys = vec![K::new_zeroed(); room];
         let mut values = vec![V::new_zeroed(); room];
-        let mut position = None;
+        // Where the kernel is: of a hash the number of a bucket, of any other map a key (`generic_map_lookup_batch`).
+        let place = size_of::<K>().max(size_of::<u32>());
+        let (mut from, mut to) = (vec![0u8; place], vec![0u8; place]);
+        let mut has_begun = false;
         loop {
-            let mut from = position.unwrap_or(0u64);
-            let mut to = 0u64;
             let mut attribute = BatchAttribute {
-                in_batch: if position.is_some() { (&raw mut from) as u64 } else { 0 },
-                out_batch: (&raw mut to) as u64,
+                in_batch: if has_begun { from.as_ptr() as u64 } else { 0 },
+                out_batch: to.as_mut_ptr() as u64,
                 keys: keys.as_mut_ptr() as u64,
                 values: values.as_mut_ptr() as u64,
                 count: room as u32,
@@ -174,7 +175,7 @@ impl<K: Plain, V: Plain> KernelMap<K, V> {
                 element_flags: 0,
                 flags: 0,
             };
-            // SAFETY: room for `count` keys and values of the map's sizes; a hash's position is a u32.
+            // SAFETY: room for `count` keys and values of the map's sizes, and for a place of either kind.
             let answer = unsafe { bpf(Command::MapLookupBatch, &mut attribute) };
             let last = match answer {
                 Ok(_) => false,
@@ -193,7 +194,7 @@ impl<K: Plain, V: Plain> KernelMap<K, V> {
             if last {
                 return Ok(());
             }
-            position = Some(to);
+            (from, to, has_begun) = (to, from, true);
             if room < MANY {
                 room = MANY.min(self.max_entries as usize).max(room);
                 keys.resize(room, K::new_zeroed());
@@ -235,4 +236,37 @@ fn present(answer: io::Result<()>) -> io::Result<bool> {
 /// CPUs that may ever be there: how many values an element of a map per CPU has.
 fn possible_cpus() -> io::Result<usize> {
     aya::util::nr_cpus().map_err(|(path, error)| io::Error::other(format!("{path}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use aya::maps::{
+        IterableMap as _, MapData,
+        lpm_trie::{Key, LpmTrie},
+    };
+
+    use super::*;
+
+    /// A key of `ASKED_NAMES`: a length, and a name.
+    type Name = [u8; 260];
+
+    #[test]
+    #[ignore = "needs root and a kernel"]
+    fn every_entry_of_a_trie_is_read_once() {
+        for (entries, room) in [(0u32, 1u32), (1, 1), (2, 2), (300, 300), (300, 5000)] {
+            let mut trie = LpmTrie::<MapData, [u8; 256], u64>::create(room, 1).unwrap(); // BPF_F_NO_PREALLOC
+            for n in 0..entries {
+                let mut name = [0; 256];
+                name[..4].copy_from_slice(&n.to_be_bytes());
+                trie.insert(&Key::new(8 * 256, name), u64::from(n), 0).unwrap();
+            }
+            let fd = trie.map().fd().as_fd().try_clone_to_owned().unwrap();
+            let map = KernelMap::<Name, u64>::new(fd).unwrap();
+            let mut seen = Vec::new();
+            map.for_each(|key, value| seen.push((key[7], *value))).unwrap();
+            seen.sort_by_key(|(_, value)| *value);
+            let expected: Vec<_> = (0..entries).map(|n| (n as u8, u64::from(n))).collect();
+            assert_eq!(seen, expected, "{entries} in {room}");
+        }
+    }
 }
