@@ -9,7 +9,7 @@ use crate::test::Tally;
 const MARK: &str = "@@ ";
 
 /// The steps of the scenario on one interface that decide whether the kernel's cell is a yes, in order.
-pub(crate) const STEPS: [&str; 23] = [
+pub(crate) const STEPS: [&str; 24] = [
     "link",
     "link_out",
     "start",
@@ -20,6 +20,7 @@ pub(crate) const STEPS: [&str; 23] = [
     "egress_denied",
     "egress_counted",
     "reload",
+    "dead",
     "dead_allowed",
     "dead_denied",
     "dead_egress",

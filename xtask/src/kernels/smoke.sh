@@ -21,7 +21,8 @@ within() {
 
 agent() { inside host "$AGENT" --runtime-dir "$at/runtime" "$@"; }
 start() {
-    inside host "$AGENT" run --rules "$at/rules.yaml" --state-dir "$at/state" --runtime-dir "$at/runtime" \
+    # Not by `inside`: a function in the background is a shell of its own, and killing that would leave the agent alone.
+    nsenter --net=/run/netns/host -- "$AGENT" run --rules "$at/rules.yaml" --state-dir "$at/state" --runtime-dir "$at/runtime" \
         --bpffs /sys/fs/bpf/"$kind" >>"$at/log" 2>&1 &
     agent_pid=$!
     within 90 ready_or_ended && kill -0 "$agent_pid" 2>/dev/null && return
@@ -135,6 +136,7 @@ smoke() {
     check reload reloads
     say "$kind.reloads $(cat "$at/reloads")"
     kill -9 "$agent_pid" 2>/dev/null; wait "$agent_pid" 2>/dev/null
+    check dead refused agent status
     check dead_allowed fetch "$FRIEND"
     check dead_denied refused fetch "$STRANGER"
     check dead_egress refused leave 9090

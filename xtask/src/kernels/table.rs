@@ -29,7 +29,7 @@ const ROWS: [Row; 17] = [
     ("scenario on a veth", |answers| scenario(answers, "veth")),
     ("scenario on virtio-net", |answers| scenario(answers, "virtio")),
     ("stays in force when the agent is killed", |answers| {
-        both(answers, &["dead_allowed", "dead_denied", "dead_egress"])
+        both(answers, &["dead", "dead_allowed", "dead_denied", "dead_egress"])
     }),
     ("at least five reloads under 1,000 pings, none lost", |answers| both(answers, &["reload"])),
     ("catalogue by `BPF_PROG_TEST_RUN`", |answers| test(answers, "decision", "the_catalogue_in_the_kernel")),
