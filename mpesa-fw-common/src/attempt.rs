@@ -8,9 +8,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
     address::{Address, Family},
-    counter::COUNTER_SLOTS,
     event::Event,
-    reason::{DROP_REASONS, DropReason},
+    reason::DROP_REASONS,
 };
 
 /// TCP and UDP; what other sockets do is for egress to judge.
@@ -99,14 +98,15 @@ pub struct Lease {
     pub until: u64,
 }
 
-/// Elements of `REFUSALS`: attempts by row of the counters, reason and whether they were refused ([`refusal_index`]).
-pub const REFUSALS: usize = COUNTER_SLOTS * DROP_REASONS * 2;
-
-/// Position of a count in `REFUSALS`. `enforced`: not in observe mode, where the attempt goes on.
-#[inline(always)]
-#[must_use]
-pub const fn refusal_index(slot: u32, reason: DropReason, enforced: bool) -> u32 {
-    (slot * DROP_REASONS as u32 + reason as u32) * 2 + enforced as u32
+/// Attempts that no rule permits. Element of `REFUSALS`, one for each row of the counters
+/// ([`COUNTER_SLOTS`](crate::counter::COUNTER_SLOTS)); written by atomic additions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Refusals {
+    /// Refused, by the code of the [`DropReason`](crate::DropReason).
+    pub refused: [u64; DROP_REASONS],
+    /// Would have been refused (observe mode), likewise.
+    pub would_refuse: [u64; DROP_REASONS],
 }
 
 /// Who attempted.

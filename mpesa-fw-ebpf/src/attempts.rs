@@ -6,11 +6,12 @@
 
 use mpesa_fw_common::{
     Address, Direction, DropReason, Family, Reason,
-    attempt::{Attempt, AttemptEvent, AttemptKind, Way, WayKey, refusal_index},
+    attempt::{Attempt, AttemptEvent, AttemptKind, Way, WayKey},
     counter::SLOT_EGRESS_NONE,
     decide,
     event::{EVENT_REFILL_SHIFT, Event},
     owner::Owner,
+    reason::DROP_REASONS,
     state::State as _,
     tables::{RuleIndex, Tables as _},
 };
@@ -31,13 +32,14 @@ const REFUSE: i32 = 0;
 /// A socket is about to be connected.
 #[inline(always)]
 pub fn connect(address: &SocketAddress, family: Family) -> i32 {
-    if address.is_tcp() {
-        judge(address, family, AttemptKind::ConnectTcp)
+    let kind = if address.is_tcp() {
+        AttemptKind::ConnectTcp
     } else if address.is_udp() {
-        judge(address, family, AttemptKind::ConnectUdp)
+        AttemptKind::ConnectUdp
     } else {
-        GO_ON
-    }
+        return GO_ON;
+    };
+    judge(address, family, kind)
 }
 
 /// A datagram is about to be sent by a socket that is not connected to there.
@@ -82,8 +84,9 @@ fn way(remote: &Address) -> u32 {
 #[inline(always)]
 fn report(address: &SocketAddress, attempt: &Attempt, reason: DropReason, rule: RuleIndex, enforced: bool) {
     let slot = KERNEL.rule_info(Direction::Egress, rule).map_or(SLOT_EGRESS_NONE, |info| info.counter_slot);
-    if let Some(count) = access::value(maps::REFUSALS.get_ptr_mut(refusal_index(slot, reason, enforced))) {
-        access::add(count, 1);
+    if let Some(counts) = access::value(maps::REFUSALS.get_ptr_mut(slot)) {
+        let counts = if enforced { &mut counts.refused } else { &mut counts.would_refuse };
+        access::add(&mut counts[access::opaque(reason as u32) as usize & (DROP_REASONS - 1)], 1);
     }
     if !take_token() {
         return;

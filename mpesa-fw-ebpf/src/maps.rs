@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use mpesa_fw_common::{
     Address, RuleSet,
-    attempt::{Lease, REFUSALS as REFUSALS_ROOM, WAYS_CAPACITY},
+    attempt::{Lease, Refusals, WAYS_CAPACITY},
     connection::{CALLERS_CAPACITY, CallerKey, ConnectionCount},
     counter::{COUNTER_BLOCKS, COUNTER_SLOTS, CounterBlock, INTERFACES},
     dns::{LEARNT_CAPACITY, LearnCount, Learnt, NameBudget, NameSlots, Reading},
@@ -106,9 +106,8 @@ pub static WAYS: LpmTrie<[u8; 16], u32> =
 /// How long that holds.
 #[map]
 pub static LEASE: Array<Lease> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
-/// By [`refusal_index`](mpesa_fw_common::attempt::refusal_index).
 #[map]
-pub static REFUSALS: Array<u64> = Array::with_max_entries(REFUSALS_ROOM as u32, 0);
+pub static REFUSALS: Array<Refusals> = Array::with_max_entries(COUNTER_SLOTS as u32, 0);
 #[map]
 pub static ATTEMPT_BUCKETS: PerCpuArray<EventBucket> = PerCpuArray::with_max_entries(1, 0);
 #[map]

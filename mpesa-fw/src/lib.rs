@@ -16,5 +16,6 @@ pub mod doctor;
 pub mod fault;
 pub mod metrics;
 pub mod policy;
+mod printable;
 pub mod reference;
 pub mod sys;

@@ -29,12 +29,16 @@ pub fn attempt<T: Tables, S: State>(
         return None;
     }
     if matches!(attempt.kind, AttemptKind::ConnectUdp)
-        && (attempt.remote_port == 0 || !reachable(tables, state, attempt.family, &attempt.remote)?.is_empty())
+        && (attempt.remote_port == 0
+            || !reachable(tables, state, attempt.family, &attempt.remote)?.is_empty())
     {
         return None;
     }
-    let claim =
-        if protocol == UDP { ClaimIndex::udp(attempt.remote_port) } else { ClaimIndex::tcp(attempt.remote_port) };
+    let claim = if protocol == UDP {
+        ClaimIndex::udp(attempt.remote_port)
+    } else {
+        ClaimIndex::tcp(attempt.remote_port)
+    };
     Some(match destination(tables, state, attempt.family, claim, &attempt.remote) {
         Permission::Allowed(rules) => {
             let own = rules.and(rules_of(tables, Direction::Egress, owner));

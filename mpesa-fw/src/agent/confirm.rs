@@ -257,7 +257,7 @@ impl Agent {
         };
         let packets = |event| match event {
             EventRecord::Packet(packet) => Some(packet),
-            EventRecord::Listener(_) => None,
+            EventRecord::Attempt(_) | EventRecord::Listener(_) => None,
         };
         let events = self.last_events(super::events::KEPT, &Wanted::default()).unwrap_or_default();
         let scene = Scene { events: events.into_iter().filter_map(packets).collect(), ..scene };

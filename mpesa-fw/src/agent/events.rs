@@ -2,12 +2,13 @@
 
 use std::{collections::VecDeque, net::IpAddr};
 
-use mpesa_fw_common::{Direction, DropReason, event::Event};
+use mpesa_fw_common::{Direction, DropReason, attempt::AttemptEvent, event::Event};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use zerocopy::FromBytes;
 
 use super::{
+    attempts::AttemptRecord,
     capture::Frame,
     clock,
     feed::{Feed, Occurrence},
@@ -27,6 +28,8 @@ const GENERATIONS: usize = 8;
 pub enum EventRecord {
     /// A packet was dropped, or would have been in enforce mode.
     Packet(PacketRecord),
+    /// A program was refused to connect, or would have been in enforce mode.
+    Attempt(AttemptRecord),
     /// Somebody began to listen where no service is declared.
     Listener(ListenerRecord),
 }
@@ -111,6 +114,10 @@ impl EventLog {
 
     /// Takes the bytes of one event. `interface` finds a name by index.
     pub fn take(&mut self, bytes: &[u8], interface: impl FnOnce(u32) -> String) {
+        // Told from the others by its size.
+        if let Ok(told) = AttemptEvent::read_from_bytes(bytes) {
+            return self.take_attempt(&told);
+        }
         let Ok((event, frame)) = Event::read_from_prefix(bytes) else { return };
         let frame = frame.get(..usize::from(event.captured)).filter(|frame| !frame.is_empty());
         let direction =
@@ -133,6 +140,14 @@ impl EventLog {
                 dropped: event.enforced != 0,
             }),
         });
+    }
+
+    fn take_attempt(&mut self, told: &AttemptEvent) {
+        let event = &told.event;
+        let rule = self.rule(event.generation, Direction::Egress, event.rule);
+        let reason = DropReason::try_from(event.reason).unwrap_or(DropReason::Internal);
+        let record = EventRecord::Attempt(AttemptRecord::new(told, rule, reason.label()));
+        self.record(Occurrence { record, frame: None });
     }
 
     /// Keeps an event, and tells whoever follows.
@@ -201,7 +216,7 @@ mod tests {
     fn packet(event: EventRecord) -> PacketRecord {
         match event {
             EventRecord::Packet(packet) => packet,
-            EventRecord::Listener(listener) => panic!("{listener:?}"),
+            other => panic!("{other:?}"),
         }
     }
 

@@ -5,6 +5,7 @@
 //! `change` lock, one at a time.
 
 pub mod archive;
+mod attempts;
 mod callers;
 pub mod capture;
 pub mod change;
@@ -74,6 +75,7 @@ use std::{
 use tokio::sync::Notify;
 
 pub use archive::KeptGeneration;
+pub use attempts::{AttemptRecord, ProgramRecord};
 pub use callers::CallerStatus;
 pub use capture::Depth;
 pub use confirm::Confirmed;

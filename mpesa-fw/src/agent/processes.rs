@@ -9,6 +9,8 @@ use std::{
 use procfs::process::{FDTarget, all_processes};
 use serde::{Deserialize, Serialize};
 
+use crate::printable::Printable;
+
 /// A process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
@@ -50,14 +52,14 @@ fn describe(process: &procfs::process::Process) -> Process {
     let groups = process.cgroups().map(|groups| groups.0).unwrap_or_default();
     Process {
         pid: process.pid,
-        name: process.stat().map(|stat| stat.comm).unwrap_or_default(),
-        executable: process.exe().ok().map(|path| path.display().to_string()),
+        name: process.stat().map(|stat| Printable(&stat.comm).to_string()).unwrap_or_default(),
+        executable: process.exe().ok().map(|path| Printable(&path.to_string_lossy()).to_string()),
         unit: groups.iter().find_map(|group| unit(&group.pathname)),
     }
 }
 
 /// The unit in the path of a control group: `/system.slice/nginx.service` and what is below it.
-fn unit(path: &str) -> Option<String> {
+pub(super) fn unit(path: &str) -> Option<String> {
     let is_unit = |part: &&str| [".service", ".scope", ".socket"].iter().any(|kind| part.ends_with(kind));
     path.split('/').rfind(is_unit).map(str::to_owned)
 }

@@ -7,7 +7,7 @@ use mpesa_fw_common::{Direction, DropReason};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AgentError,
+    AgentError, AttemptRecord,
     events::{EventRecord, PacketRecord},
 };
 
@@ -70,6 +70,7 @@ impl Selection {
     pub fn takes(&self, event: &EventRecord) -> bool {
         match event {
             EventRecord::Packet(packet) => self.takes_packet(packet),
+            EventRecord::Attempt(attempt) => self.takes_attempt(attempt),
             EventRecord::Listener(listener) => {
                 let asks_for_packets =
                     !self.reasons.is_empty() || !self.rules.is_empty() || self.direction.is_some();
@@ -79,11 +80,20 @@ impl Selection {
     }
 
     fn takes_packet(&self, packet: &PacketRecord) -> bool {
-        let among = |words: &[&str], word: &str| words.is_empty() || words.contains(&word);
-        among(&self.reasons, &packet.reason)
-            && (self.rules.is_empty() || self.rules.contains(&packet.rule))
+        self.is_of(&packet.reason, &packet.rule)
             && self.direction.is_none_or(|direction| direction.label() == packet.direction)
             && self.holds(&[packet.source, packet.target])
+    }
+
+    fn takes_attempt(&self, attempt: &AttemptRecord) -> bool {
+        self.is_of(&attempt.reason, &attempt.rule)
+            && self.direction.is_none_or(|direction| direction == Direction::Egress)
+            && self.holds(&[attempt.target])
+    }
+
+    fn is_of(&self, reason: &str, rule: &String) -> bool {
+        (self.reasons.is_empty() || self.reasons.contains(&reason))
+            && (self.rules.is_empty() || self.rules.contains(rule))
     }
 
     fn holds(&self, ends: &[IpAddr]) -> bool {

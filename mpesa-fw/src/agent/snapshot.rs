@@ -11,7 +11,7 @@ use super::{
     network::{Network, Protection},
     seed::Denied,
 };
-use mpesa_fw_common::{bypass::Bypass, dns::LearnOutcome};
+use mpesa_fw_common::{attempt::Refusals, bypass::Bypass, dns::LearnOutcome};
 
 use crate::datapath::{Attachment, Handshakes, LearntNames, RuleCounts};
 
@@ -33,6 +33,8 @@ pub struct Snapshot {
     pub handshakes: Option<Vec<Handshakes>>,
     /// Sockets that were to pass TC by; none: it is not looked for.
     pub bypasses: Option<BTreeMap<Bypass, u64>>,
+    /// Programs that were to connect to where no packet may go, by destination; none: they are not asked.
+    pub refusals: Option<Vec<(String, Refusals)>>,
     /// Drops from ranges that sets watch.
     pub near_misses: Vec<(String, u64)>,
     /// Events that were too many.
@@ -100,6 +102,7 @@ impl Agent {
         let counts = datapath.counters()?;
         let handshakes = datapath.handshakes()?;
         let bypasses = datapath.bypasses()?;
+        let refusals = datapath.refusals()?;
         let near_misses = datapath.near_misses()?;
         let events_suppressed = datapath.events_suppressed()?;
         let flows = datapath.flow_count()?;
@@ -129,6 +132,7 @@ impl Agent {
             counts,
             handshakes,
             bypasses,
+            refusals,
             near_misses,
             events_suppressed,
             flows,

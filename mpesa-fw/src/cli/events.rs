@@ -12,7 +12,7 @@ use super::{
     when,
 };
 use crate::{
-    agent::{EventRecord, ListenerRecord, Options, PacketRecord, Wanted},
+    agent::{AttemptRecord, EventRecord, ListenerRecord, Options, PacketRecord, ProgramRecord, Wanted},
     control::{Answer, Client, Line, Request},
 };
 
@@ -103,8 +103,38 @@ fn say_gap(kind: &'static str, events: u64, said: &str, format: Format) -> Resul
 fn row(event: &EventRecord) -> [String; 9] {
     match event {
         EventRecord::Packet(packet) => packet_row(packet),
+        EventRecord::Attempt(attempt) => attempt_row(attempt),
         EventRecord::Listener(listener) => listener_row(listener),
     }
+}
+
+fn attempt_row(attempt: &AttemptRecord) -> [String; 9] {
+    [
+        when::stamp(attempt.time),
+        String::new(),
+        "connect".to_owned(),
+        attempt.reason.clone(),
+        attempt.rule.clone(),
+        attempt.protocol.clone(),
+        String::new(),
+        SocketAddr::new(attempt.target, attempt.target_port).to_string(),
+        format!("{}{}", who(&attempt.program), if attempt.refused { "" } else { "; let go (observe)" }),
+    ]
+}
+
+/// `curl (4711), user 1000, logged in as 1000, unit cron.service, /usr/bin/curl`
+fn who(program: &ProgramRecord) -> String {
+    let mut who = format!("{} ({}), user {}", program.name, program.process, program.user);
+    let more = [
+        program.login_user.map(|user| format!("logged in as {user}")),
+        program.unit.as_ref().map(|unit| format!("unit {unit}")),
+        program.executable.clone(),
+    ];
+    for more in more.into_iter().flatten() {
+        who.push_str(", ");
+        who.push_str(&more);
+    }
+    who
 }
 
 fn listener_row(listener: &ListenerRecord) -> [String; 9] {

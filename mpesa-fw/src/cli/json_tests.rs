@@ -7,9 +7,9 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use crate::agent::{
-    CallerStatus, Confirmed, Denied, Ended, EventRecord, HandshakeStatus, KeptGeneration, Listener,
-    ListenerRecord, Listeners, NameStatus, OwnerStatus, PacketRecord, Process, Reloaded, Status,
-    TamperRecord, TrialStatus, Unanswered,
+    AttemptRecord, CallerStatus, Confirmed, Denied, Ended, EventRecord, HandshakeStatus, KeptGeneration,
+    Listener, ListenerRecord, Listeners, NameStatus, OwnerStatus, PacketRecord, Process, ProgramRecord,
+    Reloaded, Status, TamperRecord, TrialStatus, Unanswered,
     archive::KeptFile,
     change::{Change, Names},
     evidence::{Evidence, NewlyDropped, ServiceEvidence, SessionEvidence},
@@ -192,7 +192,25 @@ fn events() {
         process: Some("nginx (7)".into()),
         unit: Some("nginx.service".into()),
     });
-    insta::assert_snapshot!(json(&[event, listener]));
+    let attempt = EventRecord::Attempt(AttemptRecord {
+        time: TIME,
+        rule: String::new(),
+        reason: "no_destination".into(),
+        protocol: "tcp".into(),
+        target: [198, 51, 100, 66].into(),
+        target_port: 4444,
+        refused: true,
+        program: ProgramRecord {
+            process: 4711,
+            name: "curl".into(),
+            user: 1000,
+            executable: Some("/usr/bin/curl".into()),
+            login_user: Some(1000),
+            unit: Some("session-3.scope".into()),
+            socket: 12345,
+        },
+    });
+    insta::assert_snapshot!(json(&[event, listener, attempt]));
 }
 
 #[test]

@@ -162,7 +162,7 @@ mod tests {
                         seen += 1;
                     }
                     Line::Missed(events) => missed += events,
-                    other @ (Line::Event(EventRecord::Listener(_))
+                    other @ (Line::Event(EventRecord::Attempt(_) | EventRecord::Listener(_))
                     | Line::Packet { .. }
                     | Line::Suppressed(_)
                     | Line::Ended(_)) => {

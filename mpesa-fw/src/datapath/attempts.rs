@@ -1,10 +1,22 @@
 //! Programs that are told at once where they may not connect or send: by which way packets leave, and how many were refused.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io};
 
-use mpesa_fw_common::attempt::{Lease, Way, WayKey};
+use mpesa_fw_common::{
+    attempt::{Lease, Refusals, Way, WayKey},
+    counter::SLOT_EGRESS_NONE,
+    settings::Direction,
+};
 
-use super::{Datapath, Result, error::Context};
+use super::{
+    Datapath, Result,
+    cgroup::CgroupProgram,
+    counters::{direction_of, in_use},
+    error::Context,
+    registry::name_of,
+    state::State,
+};
+use crate::compile::RegistryRows;
 
 impl Datapath {
     /// Says by which way packets to each prefix leave, instead of what was said before. Nothing is refused meanwhile, nor later until
@@ -38,4 +50,31 @@ impl Datapath {
     pub fn lease_ways(&self, until: u64) -> Result<()> {
         self.state.lease.put(&0, &Lease { until }).context(|| "say how long the ways hold")
     }
+
+    /// Attempts that were refused (observe mode: would have been), by the destination that is charged; empty: none claims them.
+    /// None: programs are not asked (the policy says so, no cgroup v2, or somebody detached them).
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub fn refusals(&self) -> Result<Option<Vec<(String, Refusals)>>> {
+        if CgroupProgram::Connect4.attached(&self.pins).is_none() {
+            return Ok(None);
+        }
+        read(&self.state, &self.registry).context(|| "read the counts of refused attempts").map(Some)
+    }
+}
+
+fn read(state: &State, registry: &RegistryRows) -> io::Result<Vec<(String, Refusals)>> {
+    let rows = in_use(&registry.rules)
+        .filter(|(row, slot)| *row != SLOT_EGRESS_NONE && direction_of(slot) == Direction::Egress)
+        .map(|(row, slot)| (row, name_of(&slot.name)));
+    std::iter::once((SLOT_EGRESS_NONE, String::new()))
+        .chain(rows)
+        .map(|(row, rule)| Ok((rule, state.refusals.get(&row)?.unwrap_or_default())))
+        .collect()
+}
+
+/// Forgets what is kept under rows that are about to have a new owner.
+pub(super) fn forget(state: &State, rows: &[u32]) -> io::Result<()> {
+    rows.iter().try_for_each(|row| state.refusals.put(row, &Refusals::default()))
 }

@@ -61,8 +61,12 @@ impl CgroupProgram {
         match self {
             Self::Connections => "completed connections are not counted",
             Self::Bypass => "sockets of programs with CAP_NET_RAW can pass TC by",
-            Self::Connect4 => "programs are not told when they connect to an IPv4 address that they may not reach",
-            Self::Connect6 => "programs are not told when they connect to an IPv6 address that they may not reach",
+            Self::Connect4 => {
+                "programs are not told when they connect to an IPv4 address that they may not reach"
+            }
+            Self::Connect6 => {
+                "programs are not told when they connect to an IPv6 address that they may not reach"
+            }
             Self::Send4 => "programs are not told when they send to an IPv4 address that they may not reach",
             Self::Send6 => "programs are not told when they send to an IPv6 address that they may not reach",
         }

@@ -8,7 +8,13 @@ use mpesa_fw_common::{
     state::NameSlot,
 };
 
-use super::{Result, error::Context, registry::name_of, slots, state::State};
+use super::{
+    Result,
+    error::Context,
+    registry::name_of,
+    slots,
+    state::{State, suppressed},
+};
 use crate::compile::RegistryRows;
 
 /// Counts of one rule on one interface.
@@ -58,8 +64,7 @@ pub(super) fn near_misses(state: &State, registry: &RegistryRows) -> Result<Vec<
 }
 
 pub(super) fn events_suppressed(state: &State) -> Result<u64> {
-    let buckets = state.event_buckets.per_cpu(&0).context(|| "read the number of suppressed events")?;
-    Ok(buckets.iter().map(|bucket| bucket.suppressed).sum())
+    suppressed([&state.event_buckets, &state.attempt_buckets])
 }
 
 pub(super) fn in_use(rows: &[NameSlot]) -> impl Iterator<Item = (u32, &NameSlot)> {

@@ -13,7 +13,10 @@ use std::{
 use nix::time::{ClockId, clock_gettime};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::sys::{self, ObjectKind};
+use crate::{
+    printable::Printable,
+    sys::{self, ObjectKind},
+};
 
 /// Pins and processes that are looked at, at most: this is asked while the agent mends.
 const LOOKS: usize = 20_000;
@@ -132,6 +135,7 @@ fn holders_of(id: u32) -> Vec<String> {
 fn named(pid: u32, process: &Path) -> String {
     let comm = || fs::read_to_string(process.join("comm")).unwrap_or_default().trim().to_owned();
     let exe = fs::read_link(process.join("exe")).map_or_else(|_| comm(), |path| path.display().to_string());
+    let exe = Printable(&exe);
     let uid = fs::metadata(process).map_or_else(|_| "?".to_owned(), |of| of.uid().to_string());
     format!("process {pid} ({exe}, uid {uid})")
 }

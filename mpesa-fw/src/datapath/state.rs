@@ -5,7 +5,7 @@ use std::{cell::RefCell, os::fd::OwnedFd};
 use aya::maps::{Array, Map, MapData, RingBuf};
 use mpesa_fw_common::{
     Address,
-    attempt::{Lease, WayKey},
+    attempt::{Lease, Refusals, WayKey},
     connection::{CallerKey, ConnectionCount},
     counter::CounterBlock,
     dns::{LearnCount, Learnt},
@@ -33,9 +33,10 @@ pub(super) struct State {
     pub(super) bypasses: KernelMap<u32, u64>,
     pub(super) ways: KernelMap<WayKey, u32>,
     pub(super) lease: KernelMap<u32, Lease>,
-    pub(super) refusals: KernelMap<u32, u64>,
+    pub(super) refusals: KernelMap<u32, Refusals>,
     pub(super) near_misses: KernelMap<u32, u64>,
     pub(super) event_buckets: KernelMap<u32, EventBucket>,
+    pub(super) attempt_buckets: KernelMap<u32, EventBucket>,
     pub(super) own_hints: KernelMap<u32, u64>,
     pub(super) own_addresses: KernelMap<Address, u8>,
     pub(super) resolved: KernelMap<Address, ResolvedNames>,
@@ -66,6 +67,7 @@ impl State {
             refusals: open(pins, "REFUSALS")?,
             near_misses: open(pins, "NEAR_MISSES")?,
             event_buckets: open(pins, "EVENT_BUCKETS")?,
+            attempt_buckets: open(pins, "ATTEMPT_BUCKETS")?,
             own_hints: open(pins, "OWN_HINTS")?,
             own_addresses: open(pins, "OWN_ADDRESSES")?,
             resolved: open(pins, "RESOLVED")?,
@@ -126,12 +128,14 @@ fn open_map(pins: &Pins, name: &str) -> Result<OwnedFd> {
 /// What events carry, and how many are not sent. With descriptors of its own: it is asked while others hold the datapath.
 pub struct EventSwitch {
     capture: KernelMap<u32, u32>,
-    buckets: KernelMap<u32, EventBucket>,
+    /// Of packets, and of attempts.
+    buckets: [KernelMap<u32, EventBucket>; 2],
 }
 
 impl EventSwitch {
     pub(super) fn open(pins: &Pins) -> Result<Self> {
-        Ok(Self { capture: open(pins, "CAPTURE")?, buckets: open(pins, "EVENT_BUCKETS")? })
+        let buckets = [open(pins, "EVENT_BUCKETS")?, open(pins, "ATTEMPT_BUCKETS")?];
+        Ok(Self { capture: open(pins, "CAPTURE")?, buckets })
     }
 
     /// Whether events carry the beginning of their frame from now on.
@@ -147,9 +151,18 @@ impl EventSwitch {
     /// # Errors
     /// The kernel refuses.
     pub fn suppressed(&self) -> Result<u64> {
-        let buckets = self.buckets.per_cpu(&0).context(|| "read the counts of events not sent")?;
-        Ok(buckets.iter().map(|bucket| bucket.suppressed).sum())
+        suppressed(&self.buckets)
     }
+}
+
+/// Sum over all CPUs.
+pub(super) fn suppressed<'m>(
+    buckets: impl IntoIterator<Item = &'m KernelMap<u32, EventBucket>>,
+) -> Result<u64> {
+    let of = |map: &KernelMap<u32, EventBucket>| map.per_cpu(&0);
+    let all = buckets.into_iter().map(of).collect::<Result<Vec<_>, _>>();
+    let all = all.context(|| "read the counts of events not sent")?;
+    Ok(all.iter().flatten().map(|bucket| bucket.suppressed).sum())
 }
 
 /// The ring buffer of events.

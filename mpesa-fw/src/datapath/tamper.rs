@@ -264,7 +264,9 @@ impl Datapath {
                 CgroupProgram::Connect4
                 | CgroupProgram::Connect6
                 | CgroupProgram::Send4
-                | CgroupProgram::Send6 => "its link was detached: programs were not told what they may not reach",
+                | CgroupProgram::Send6 => {
+                    "its link was detached: programs were not told what they may not reach"
+                }
             };
             found.push(Tampering::new(TamperKind::Hook, place, what).after(mended));
             *baseline.at_cgroups.get_mut(at_root) = at_root.open_link(&self.pins).unwrap_or(None);

@@ -19,6 +19,8 @@ pub(super) struct Families {
     passed_syns: IntCounterVec,
     connections: IntCounterVec,
     bypasses: IntCounterVec,
+    refused_connects: IntCounterVec,
+    would_refuse_connects: IntCounterVec,
     near_misses: IntCounterVec,
     tampering: IntCounterVec,
     reloads: IntCounterVec,
@@ -95,6 +97,17 @@ impl Families {
                 "Sockets of this host that were to send past TC and were refused (in observe mode: counted only), by kind. \
                  Absent where they can't be refused (no cgroup v2).",
                 &["kind"],
+            )?,
+            refused_connects: counter(
+                "refused_connects_total",
+                "Attempts of programs to connect, or to send a datagram, that got EPERM because egress would drop the packets. No packet \
+                 came of them. Absent where programs are not refused (`at_connect: pass`, no cgroup v2).",
+                &["rule", "reason"],
+            )?,
+            would_refuse_connects: counter(
+                "would_refuse_connects_total",
+                "Attempts that observe mode let go and enforce mode would have refused.",
+                &["rule", "reason"],
             )?,
             near_misses: counter(
                 "near_miss_packets_total",
@@ -199,7 +212,7 @@ impl Families {
         })
     }
 
-    fn all(&self) -> [&dyn Collector; 32] {
+    fn all(&self) -> [&dyn Collector; 34] {
         [
             &self.dropped_packets,
             &self.dropped_bytes,
@@ -210,6 +223,8 @@ impl Families {
             &self.passed_syns,
             &self.connections,
             &self.bypasses,
+            &self.refused_connects,
+            &self.would_refuse_connects,
             &self.near_misses,
             &self.tampering,
             &self.reloads,

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    finding::{Finding, PolicyErrors, Printable, Severity, shortened},
+    finding::{Finding, PolicyErrors, Severity, shortened},
     model::Location,
 };
+use crate::printable::Printable;
 
 /// A piece of one line of a file that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,11 +23,10 @@ use nix::{
 use sha2::{Digest, Sha256};
 
 use super::{
-    finding::Printable,
     names::Complaint,
     texts::{Text, Texts},
 };
-use crate::sys;
+use crate::{printable::Printable, sys};
 
 /// Whether files must belong to those who may write rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

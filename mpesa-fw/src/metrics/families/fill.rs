@@ -28,6 +28,7 @@ impl Families {
         for (kind, count) in snapshot.bypasses.iter().flatten() {
             self.bypasses.with_label_values(&[kind.label()]).inc_by(*count);
         }
+        self.fill_refusals(snapshot);
         for (set, packets) in &snapshot.near_misses {
             self.near_misses.with_label_values(&[set]).inc_by(*packets);
         }
@@ -62,6 +63,28 @@ impl Families {
             self.answers.with_label_values(&[outcome.label()]).inc_by(*count);
         }
         set(&self.build_info, &[env!("CARGO_PKG_VERSION")], 1.0);
+    }
+
+    fn fill_refusals(&self, snapshot: &Snapshot) {
+        let observes = snapshot.running.mode() == Mode::Observe;
+        for (rule, counts) in snapshot.refusals.iter().flatten() {
+            for (family, counts, is_current) in [
+                (&self.refused_connects, &counts.refused, !observes),
+                (&self.would_refuse_connects, &counts.would_refuse, observes),
+            ] {
+                for (reason, count) in DropReason::ALL.iter().zip(counts) {
+                    // With a row before its first increase, which would be lost to `rate()`.
+                    let usual = if rule.is_empty() {
+                        DropReason::NoDestination
+                    } else {
+                        DropReason::DestinationNotAllowed
+                    };
+                    if *count > 0 || is_current && *reason == usual {
+                        family.with_label_values(&[rule.as_str(), reason.label()]).inc_by(*count);
+                    }
+                }
+            }
+        }
     }
 
     /// Every rule of the policy has its row before its first packet, or its first increase would be lost to `rate()`.
