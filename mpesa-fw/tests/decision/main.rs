@@ -1,6 +1,7 @@
 //! The parser and the decision, on the host and in the kernel: one catalogue of packets, judged both ways, and random
 //! ones on which both must agree.
 
+mod attempts;
 mod case;
 mod catalogue;
 #[path = "../../fuzz/src/corpus.rs"]

@@ -6,6 +6,7 @@ use mpesa_fw_common::{
 };
 
 use crate::{
+    attempts,
     case::{Case, Expected, Names, Packet, Rules},
     host::{self, HostState},
     learning,
@@ -77,6 +78,9 @@ impl Twins {
                     wrong.push(format!("expected {expected:?}, {who} {answer:?}"));
                 }
             }
+        }
+        if *direction == Direction::Egress {
+            wrong.extend(attempts::contradiction(&self.rules, &self.state, frame, sender, &said));
         }
         Judged { decision, said, wrong }
     }
