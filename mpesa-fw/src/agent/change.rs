@@ -104,14 +104,14 @@ fn prefixes(policy: &Policy) -> BTreeMap<&str, BTreeSet<&IpNet>> {
 /// What a rule says, apart from where it stands in the file. Its sets are compared by name.
 fn services(policy: &Policy) -> BTreeMap<&str, String> {
     let text = |s: &crate::policy::model::Service| {
-        format!("{:?} {:?} {:?} {:?}", s.claims, s.to, addresses(policy, &s.from), s.limit)
+        format!("{:?} {:?} {:?} {:?} {:?}", s.claims, s.to, addresses(policy, &s.from), s.limit, s.by)
     };
     policy.ingress.services.iter().map(|s| (s.name.as_str(), text(s))).collect()
 }
 
 fn destinations(policy: &Policy) -> BTreeMap<&str, String> {
     let text = |d: &crate::policy::model::Destination| {
-        format!("{:?} {:?} {:?}", d.claims, addresses(policy, &d.to), d.names)
+        format!("{:?} {:?} {:?} {:?}", d.claims, addresses(policy, &d.to), d.names, d.by)
     };
     policy.egress.allow.iter().map(|d| (d.name.as_str(), text(d))).collect()
 }
@@ -141,6 +141,8 @@ fn other(old: &Policy, new: &Policy) -> Vec<String> {
         };
         differs(&format!("{}.default", direction.label()), default(old), default(new));
     }
+    let at_connect = |p: &Policy| if p.egress.refuses_attempts { "refuse" } else { "pass" }.to_owned();
+    differs("egress.at_connect", at_connect(old), at_connect(new));
     for (name, before, after) in kept_sets(old, new) {
         let day = |set: &AddressSet| set.expires.map_or_else(|| "never".to_owned(), |day| day.to_string());
         differs(&format!("set {name} expires"), day(before), day(after));
@@ -257,6 +259,19 @@ mod tests {
                 "set admins expires: 2027-02-08 -> never",
                 "set admins watches: [10.0.0.0/8] -> [10.0.0.0/16, 10.1.0.0/16]",
             ]
+        );
+    }
+
+    #[test]
+    fn who_may_and_what_programs_are_told_are_changes() {
+        let old = policy("enforce", "{ admins: [10.0.0.1] }", SSH, DNS);
+        let services = SSH.replace(" }", ", by: { unit: ssh.service } }");
+        let destinations = DNS.replace(" }", ", by: { user: unbound } }");
+        let mut new = policy("enforce", "{ admins: [10.0.0.1] }", &services, &destinations);
+        new.egress.refuses_attempts = false;
+        assert_eq!(
+            Change::between(&old, &new).lines(),
+            ["egress.at_connect: refuse -> pass", "~ service ssh", "~ destination dns"]
         );
     }
 

@@ -264,7 +264,8 @@ mod tests {
         )
         .unwrap();
         // Closed: a file that is open for writing is not read.
-        let wanted = Origin::File(file.into_temp_path().keep().unwrap());
+        let path = file.into_temp_path();
+        let wanted = Origin::File(path.to_path_buf());
         let archive = Archive::below(std::path::Path::new("/nowhere"));
         Prepared::read(&wanted, &archive, &RegistryRows::default()).unwrap()
     }

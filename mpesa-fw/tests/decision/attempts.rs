@@ -1,7 +1,7 @@
 //! What a program is told when it connects or sends, beside what becomes of the packet that it leads to.
 
 use mpesa_fw_common::{
-    Direction, DropReason, PassReason, Reason,
+    Direction, DropReason, Family, PassReason, Reason, Verdict,
     attempt::{Attempt, AttemptKind},
     decide::{self, Sender},
     packet::{FragmentKind, PacketMeta, Parsed},
@@ -69,4 +69,65 @@ fn says_owner(expected: &Expected) -> bool {
 /// In observe mode a flow keeps what it was charged with.
 fn observed(rules: &Rules, said: &Expected) -> bool {
     drops(said) && rules.compiled.settings.mode == mpesa_fw_common::Mode::Observe as u32
+}
+
+/// What is judged, and what is left to egress: `x` refused, `.` goes on because it may pass, `?` because it can't be told.
+#[test]
+fn what_is_not_sure_goes_on() {
+    const POLICY: &str = "
+ingress:
+          default: drop
+          services:
+            - { name: syslog, ports: [514], protocol: udp, from: [203.0.113.0/24] }
+egress:
+          default: drop
+          allow:
+            - { name: web, to: [203.0.113.5], ports: [443] }
+            - { name: dns, to: [203.0.113.53], ports: [53], protocol: udp }
+            - { name: api, to: [203.0.113.7], ports: [443], by: { unit: payments.service } }
+            - { name: backup, to: [203.0.113.8], ports: [443], by: [{ unit: payments.service }, { user: backup }] }
+            - { name: mapped, to: ['2001:db8::5'], ports: [443] }";
+    use AttemptKind::{ConnectTcp, ConnectUdp, SendUdp};
+    let cases = [
+        (ConnectTcp, "203.0.113.5", 443, 0, '.', "permitted"),
+        (ConnectTcp, "203.0.113.5", 444, 0, 'x', "another port"),
+        (ConnectTcp, "203.0.113.6", 443, 0, 'x', "another address"),
+        (ConnectTcp, "203.0.113.5", 443, 514, '.', "whatever port it comes from"),
+        (ConnectTcp, "203.0.113.6", 443, 514, 'x', "a SYN is no reply"),
+        (ConnectTcp, "2001:db8::5", 443, 0, '.', "IPv6"),
+        (ConnectTcp, "2001:db8::6", 443, 0, 'x', "IPv6, another address"),
+        (ConnectTcp, "203.0.113.7", 443, 0, 'x', "not its unit"),
+        (ConnectTcp, "203.0.113.8", 443, 0, '?', "its user may have made the socket"),
+        (SendUdp, "203.0.113.53", 53, 0, '.', "permitted"),
+        (SendUdp, "203.0.113.54", 53, 0, 'x', "another address"),
+        (SendUdp, "203.0.113.54", 53, 4000, 'x', "from a port that serves nothing"),
+        (SendUdp, "203.0.113.54", 53, 514, '?', "maybe an answer of a service"),
+        (SendUdp, "255.255.255.255", 67, 68, '?', "DHCP"),
+        (SendUdp, "ff02::1:2", 547, 546, '?', "DHCPv6"),
+        (ConnectUdp, "203.0.113.54", 53, 0, 'x', "nothing may go there"),
+        (
+            ConnectUdp,
+            "203.0.113.54",
+            0,
+            0,
+            '?',
+            "port 0: nothing can be sent there, it is asked for a source",
+        ),
+        (ConnectUdp, "203.0.113.5", 53, 0, '?', "something else may go there"),
+        (ConnectUdp, "203.0.113.53", 53, 0, '?', "permitted, and likewise"),
+    ];
+    let rules = Rules::new(POLICY);
+    let owner = mpesa_fw_common::owner::Owner { is_known: 1, ..mpesa_fw_common::owner::Owner::UNKNOWN };
+    for (kind, remote, remote_port, local_port, expected, why) in cases {
+        let remote: std::net::IpAddr = remote.parse().expect("an address");
+        let family = if remote.is_ipv4() { Family::V4 } else { Family::V6 };
+        let attempt = Attempt { kind, family, remote: remote.into(), remote_port, local_port };
+        let judged = decide::attempt(&rules.compiled, &HostState::new(), &attempt, &owner);
+        let told = match judged.map(|decision| decision.verdict()) {
+            None => '?',
+            Some(Verdict::Pass) => '.',
+            Some(Verdict::Drop) => 'x',
+        };
+        assert_eq!(told, expected, "{why}: {attempt:?}: {judged:?}");
+    }
 }
