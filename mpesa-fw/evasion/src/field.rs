@@ -52,6 +52,7 @@ ingress:
     - { name: fence, protocol: udp, ports: [9], from: [192.0.2.9] }
 egress:
   default: drop
+  at_connect: pass
   allow:
     - { name: api, to: [api], ports: [443] }
     - { name: queries, to: [api], protocol: udp, ports: [53] }

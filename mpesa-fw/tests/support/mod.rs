@@ -97,7 +97,8 @@ pub const OUT_FENCE: &str = "{ name: fence, protocol: udp, ports: [9], to: [192.
 /// The port 80 for Safaricom only.
 pub const WEB: &str = "{ name: web, ports: [80], from: [196.201.214.200, \"2001:db8:0:214::200\"] }";
 
-/// A policy that drops by default and enforces on eth0.
+/// A policy that drops by default and enforces on eth0. What programs are told when they connect is for `netns_attempts`: here
+/// packets are to be seen.
 pub fn policy(services: &[&str], allow: &[&str]) -> String {
     let list = |key: &str, rules: &[&str]| match rules {
         [] => format!("  {key}: []\n"),
@@ -106,7 +107,7 @@ pub fn policy(services: &[&str], allow: &[&str]) -> String {
         }
     };
     format!(
-        "version: 1\nmode: enforce\ninterfaces: [eth0]\ningress:\n  default: drop\n{}egress:\n  default: drop\n{}",
+        "version: 1\nmode: enforce\ninterfaces: [eth0]\ningress:\n  default: drop\n{}egress:\n  default: drop\n  at_connect: pass\n{}",
         list("services", services),
         list("allow", allow)
     )

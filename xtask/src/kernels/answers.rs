@@ -9,7 +9,7 @@ use crate::test::Tally;
 const MARK: &str = "@@ ";
 
 /// The steps of the scenario on one interface that decide whether the kernel's cell is a yes, in order.
-pub(crate) const STEPS: [&str; 24] = [
+pub(crate) const STEPS: [&str; 26] = [
     "link",
     "link_out",
     "start",
@@ -18,6 +18,8 @@ pub(crate) const STEPS: [&str; 24] = [
     "denied_counted",
     "egress_allowed",
     "egress_denied",
+    "egress_told",
+    "ping_denied",
     "egress_counted",
     "reload",
     "dead",

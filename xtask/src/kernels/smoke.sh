@@ -132,7 +132,9 @@ smoke() {
     check denied_counted dropped ingress source_not_allowed
     check egress_allowed leave 8080
     check egress_denied refused leave 9090
-    check egress_counted dropped egress "destination_not_allowed\|no_destination"
+    check egress_told inside host sh -c 'curl -sv --max-time 4 "http://$1:9090/" 2>&1 | grep -q "Operation not permitted"' - "$FRIEND"
+    check ping_denied refused inside host ping -q -c 1 -W 2 "$FRIEND"
+    check egress_counted dropped egress no_destination
     check reload reloads
     say "$kind.reloads $(cat "$at/reloads")"
     kill -9 "$agent_pid" 2>/dev/null; wait "$agent_pid" 2>/dev/null
