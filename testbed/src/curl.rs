@@ -25,6 +25,8 @@ pub enum Answer {
     },
     /// The connection was refused at once: the packets arrived, nobody listens.
     Refused,
+    /// The kernel did not let it connect (EPERM).
+    NotPermitted,
     /// No connection came about: packets vanish.
     Silence,
     /// A connection, but no whole answer; or another failure, with curl's exit code and words.
@@ -106,7 +108,8 @@ impl Curl {
         };
         command.args([
             "--silent",
-            "--show-error",
+            // Says why it could not connect.
+            "--verbose",
             "--globoff",
             "--noproxy",
             "*",
@@ -129,6 +132,7 @@ impl Curl {
         let (body, code) = ran.stdout.rsplit_once('\n').unwrap_or(("", "000"));
         match (ran.code, code.parse()) {
             (Some(0), Ok(code)) => Answer::Status { code, body: body.to_owned() },
+            (Some(7), _) if ran.stderr.contains("Operation not permitted") => Answer::NotPermitted,
             (Some(7), _)
                 if ran.stderr.contains("refused")
                     || ran.stderr.contains("Couldn't connect")
@@ -144,7 +148,13 @@ impl Curl {
             {
                 Answer::Silence
             }
-            (code, _) => Answer::Failed { code: code.unwrap_or(-1), message: ran.stderr.trim().to_owned() },
+            (code, _) => {
+                let said = ran.stderr.lines().rfind(|line| line.starts_with("curl: "));
+                Answer::Failed {
+                    code: code.unwrap_or(-1),
+                    message: said.unwrap_or(ran.stderr.trim()).to_owned(),
+                }
+            }
         }
     }
 }
@@ -162,6 +172,7 @@ impl fmt::Display for Answer {
         match self {
             Self::Status { code, .. } => write!(f, "HTTP {code}"),
             Self::Refused => f.write_str("refused"),
+            Self::NotPermitted => f.write_str("not permitted"),
             Self::Silence => f.write_str("no connection"),
             Self::Failed { message, .. } => f.write_str(message),
         }

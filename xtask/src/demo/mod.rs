@@ -94,7 +94,7 @@ fn enforced(scene: &Scene, report: &mut Report) {
     report.check("internal API, from Safaricom", "no connection", scene.api_from(&scene.safaricom));
     report.check("internal API, from outside", "no connection", scene.api_from(&scene.attacker));
     report.check("request to api.safaricom.co.ke", "HTTP 200", scene.request_daraja());
-    report.check("copy to the drop box", "no connection", scene.send_to_drop_box());
+    report.check("copy to the drop box", "not permitted", scene.send_to_drop_box());
 }
 
 fn killed(scene: &Scene, report: &mut Report, firewall: &Firewall<'_>, mut agent: Started) -> Result<()> {

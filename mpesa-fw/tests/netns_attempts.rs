@@ -1,0 +1,178 @@
+//! Programs that are told at once where they may not connect and send: Python's sockets, curl, and who they were.
+
+mod support;
+
+use std::net::IpAddr;
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+use support::{Field, SOON, kinds, web};
+use testbed::{Answer, Curl, Firewall, Host, holds, ok, place};
+
+fn policy(mode: &str, at_connect: &str, destinations: &[&str]) -> String {
+    let destinations: String = destinations.iter().map(|rule| format!("\n    - {rule}")).collect();
+    format!(
+        "version: 1\nmode: {mode}\ninterfaces: [eth0]\ningress:\n  default: drop\n  services:\n    \
+         - {{ name: syslog, protocol: udp, ports: [514], from: [196.201.214.200] }}\n\
+         egress:\n  default: drop\n  at_connect: {at_connect}\n  allow:{destinations}\n"
+    )
+}
+
+const DARAJA: &str = "{ name: daraja, to: [192.0.2.80, \"2001:db8:0:80::80\"], ports: [443] }";
+const DNS: &str = "{ name: dns, to: [192.0.2.80], protocol: udp, ports: [53] }";
+
+/// What becomes of one call of Python's `socket`: `ok`, or the errno's name; of a connection that nobody answers, `timed out`.
+fn tries(host: &Host, calls: &[&str]) -> Result<Vec<String>> {
+    let mut script = String::from(
+        "import socket, errno\nT, U = socket.SOCK_STREAM, socket.SOCK_DGRAM\nV4, V6 = socket.AF_INET, socket.AF_INET6\n\
+         def s(*kind):\n    s = socket.socket(*kind); s.settimeout(0.7); return s\n\
+         def b(port, s):\n    s.bind(('', port)); return s\n",
+    );
+    for call in calls {
+        script.push_str(&format!(
+            "try:\n    {call}; print('ok')\nexcept TimeoutError: print('timed out')\nexcept OSError as e: print(errno.errorcode[e.errno])\n"
+        ));
+    }
+    let told = ok(host.namespace.command("/usr/bin/python3").args(["-c", &script]))?;
+    Ok(told.lines().map(str::to_owned).collect())
+}
+
+/// The agent has looked where packets leave.
+fn is_sure(host: &Host) -> Result<()> {
+    holds("programs to be refused", SOON, || {
+        tries(host, &["s(V4, T).connect(('198.51.100.66', 4444))"]).is_ok_and(|told| told == ["EPERM"])
+    })
+}
+
+fn refused(firewall: &Firewall<'_>, family: &str, rule: &str, reason: &str) -> Result<f64> {
+    Ok(firewall.metrics()?.sum(family, &[("rule", rule), ("reason", reason)]))
+}
+
+/// The last attempt among the events.
+fn last_attempt(firewall: &Firewall<'_>) -> Result<Value> {
+    let ran = firewall.ask(["events", "--direction", "egress", "--last", "20", "--format", "json"])?;
+    let events: Vec<Value> = serde_json::from_str(&ran.stdout)?;
+    events
+        .into_iter()
+        .rfind(|event| event["kind"] == "attempt")
+        .with_context(|| format!("none: {}", ran.text()))
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn programs_are_told_at_once_and_it_is_known_who_they_are() -> Result<()> {
+    let field = Field::new()?;
+    let api = field.network.add(place::API)?;
+    let drop_box = field.network.add(place::DROP_BOX)?;
+    let _servers = (web(&field.network, &api, &[443, 8443])?, web(&field.network, &drop_box, &[443])?);
+    let (firewall, _agent) = field.protected(&policy("enforce", "refuse", &[DARAJA, DNS]))?;
+    let get = |address: IpAddr, port| Curl::http(address, port).from(&field.host.namespace);
+    is_sure(&field.host)?;
+
+    let before = firewall.metrics()?;
+    let told = |rule, reason| refused(&firewall, "mpesa_fw_refused_connects_total", rule, reason);
+    let (nowhere, elsewhere) = (told("", "no_destination")?, told("daraja", "destination_not_allowed")?);
+    for (good, bad) in [
+        (IpAddr::from(api.place.v4), IpAddr::from(drop_box.place.v4)),
+        (api.place.v6.into(), drop_box.place.v6.into()),
+    ] {
+        assert!(get(good, 443).is_ok(), "{good}");
+        assert_eq!(get(good, 8443), Answer::NotPermitted);
+        assert_eq!(get(bad, 443), Answer::NotPermitted);
+    }
+    // No packet came of it.
+    assert_eq!(kinds(&firewall.metrics()?.drops_since(&before)), [] as [&str; 0]);
+    assert_eq!(told("", "no_destination")?, nowhere + 2.0);
+    assert_eq!(told("daraja", "destination_not_allowed")?, elsewhere + 2.0);
+
+    // Who it was.
+    let script = "import socket\ntry: socket.create_connection(('192.0.2.66', 443))\nexcept OSError: pass";
+    let mut insider = field.host.namespace.command("setpriv");
+    insider.args(["--reuid", "4711", "--clear-groups", "/usr/bin/python3", "-c"]).arg(script);
+    ok(&mut insider)?;
+    let event = last_attempt(&firewall)?;
+    assert_eq!(
+        (event["kind"].as_str(), event["reason"].as_str()),
+        (Some("attempt"), Some("destination_not_allowed"))
+    );
+    assert_eq!((event["target"].as_str(), event["target_port"].as_u64()), (Some("192.0.2.66"), Some(443)));
+    assert_eq!((event["rule"].as_str(), event["refused"].as_bool()), (Some("daraja"), Some(true)));
+    let program = &event["program"];
+    assert_eq!((program["name"].as_str(), program["user"].as_u64()), (Some("python3"), Some(4711)));
+    assert!(program["process"].as_u64() > Some(1) && program["socket"].as_u64() > Some(0), "{program}");
+    let shown = firewall.ask(["events", "--direction", "egress", "--last", "1"])?.stdout;
+    assert!(
+        shown.contains("connect") && shown.contains("python3 (") && shown.contains("user 4711"),
+        "{shown}"
+    );
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn datagrams_too_and_what_is_not_sure_goes_on() -> Result<()> {
+    let field = Field::new()?;
+    let (firewall, _agent) = field.protected(&policy("enforce", "refuse", &[DARAJA, DNS]))?;
+    is_sure(&field.host)?;
+    let before = firewall.metrics()?;
+    let cases = [
+        ("s(V4, U).sendto(b'x', ('192.0.2.80', 53))", "ok"),
+        ("s(V4, U).sendto(b'x', ('198.51.100.66', 53))", "EPERM"),
+        ("s(V6, U).sendto(b'x', ('::ffff:198.51.100.66', 53))", "EPERM"),
+        ("s(V6, U).sendto(b'x', ('2001:db8:0:66::66', 53))", "EPERM"),
+        ("s(V6, T).connect(('::ffff:198.51.100.66', 443))", "EPERM"),
+        ("s(V4, U).connect(('198.51.100.66', 53))", "EPERM"),
+        // It asks by which address it would send.
+        ("s(V4, U).connect(('198.51.100.66', 0))", "ok"),
+        ("s(V4, U).connect(('192.0.2.80', 4000))", "ok"),
+        // Nothing of these leaves by a protected interface.
+        ("s(V4, T).connect(('127.0.0.1', 4444))", "ECONNREFUSED"),
+        ("s(V4, T).connect(('203.0.113.10', 4444))", "ECONNREFUSED"),
+        ("s(V6, T).connect(('::1', 4444))", "ECONNREFUSED"),
+        ("s(V4, U).sendto(b'x', ('127.0.0.1', 4444))", "ok"),
+    ];
+    let told = tries(&field.host, &cases.map(|(call, _)| call))?;
+    for ((call, expected), told) in cases.iter().zip(&told) {
+        assert_eq!(told, expected, "{call}");
+    }
+    assert_eq!(kinds(&firewall.metrics()?.drops_since(&before)), [] as [&str; 0]);
+    // Not sure: it could be an answer of the service, so a packet goes and is judged.
+    assert_eq!(tries(&field.host, &["b(514, s(V4, U)).sendto(b'x', ('198.51.100.66', 53))"])?, ["ok"]);
+    assert_eq!(kinds(&firewall.metrics()?.drops_since(&before)), ["egress dns destination_not_allowed"]);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn observe_mode_lets_go_and_the_policy_can_leave_it() -> Result<()> {
+    let field = Field::new()?;
+    let drop_box = field.network.add(place::DROP_BOX)?;
+    let _web = web(&field.network, &drop_box, &[443])?;
+    let (firewall, _agent) = field.protected(&policy("enforce", "refuse", &[DARAJA]))?;
+    let get = || Curl::http(drop_box.place.v4, 443).from(&field.host.namespace);
+    is_sure(&field.host)?;
+    assert_eq!(get(), Answer::NotPermitted);
+
+    firewall.reload(&policy("observe", "refuse", &[DARAJA]))?;
+    let would =
+        || refused(&firewall, "mpesa_fw_would_refuse_connects_total", "daraja", "destination_not_allowed");
+    let before = would()?;
+    holds("an attempt to be told and let go", SOON, || {
+        get().is_ok() && would().is_ok_and(|now| now > before)
+    })?;
+    assert_eq!(last_attempt(&firewall)?["refused"], false);
+
+    firewall.reload(&policy("enforce", "pass", &[DARAJA]))?;
+    assert_eq!(get(), Answer::Silence, "the packet is dropped, and the program waits");
+    let metrics = ok(field.host.namespace.command("curl").args(["-s", "http://127.0.0.1:9477/metrics"]))?;
+    assert!(!metrics.contains("mpesa_fw_refused_connects_total{"), "nobody is asked, so nothing is counted");
+
+    firewall.reload(&policy("enforce", "refuse", &[DARAJA]))?;
+    is_sure(&field.host)?;
+    assert_eq!(get(), Answer::NotPermitted);
+
+    // Gone with the firewall.
+    assert_eq!(firewall.ask(["detach"])?.code, Some(0));
+    assert!(get().is_ok());
+    Ok(())
+}
