@@ -7,7 +7,7 @@ use procfs::process::Process;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{clock, processes::unit, seed::protocol};
+use super::{clock, processes::unit_of, seed::protocol};
 use crate::printable::Printable;
 
 /// A program that was refused to connect, or to send a datagram, to where no packet may go.
@@ -74,7 +74,6 @@ impl ProgramRecord {
         let name = program.name.split(|octet| *octet == 0).next().unwrap_or_default();
         let process = i32::try_from(program.process).ok().and_then(|pid| Process::new(pid).ok());
         let process = process.filter(|process| began_before(process, time));
-        let groups = process.as_ref().and_then(|process| process.cgroups().ok());
         Self {
             process: program.process,
             name: Printable(&String::from_utf8_lossy(name)).to_string(),
@@ -87,7 +86,7 @@ impl ProgramRecord {
                 .as_ref()
                 .and_then(|process| process.loginuid().ok())
                 .filter(|user| *user != NOBODY_LOGGED_IN),
-            unit: groups.and_then(|groups| groups.0.iter().find_map(|group| unit(&group.pathname))),
+            unit: process.as_ref().and_then(unit_of),
             socket: program.cookie,
         }
     }

@@ -23,7 +23,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Agent, kernel::beside};
+use super::{Agent, kernel::beside, processes::is_of_root};
 use crate::{
     datapath::{PresentOwners, cgroup_root},
     policy::model::Owner,
@@ -118,8 +118,7 @@ fn walk(
     for entry in entries {
         let (Ok(entry), true) = (entry, level <= LEVELS) else { continue };
         let Ok(metadata) = entry.metadata() else { continue };
-        let is_roots = metadata.uid() == 0 && metadata.mode() & 0o022 == 0;
-        if !metadata.is_dir() || !is_roots {
+        if !metadata.is_dir() || !is_of_root(&metadata) {
             continue;
         }
         if let Some(name) = entry.file_name().to_str() {

@@ -4,12 +4,14 @@
 use std::{
     collections::{HashMap, HashSet},
     fmt,
+    fs::Metadata,
+    os::unix::fs::MetadataExt as _,
 };
 
 use procfs::process::{FDTarget, all_processes};
 use serde::{Deserialize, Serialize};
 
-use crate::printable::Printable;
+use crate::{datapath::cgroup_root, printable::Printable};
 
 /// A process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,19 +51,50 @@ pub(crate) fn holders(inodes: &HashSet<u64>) -> HashMap<u64, Process> {
 }
 
 fn describe(process: &procfs::process::Process) -> Process {
-    let groups = process.cgroups().map(|groups| groups.0).unwrap_or_default();
     Process {
         pid: process.pid,
         name: process.stat().map(|stat| Printable(&stat.comm).to_string()).unwrap_or_default(),
         executable: process.exe().ok().map(|path| Printable(&path.to_string_lossy()).to_string()),
-        unit: groups.iter().find_map(|group| unit(&group.pathname)),
+        unit: unit_of(process),
     }
 }
 
-/// The unit in the path of a control group: `/system.slice/nginx.service` and what is below it.
-pub(super) fn unit(path: &str) -> Option<String> {
+/// The systemd unit of a process.
+pub(super) fn unit_of(process: &procfs::process::Process) -> Option<String> {
+    let groups = process.cgroups().map(|groups| groups.0).unwrap_or_default();
+    let root = cgroup_root().ok();
+    groups.iter().find_map(|group| match &root {
+        Some(root) if group.hierarchy == 0 => {
+            unit(&group.pathname, |path| root.join(path).metadata().is_ok_and(|of| is_of_root(&of)))
+        }
+        // Of version 1, whose hierarchies may be mounted anywhere.
+        Some(_) | None => unit(&group.pathname, |path| {
+            !path.split('/').rev().skip(1).any(|above| above.starts_with("user@"))
+        }),
+    })
+}
+
+/// The unit in the path of a control group: `/system.slice/nginx.service`, and what is below it. What root did not make has whatever
+/// name a user likes, and is named as a part of what root made. `is_roots` is asked about paths without the slash at the begin.
+fn unit(path: &str, is_roots: impl Fn(&str) -> bool) -> Option<String> {
     let is_unit = |part: &&str| [".service", ".scope", ".socket"].iter().any(|kind| part.ends_with(kind));
-    path.split('/').rfind(is_unit).map(str::to_owned)
+    let path = path.trim_matches('/');
+    let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+    let of_root = ends.map(|end| &path[..end]).take_while(|part| is_roots(part)).last().unwrap_or_default();
+    let real = of_root.split('/').rfind(is_unit);
+    let claimed = path[of_root.len()..].split('/').rfind(is_unit);
+    let text = match (real, claimed) {
+        (Some(real), None) => real.to_owned(),
+        (Some(real), Some(claimed)) => format!("{real} (in it {claimed}, of a user)"),
+        (None, Some(claimed)) => format!("none (but {claimed}, of a user)"),
+        (None, None) => return None,
+    };
+    Some(Printable(&text).to_string())
+}
+
+/// Whether only root can have made it, and can change it.
+pub(super) fn is_of_root(metadata: &Metadata) -> bool {
+    metadata.uid() == 0 && metadata.mode() & 0o022 == 0
 }
 
 #[cfg(test)]
@@ -70,10 +103,22 @@ mod tests {
 
     #[test]
     fn a_unit_is_found_in_the_path_of_its_group() {
+        let unit =
+            |path| unit(path, |path| !path.contains("user@1000.service/") && !path.contains("delegated/"));
         assert_eq!(unit("/system.slice/nginx.service").as_deref(), Some("nginx.service"));
         assert_eq!(unit("/system.slice/payments.service/worker").as_deref(), Some("payments.service"));
-        let nested = "/user.slice/user-1000.slice/user@1000.service/app.slice/api.service";
-        assert_eq!(unit(nested).as_deref(), Some("api.service"));
         assert_eq!(unit("/"), None);
+        assert_eq!(unit("/user.slice"), None);
+        let nested = "/user.slice/user-1000.slice/user@1000.service/app.slice/payments.service";
+        assert_eq!(
+            unit(nested).as_deref(),
+            Some("user@1000.service (in it payments.service, of a user)"),
+            "he may call it so"
+        );
+        assert_eq!(
+            unit("/delegated/payments.service").as_deref(),
+            Some("none (but payments.service, of a user)")
+        );
+        assert_eq!(unit("/system.slice/a\u{1b}.service").as_deref(), Some("a\u{fffd}.service"));
     }
 }
