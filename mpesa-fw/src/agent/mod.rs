@@ -5,6 +5,7 @@
 //! `change` lock, one at a time.
 
 pub mod archive;
+pub(crate) mod ask;
 mod attempts;
 mod callers;
 pub mod capture;
