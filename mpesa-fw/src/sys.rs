@@ -24,7 +24,7 @@ mod map;
 
 pub use cgroup::{
     BPF_CGROUP_INET4_CONNECT, BPF_CGROUP_INET6_CONNECT, BPF_CGROUP_SETSOCKOPT, BPF_CGROUP_SOCK_OPS,
-    BPF_CGROUP_UDP4_SENDMSG, BPF_CGROUP_UDP6_SENDMSG, cgroup_link_create, netns_cookie,
+    BPF_CGROUP_UDP4_SENDMSG, BPF_CGROUP_UDP6_SENDMSG, cgroup_link_create, cgroup_programs, netns_cookie,
 };
 pub use info::{
     LinkInfo, LinkKind, MapInfo, ObjectKind, ProgramInfo, link_info, map_info, object_kind, program_info,
@@ -191,7 +191,7 @@ fn object_info<T: FromBytes + IntoBytes>(fd: BorrowedFd<'_>, info: &mut T) -> io
 #[derive(FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 struct QueryAttribute {
-    interface: u32,
+    place: u32,
     attach_type: u32,
     query_flags: u32,
     attach_flags: u32,
@@ -203,11 +203,16 @@ struct QueryAttribute {
 
 /// Ids of the TCX programs of an interface, in the order in which they run (Linux 6.6; before: EINVAL).
 pub fn tcx_programs(interface: u32, attach_type: u32) -> io::Result<Vec<u32>> {
-    /// `BPF_MPROG_MAX` of the kernel.
+    programs_at(interface, attach_type)
+}
+
+/// Ids of the programs at an interface (index) or a cgroup (descriptor).
+fn programs_at(place: u32, attach_type: u32) -> io::Result<Vec<u32>> {
+    /// `BPF_MPROG_MAX` and `BPF_CGROUP_MAX_PROGS` of the kernel.
     const PROGRAMS: u32 = 64;
     let mut programs = vec![0u32; PROGRAMS as usize];
     let mut attribute = QueryAttribute::new_zeroed();
-    attribute.interface = interface;
+    attribute.place = place;
     attribute.attach_type = attach_type;
     attribute.count = PROGRAMS;
     attribute.programs = programs.as_mut_ptr() as u64;

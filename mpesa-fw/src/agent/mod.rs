@@ -5,6 +5,7 @@
 //! `change` lock, one at a time.
 
 pub mod archive;
+pub(crate) mod ask;
 mod attempts;
 mod callers;
 pub mod capture;
@@ -61,6 +62,7 @@ pub mod trial;
 pub mod view;
 mod watch;
 pub mod watchdog;
+mod ways;
 pub mod why;
 mod window;
 
@@ -105,6 +107,7 @@ pub use status::Status;
 pub use tamper::TamperRecord;
 pub use trial::TrialStatus;
 pub use view::{Link, View};
+pub use ways::AttemptsStatus;
 
 use archive::Archive;
 use capture::Tap;
@@ -136,6 +139,8 @@ pub struct Agent {
     resolver: Mutex<Resolver>,
     wake_names: Notify,
     wake_owners: Notify,
+    /// Other interfaces are protected, or the policy is another.
+    wake_ways: Notify,
     /// A hook is gone that the last look still saw.
     wake_network: Notify,
     wake_trace: Notify,
@@ -156,6 +161,8 @@ struct State {
     current: Current,
     /// Who the owners of its rules are.
     owners: owners::Present,
+    /// Whether programs are refused at connect.
+    attempts: AttemptsStatus,
     /// What is kept of the generation in force; none where its text could not be kept.
     kept: Option<KeptGeneration>,
     /// Unless it is confirmed, the generation in force is taken back.
@@ -282,11 +289,13 @@ impl Agent {
         }
         let _one = self.change.lock().await;
         self.state().detached = true;
+        self.wake_ways.notify_one();
         let removed = match self.kernel.with(|datapath| datapath.detach_all()).await {
             Ok(removed) => removed,
             Err(error) => {
                 // The agent goes on, and mends what is gone.
                 self.state().detached = false;
+                self.wake_ways.notify_one();
                 return Err(error.into());
             }
         };

@@ -222,6 +222,7 @@ impl Agent {
         self.tell_protection(Tell::Anew);
         self.wake_names.notify_one();
         self.wake_owners.notify_one();
+        self.wake_ways.notify_one();
         Ok(Reloaded {
             generation: running.stamp.number,
             digest: hex(&running.stamp.digest),

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use super::{
-    Agent, NameStatus, OwnerStatus, Running, TamperRecord, clock,
+    Agent, AttemptsStatus, NameStatus, OwnerStatus, Running, TamperRecord, clock,
     error::AgentError,
     interfaces::{Refused, Unprotected},
     kernel::beside,
@@ -59,6 +59,8 @@ pub struct Snapshot {
     pub names: Vec<NameStatus>,
     /// Owners of rules.
     pub owners: Vec<OwnerStatus>,
+    /// Whether programs are refused at connect.
+    pub attempts: AttemptsStatus,
     /// What became of answers of name servers.
     pub learning: BTreeMap<LearnOutcome, u64>,
     /// Addresses that were learnt from them and count now.
@@ -145,6 +147,7 @@ impl Agent {
             undeclared_listeners: state.undeclared.len(),
             names: named(current.names.status(), &current.running.slots.names, &learnt),
             owners: state.owners.statuses.clone(),
+            attempts: state.attempts.clone(),
             learning,
             learnt: learnt.len(),
             denied: current.seeded.denied.clone(),

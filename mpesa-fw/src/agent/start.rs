@@ -156,6 +156,7 @@ impl Agent {
         let state = State {
             current,
             owners: super::owners::Present::default(),
+            attempts: super::AttemptsStatus::default(),
             kept: None,
             trial: None,
             minute: Minute::default(),
@@ -179,6 +180,7 @@ impl Agent {
             resolver: Mutex::new(resolver),
             wake_names: Notify::new(),
             wake_owners: Notify::new(),
+            wake_ways: Notify::new(),
             wake_network: Notify::new(),
             wake_trace: Notify::new(),
             wake_trial: Notify::new(),

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use time::{Date, OffsetDateTime};
 
 use super::{
-    CallerStatus, HandshakeStatus, NameStatus, OwnerStatus, Snapshot, TamperRecord, TrialStatus, clock,
+    AttemptsStatus, CallerStatus, HandshakeStatus, NameStatus, OwnerStatus, Snapshot, TamperRecord,
+    TrialStatus, clock,
     interfaces::{Refused, Unprotected},
     minute::Recent,
     network::{Protection, egress_label, ingress_label},
@@ -64,6 +65,9 @@ pub struct Status {
     /// Owners that rules of the policy name.
     #[serde(default)]
     pub owners: Vec<OwnerStatus>,
+    /// Whether programs hear at once where they may not connect.
+    #[serde(default)]
+    pub attempts: AttemptsStatus,
     /// Connections that were open at the start and are not permitted.
     pub denied_connections: Vec<Denied>,
     /// How reloads went, by result.
@@ -219,6 +223,7 @@ impl Status {
             unprotected: snapshot.unprotected,
             names: snapshot.names,
             owners: snapshot.owners,
+            attempts: snapshot.attempts,
             denied_connections: snapshot.denied,
             reloads: snapshot.reloads,
             tamper_counts: snapshot.tamper_counts,

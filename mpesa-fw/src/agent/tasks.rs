@@ -18,6 +18,7 @@ impl Agent {
         tasks.spawn(Arc::clone(self).watch_network());
         tasks.spawn(Arc::clone(self).resolve_names());
         tasks.spawn(Arc::clone(self).watch_owners());
+        tasks.spawn(Arc::clone(self).watch_ways());
         tasks.spawn(Arc::clone(self).keep_flows());
         tasks.spawn(Arc::clone(self).drain_events());
         tasks.spawn(Arc::clone(self).watch_trial());

@@ -75,6 +75,7 @@ impl Agent {
         if let Err(error) = self.resync_now().await {
             tracing::error!("interfaces could not be looked at: {error}");
         }
+        self.wake_ways.notify_one();
         self.save_defaults().await;
     }
 

@@ -7,9 +7,9 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use crate::agent::{
-    AttemptRecord, CallerStatus, Confirmed, Denied, Ended, EventRecord, HandshakeStatus, KeptGeneration,
-    Listener, ListenerRecord, Listeners, NameStatus, OwnerStatus, PacketRecord, Process, ProgramRecord,
-    Reloaded, Status, TamperRecord, TrialStatus, Unanswered,
+    AttemptRecord, AttemptsStatus, CallerStatus, Confirmed, Denied, Ended, EventRecord, HandshakeStatus,
+    KeptGeneration, Listener, ListenerRecord, Listeners, NameStatus, OwnerStatus, PacketRecord, Process,
+    ProgramRecord, Reloaded, Status, TamperRecord, TrialStatus, Unanswered,
     archive::KeptFile,
     change::{Change, Names},
     evidence::{Evidence, NewlyDropped, ServiceEvidence, SessionEvidence},
@@ -145,6 +145,7 @@ fn status() {
             error: Some("why".into()),
         }],
         owners: vec![OwnerStatus { owner: "unit payments.service".into(), present: 1 }],
+        attempts: AttemptsStatus { refused_at_connect: false, doubts: vec!["why".into()] },
         denied_connections: vec![Denied {
             protocol: "tcp".into(),
             local: ([10, 0, 0, 5], 4000).into(),

@@ -143,6 +143,8 @@ async fn serve(options: Options, metrics: SocketAddr, caller: Option<SshConnecti
         }
     }
     agent.end_following(agent::Why::AgentEnds).await;
+    tasks.abort_all();
+    agent.vouch_no_longer().await;
     agent::stopping();
     tracing::info!("the agent ends; the datapath stays in force (`mpesa-fw detach` would end that)");
     Ok(())

@@ -30,6 +30,7 @@ pub(super) fn summary(status: &Status, now: OffsetDateTime) -> String {
     let _ = writeln!(text, "last calls: {}", calls(status, now));
     let _ = writeln!(text, "{}", drops(status));
     text += &bypasses(status);
+    text += &attempts(status);
     for (set, packets) in status.near_misses.iter().filter(|(_, packets)| **packets > 0) {
         let _ = writeln!(
             text,
@@ -123,6 +124,21 @@ fn bypasses(status: &Status) -> String {
     format!(
         "sockets that were to pass TC by: {packet} packet (PACKET_QDISC_BYPASS), {xdp} AF_XDP, {refused}\n"
     )
+}
+
+/// Whether programs hear at once where they may not connect, or why not.
+fn attempts(status: &Status) -> String {
+    let attempts = &status.attempts;
+    if attempts.refused_at_connect && status.generation.mode == Mode::Observe.label() {
+        return "at connect: what is denied would be refused; observe mode refuses none\n".to_owned();
+    }
+    if attempts.refused_at_connect {
+        return "at connect: what is denied is refused at once\n".to_owned();
+    }
+    let one = |doubt: &String| {
+        format!("at connect: nothing is refused, packets are judged all the same: {doubt}\n")
+    };
+    attempts.doubts.iter().map(one).collect()
 }
 
 fn attention(text: &mut String, status: &Status) {

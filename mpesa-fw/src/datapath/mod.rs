@@ -41,6 +41,7 @@ mod tidy;
 mod twin;
 mod types;
 mod view;
+mod ways;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -71,6 +72,7 @@ pub use twin::{Judgement, Probe, Program, Twin};
 pub use types::{
     Attachment, EgressHook, IngressHook, Interface, Options, Report, Result, TcChoice, XdpChoice,
 };
+pub use ways::WaysLease;
 
 use crate::{
     compile::{Compiled, RegistryRows},

@@ -5,19 +5,16 @@
 use std::{io, net::IpAddr};
 
 use ipnet::IpNet;
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_XFRM};
+use netlink_sys::protocols::NETLINK_XFRM;
 
 use super::{Finding, callers};
-use crate::policy::model::Policy;
+use crate::{agent::ask::ask, policy::model::Policy};
 
-const XFRM_MSG_NEWPOLICY: u16 = 0x13;
 const XFRM_MSG_GETPOLICY: u16 = 0x15;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-const NLM_F_REQUEST_DUMP: u16 = 0x301;
-const HEADER: usize = 16;
 /// `struct xfrm_userpolicy_id`: its selector (56 bytes), index and direction.
 const QUESTION: usize = 64;
+/// Policies at most.
+const LIMIT: usize = 1 << 20;
 
 pub(super) fn examine(policy: &Policy) -> Vec<Finding> {
     let protected = match selectors() {
@@ -49,37 +46,10 @@ pub(super) fn examine(policy: &Policy) -> Vec<Finding> {
     }
 }
 
-/// The remote prefixes of all inbound policies that name one.
+/// The remote prefixes of all policies that name one.
 fn selectors() -> io::Result<Vec<IpNet>> {
-    let mut socket = Socket::new(NETLINK_XFRM)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    let mut question = vec![0u8; HEADER + QUESTION];
-    question[0..4].copy_from_slice(&u32::to_ne_bytes((HEADER + QUESTION) as u32));
-    question[4..6].copy_from_slice(&XFRM_MSG_GETPOLICY.to_ne_bytes());
-    question[6..8].copy_from_slice(&NLM_F_REQUEST_DUMP.to_ne_bytes());
-    socket.send(&question, 0)?;
-    let mut selectors = Vec::new();
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        let length = socket.recv(&mut &mut buffer[..], 0)?;
-        let mut rest = &buffer[..length];
-        while let Some(header) = rest.first_chunk::<HEADER>() {
-            let size = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
-            let kind = u16::from_ne_bytes([header[4], header[5]]);
-            let body = rest.get(HEADER..size).ok_or_else(|| io::Error::other("a message is cut short"))?;
-            match kind {
-                NLMSG_DONE => return Ok(selectors),
-                NLMSG_ERROR => {
-                    let code = body.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
-                    return Err(io::Error::from_raw_os_error(-code));
-                }
-                XFRM_MSG_NEWPOLICY => selectors.extend(source(body)),
-                _ => {}
-            }
-            rest = rest.get(size.next_multiple_of(4)..).unwrap_or_default();
-        }
-    }
+    let policies = ask(NETLINK_XFRM, XFRM_MSG_GETPOLICY, &[0; QUESTION], LIMIT)?;
+    Ok(policies.iter().filter_map(|policy| source(policy)).collect())
 }
 
 /// The source of a policy's selector: `struct xfrm_selector` stands at its begin.

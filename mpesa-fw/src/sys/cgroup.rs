@@ -5,7 +5,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd, OwnedFd},
 };
 
-use super::{Command, bpf_fd, raw};
+use super::{Command, bpf_fd, programs_at, raw};
 
 /// Attach type of programs that are told of TCP connections.
 pub const BPF_CGROUP_SOCK_OPS: u32 = 3;
@@ -28,6 +28,11 @@ pub fn cgroup_link_create(
 ) -> io::Result<OwnedFd> {
     // Links are always of the kind that others may stand beside; flags are refused.
     bpf_fd(Command::LinkCreate, [raw(program), raw(cgroup), attach_type, 0, 0, 0, 0, 0])
+}
+
+/// Ids of the programs that are attached to a cgroup itself, in the order in which they run.
+pub fn cgroup_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Vec<u32>> {
+    programs_at(raw(cgroup), attach_type)
 }
 
 /// The number that the kernel gives the network namespace of a socket, for as long as it runs (Linux 5.14).

@@ -1,0 +1,85 @@
+//! For how long the ways by which packets leave count, and whether the programs that ask for them stand alone.
+
+use std::{collections::BTreeSet, fs::File, io, os::fd::AsFd};
+
+use mpesa_fw_common::attempt::Lease;
+
+use super::{
+    Datapath, Result,
+    cgroup::{self, CgroupProgram},
+    error::Context,
+};
+use crate::sys::{self, KernelMap};
+
+/// How long the ways count, apart from the datapath: it can be said while that is busy.
+pub struct WaysLease(KernelMap<u32, Lease>);
+
+impl WaysLease {
+    /// Vouches for the ways until then (monotonic clock, nanoseconds); 0: no longer.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn until(&self, until: u64) -> Result<()> {
+        self.0.put(&0, &Lease { until }).context(|| "say how long the ways hold")
+    }
+}
+
+impl Datapath {
+    /// The lease, to be kept.
+    ///
+    /// # Errors
+    /// There are no descriptors left.
+    pub fn ways_lease(&self) -> Result<WaysLease> {
+        let map = self.state.lease.fd().try_clone_to_owned().and_then(KernelMap::new);
+        map.map(WaysLease).context(|| "keep the map LEASE open")
+    }
+
+    /// Why nobody is refused, or not for sure: a program that is not at the root of the cgroups, or another one that may write another
+    /// address into sockets. Those of other agents, in other network namespaces, are told by their names.
+    #[must_use]
+    pub fn doubts_of_attempts(&self) -> Vec<String> {
+        match self.strangers_at_attempts() {
+            Ok((missing, _)) if !missing.is_empty() => {
+                vec![format!("{} not attached: see the warnings, or restart the agent", missing.join(", "))]
+            }
+            Ok((_, foreign)) if !foreign.is_empty() => vec![format!(
+                "other programs are asked too when a socket is connected, and may write another address into it: {} (`bpftool cgroup \
+                 show`)",
+                foreign.into_iter().collect::<Vec<_>>().join(", ")
+            )],
+            Ok(_) => Vec::new(),
+            Err(error) => vec![error.to_string()],
+        }
+    }
+
+    /// Which of our programs are not at the root of the cgroups, and names of others that are.
+    fn strangers_at_attempts(&self) -> Result<(Vec<&'static str>, BTreeSet<String>)> {
+        const PROGRAMS: [(CgroupProgram, u32); 4] = [
+            (CgroupProgram::Connect4, sys::BPF_CGROUP_INET4_CONNECT),
+            (CgroupProgram::Connect6, sys::BPF_CGROUP_INET6_CONNECT),
+            (CgroupProgram::Send4, sys::BPF_CGROUP_UDP4_SENDMSG),
+            (CgroupProgram::Send6, sys::BPF_CGROUP_UDP6_SENDMSG),
+        ];
+        let what = || "read which programs are at the root of the cgroups";
+        let root = File::open(cgroup::root()?).context(what)?;
+        let (mut missing, mut foreign) = (Vec::new(), BTreeSet::new());
+        for (program, attach_type) in PROGRAMS {
+            let Some(own) = program.attached(&self.pins) else {
+                missing.push(program.name());
+                continue;
+            };
+            for id in sys::cgroup_programs(root.as_fd(), attach_type).context(what)? {
+                let name = match sys::program_by_id(id).and_then(|other| sys::program_info(other.as_fd())) {
+                    Ok(info) => info.name,
+                    // Gone meanwhile: another agent has put a new generation in force.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    Err(error) => return Err(error).context(what),
+                };
+                if id != own && name != program.name() {
+                    foreign.insert(format!("{name} ({id})"));
+                }
+            }
+        }
+        Ok((missing, foreign))
+    }
+}
