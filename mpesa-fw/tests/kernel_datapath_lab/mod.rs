@@ -203,6 +203,7 @@ pub(crate) fn policy(pings_from: &[&str]) -> Policy {
         },
         egress: Egress {
             default: Verdict::Drop,
+            refuses_attempts: true,
             allow: vec![Destination {
                 name: String::from("dns"),
                 claims: vec![Claim::Udp(vec![53..=53])],
