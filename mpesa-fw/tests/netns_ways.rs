@@ -238,6 +238,35 @@ fn never_by_a_route_that_is_gone() -> Result<()> {
     Ok(())
 }
 
+/// Many routes are told, and too many are not: nothing of them is.
+#[test]
+#[ignore = "needs root and a kernel"]
+fn routes_of_a_router() -> Result<()> {
+    let field = Field::new()?;
+    let _aside = Aside::new(&field.host)?;
+    let here = &field.host.namespace;
+    let (firewall, _agent) = field.protected(&policy(&[]))?;
+    holds("a refusal", SOON, || is_refused(here, DENIED))?;
+    let change = |verb: &str, first: u32, count: u32| -> Result<()> {
+        let one = |number: u32| {
+            let [_, a, b, c] = (number << 4).to_be_bytes();
+            format!("route {verb} 11.{a}.{b}.{c}/28 via 10.99.0.2\n")
+        };
+        let path = firewall.write("routes", &(first..first + count).map(one).collect::<String>())?;
+        here.sh(&format!("ip -batch {}", path.display())).map(drop)
+    };
+    change("add", 0, 10_000)?;
+    holds("a refusal with many routes", SOON, || is_refused(here, DENIED))?;
+    assert!(!is_refused(here, "11.0.0.1"), "one of them");
+    change("add", 10_000, 7_000)?;
+    holds("no refusal with too many", SOON, || doubts(&firewall, "room for 16384"))?;
+    assert!(!is_refused(here, DENIED));
+    change("del", 10_000, 7_000)?;
+    holds("a refusal again", SOON, || is_refused(here, DENIED))?;
+    assert!(!is_refused(here, "11.0.0.1"), "one of them");
+    Ok(())
+}
+
 #[test]
 #[ignore = "needs root and a kernel"]
 fn agents_of_two_namespaces() -> Result<()> {
