@@ -12,15 +12,14 @@ use crate::{
     reason::DROP_REASONS,
 };
 
-/// TCP and UDP; what other sockets do is for egress to judge.
+/// TCP and UDP; what other sockets do is for egress to judge. So it is when a UDP socket gets a peer: nothing is sent, and mostly
+/// nothing will be, for programs do it to learn by which address they would send (RFC 6724, and many to 8.8.8.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttemptKind {
     /// A TCP socket is about to send its SYN.
-    ConnectTcp,
-    /// A UDP socket gets a peer. Nothing is sent, and maybe nothing will be: resolvers connect to learn their own address.
-    ConnectUdp,
-    /// A datagram is about to be sent to an address that goes with it.
-    SendUdp,
+    Connect,
+    /// A UDP socket is about to send a datagram to an address that goes with it.
+    Send,
 }
 
 impl AttemptKind {
@@ -29,8 +28,8 @@ impl AttemptKind {
     #[must_use]
     pub const fn protocol(self) -> u8 {
         match self {
-            Self::ConnectTcp => 6,
-            Self::ConnectUdp | Self::SendUdp => 17,
+            Self::Connect => 6,
+            Self::Send => 17,
         }
     }
 }
@@ -105,8 +104,8 @@ pub struct Lease {
 pub struct Refusals {
     /// Refused, by the code of the [`DropReason`](crate::DropReason).
     pub refused: [u64; DROP_REASONS],
-    /// Would have been refused (observe mode), likewise.
-    pub would_refuse: [u64; DROP_REASONS],
+    /// Let go, likewise: in observe mode, where it is not certain that every packet would be dropped, and what the kernel connects.
+    pub let_go: [u64; DROP_REASONS],
 }
 
 /// Who attempted.

@@ -21,7 +21,7 @@ mod connection;
 mod option;
 mod socket;
 
-pub use attempt::SocketAddress;
+pub use attempt::{SocketAddress, current};
 pub use capture::{Message, Skb, Source, entry};
 pub use connection::Connection;
 pub use option::SocketOption;

@@ -7,7 +7,7 @@
 use mpesa_fw_common::{
     Address, Direction, DropReason, Family, Reason,
     attempt::{Attempt, AttemptEvent, AttemptKind, Way, WayKey},
-    counter::SLOT_EGRESS_NONE,
+    counter::{INTERFACES, SLOT_EGRESS_NONE},
     decide,
     event::{EVENT_REFILL_SHIFT, Event},
     owner::Owner,
@@ -32,20 +32,13 @@ const REFUSE: i32 = 0;
 /// A socket is about to be connected.
 #[inline(always)]
 pub fn connect(address: &SocketAddress, family: Family) -> i32 {
-    let kind = if address.is_tcp() {
-        AttemptKind::ConnectTcp
-    } else if address.is_udp() {
-        AttemptKind::ConnectUdp
-    } else {
-        return GO_ON;
-    };
-    judge(address, family, kind)
+    if address.is_tcp() { judge(address, family, AttemptKind::Connect) } else { GO_ON }
 }
 
 /// A datagram is about to be sent by a socket that is not connected to there.
 #[inline(always)]
 pub fn send(address: &SocketAddress, family: Family) -> i32 {
-    if address.is_udp() { judge(address, family, AttemptKind::SendUdp) } else { GO_ON }
+    if address.is_udp() { judge(address, family, AttemptKind::Send) } else { GO_ON }
 }
 
 #[inline(always)]
@@ -54,9 +47,9 @@ fn judge(address: &SocketAddress, family: Family, kind: AttemptKind) -> i32 {
     if address.namespace() != namespace() || !is_vouched_for() {
         return GO_ON;
     }
-    let (local_port, is_bound_to_interface) = address.bound();
+    let (local_port, interface) = address.bound();
     let remote = address.remote(family);
-    if is_bound_to_interface || way(&remote) != Way::Protected as u32 {
+    if way(&remote) != Way::Protected as u32 || interface != 0 && !is_protected(interface) {
         return GO_ON;
     }
     let family = if remote.is_v4() { Family::V4 } else { Family::V6 };
@@ -64,9 +57,23 @@ fn judge(address: &SocketAddress, family: Family, kind: AttemptKind) -> i32 {
     let owner = if asks_owners() { address.owner() } else { Owner::UNKNOWN };
     let Some(decision) = decide::attempt(&KERNEL, &KERNEL, &attempt, &owner) else { return GO_ON };
     let Reason::Drop(reason) = decision.reason else { return GO_ON };
-    let enforced = !KERNEL.observes();
-    report(address, &attempt, reason, decision.rule, enforced);
-    if enforced { REFUSE } else { GO_ON }
+    let refused = !KERNEL.observes() && decide::is_certain(reason) && !is_the_kernels();
+    report(address, &attempt, reason, decision.rule, refused);
+    if refused { REFUSE } else { GO_ON }
+}
+
+/// Whether the kernel connects a socket of its own. Some of it (SUNRPC before Linux 6.10) tries again at once, and for ever.
+#[inline(always)]
+fn is_the_kernels() -> bool {
+    let (uid, name) = access::current();
+    uid == 0 && name.starts_with(b"kworker/")
+}
+
+/// Whether an interface has a place in the counters, and so a hook.
+#[inline(always)]
+fn is_protected(interface: u32) -> bool {
+    (0..INTERFACES as u32)
+        .any(|place| maps::INTERFACE_SLOTS.get(place).is_some_and(|slot| slot.index == interface))
 }
 
 /// Whether the agent knows by which way packets leave.
@@ -82,16 +89,21 @@ fn way(remote: &Address) -> u32 {
 }
 
 #[inline(always)]
-fn report(address: &SocketAddress, attempt: &Attempt, reason: DropReason, rule: RuleIndex, enforced: bool) {
+fn report(address: &SocketAddress, attempt: &Attempt, reason: DropReason, rule: RuleIndex, refused: bool) {
     let slot = KERNEL.rule_info(Direction::Egress, rule).map_or(SLOT_EGRESS_NONE, |info| info.counter_slot);
     if let Some(counts) = access::value(maps::REFUSALS.get_ptr_mut(slot)) {
-        let counts = if enforced { &mut counts.refused } else { &mut counts.would_refuse };
+        let counts = if refused { &mut counts.refused } else { &mut counts.let_go };
         access::add(&mut counts[access::opaque(reason as u32) as usize & (DROP_REASONS - 1)], 1);
     }
     if !take_token() {
         return;
     }
-    let Some(mut entry) = maps::EVENTS.reserve::<AttemptEvent>(0) else { return };
+    let Some(mut entry) = maps::EVENTS.reserve::<AttemptEvent>(0) else {
+        if let Some(bucket) = access::value(maps::ATTEMPT_BUCKETS.get_ptr_mut(0)) {
+            bucket.suppressed += 1;
+        }
+        return;
+    };
     let told = access::entry(&mut entry);
     told.event = Event {
         time: access::exactly_now(),
@@ -106,7 +118,7 @@ fn report(address: &SocketAddress, attempt: &Attempt, reason: DropReason, rule: 
         direction: Direction::Egress as u8,
         reason: reason as u8,
         rule: rule.raw(),
-        enforced: enforced as u8,
+        enforced: refused as u8,
         reserved: 0,
         captured: 0,
     };

@@ -2,7 +2,7 @@
 
 use super::{
     Decision,
-    permission::{Permission, destination, reachable},
+    permission::{Permission, destination},
 };
 use crate::{
     attempt::{Attempt, AttemptKind},
@@ -15,8 +15,8 @@ use crate::{
 
 /// Judges an attempt as egress would judge the packet that it leads to. None: that can't be told here.
 ///
-/// `owner` is who attempts. Egress asks who made the socket: a unit that is not the same for both is refused here although the
-/// packet might pass, a user never is, since programs make sockets before they become another.
+/// `owner` is who attempts; see [`is_certain`]. Where a rule names a user nothing is told of owners: programs make sockets before
+/// they become another.
 #[inline(always)]
 pub fn attempt<T: Tables, S: State>(
     tables: &T,
@@ -24,20 +24,10 @@ pub fn attempt<T: Tables, S: State>(
     attempt: &Attempt,
     owner: &Owner,
 ) -> Option<Decision> {
-    let protocol = attempt.kind.protocol();
-    if protocol == UDP && may_pass_otherwise(tables, attempt) {
-        return None;
-    }
-    if matches!(attempt.kind, AttemptKind::ConnectUdp)
-        && (attempt.remote_port == 0
-            || !reachable(tables, state, attempt.family, &attempt.remote)?.is_empty())
-    {
-        return None;
-    }
-    let claim = if protocol == UDP {
-        ClaimIndex::udp(attempt.remote_port)
-    } else {
-        ClaimIndex::tcp(attempt.remote_port)
+    let claim = match attempt.kind {
+        AttemptKind::Connect => ClaimIndex::tcp(attempt.remote_port),
+        AttemptKind::Send if may_pass_otherwise(tables, state, attempt.local_port) => return None,
+        AttemptKind::Send => ClaimIndex::udp(attempt.remote_port),
     };
     Some(match destination(tables, state, attempt.family, claim, &attempt.remote) {
         Permission::Allowed(rules) => {
@@ -58,15 +48,24 @@ pub fn attempt<T: Tables, S: State>(
     })
 }
 
-const UDP: u8 = 17;
-
-/// Whether a datagram may pass for what it is (E3: DHCP) or as an answer of a service (E5).
+/// Whether no packet of it can pass, now or when it is sent again. Not where the owner is wrong: egress asks who made the socket, who may have
+/// given it away (the kernel does, for further subflows of MPTCP), and a unit that has just started is not known for a moment.
 #[inline(always)]
-fn may_pass_otherwise<T: Tables>(tables: &T, attempt: &Attempt) -> bool {
+#[must_use]
+pub const fn is_certain(reason: DropReason) -> bool {
+    !matches!(reason, DropReason::OwnerNotAllowed)
+}
+
+/// Whether a datagram from a local port may pass for what it is (E3: DHCP), as an answer of a service (E5), or along a flow (E7), whose
+/// name may have been forgotten meanwhile.
+#[inline(always)]
+fn may_pass_otherwise<T: Tables, S: State>(tables: &T, state: &S, port: u16) -> bool {
     const DHCP_CLIENTS: [u16; 2] = [68, 546];
-    let port = attempt.local_port;
     port == DHCP_CLIENTS[0]
         || port == DHCP_CLIENTS[1]
         || port != 0
-            && tables.claims(Direction::Ingress, ClaimIndex::udp(port)).is_none_or(|rules| !rules.is_empty())
+            && (state.may_have_flow(port)
+                || tables
+                    .claims(Direction::Ingress, ClaimIndex::udp(port))
+                    .is_none_or(|rules| !rules.is_empty()))
 }

@@ -9,7 +9,7 @@ mod ingress;
 mod permission;
 mod step;
 
-pub use attempt::attempt;
+pub use attempt::{attempt, is_certain};
 pub use egress::egress;
 pub use flow::{Found, find_flow};
 pub use ingress::ingress;

@@ -68,9 +68,14 @@ pub fn destination<T: Tables, S: State + ?Sized>(
     if claimed.is_empty() {
         return Permission::Unclaimed;
     }
-    let Some(allowed) = reachable(tables, state, family, remote) else {
+    let Some(class) = look_up(tables, AddressTable::Destination, family, remote) else {
         return INTERNAL;
     };
+    let mut allowed = class.rules;
+    if tables.features() & feature::NAMES != 0 {
+        // Also where an address allows it: a rule that names it may come first in the file.
+        allowed = allowed.or(named(tables, state, remote));
+    }
     let allowed = claimed.and(allowed);
     if !allowed.is_empty() {
         return Permission::Allowed(allowed);
@@ -78,22 +83,6 @@ pub fn destination<T: Tables, S: State + ?Sized>(
     let only_by_name = claimed.0 & !tables.names_only().0 == 0;
     let reason = if only_by_name { DropReason::NameNotAllowed } else { DropReason::DestinationNotAllowed };
     Permission::Denied(reason, claimed.first(), 0)
-}
-
-/// Destinations that an address belongs to, whatever is sent there. None: a table did not answer.
-#[inline(always)]
-pub(super) fn reachable<T: Tables, S: State + ?Sized>(
-    tables: &T,
-    state: &S,
-    family: Family,
-    remote: &Address,
-) -> Option<RuleSet> {
-    let class = look_up(tables, AddressTable::Destination, family, remote)?;
-    if tables.features() & feature::NAMES == 0 {
-        return Some(class.rules);
-    }
-    // Also where an address allows it: a rule that names it may come first in the file.
-    Some(class.rules.or(named(tables, state, remote)))
 }
 
 /// Whether destinations allow a flow that this host opened.

@@ -72,33 +72,31 @@ impl SocketAddress {
         u16::from_be(field!(self, user_port) as u16)
     }
 
-    /// The port that the socket is bound to, 0: none; and whether it is bound to an interface.
+    /// The port and the interface that the socket is bound to; 0: none.
     #[inline(always)]
-    pub fn bound(&self) -> (u16, bool) {
+    pub fn bound(&self) -> (u16, u32) {
         // SAFETY: the context is valid, and its socket is null or held by whoever connects or sends; `src_port` is in host byte
         // order (bpf.h).
         unsafe {
             let socket = ptr::read_volatile(&raw const (*self.context).__bindgen_anon_1.sk);
             if socket.is_null() {
-                return (0, true);
+                return (0, u32::MAX);
             }
             let port = ptr::read_volatile(&raw const (*socket).src_port);
-            (port as u16, ptr::read_volatile(&raw const (*socket).bound_dev_if) != 0)
+            (port as u16, ptr::read_volatile(&raw const (*socket).bound_dev_if))
         }
     }
 
     /// Who attempts.
     #[inline(always)]
     pub fn program(&self, program: &mut Program) {
-        // SAFETY: the context is valid; the others take no pointers but that of the name, which has its room.
+        // SAFETY: the context is valid; the others take no pointers.
         unsafe {
             program.cookie = bpf_get_socket_cookie(self.context.cast());
             program.cgroup = bpf_get_current_cgroup_id();
             program.process = (bpf_get_current_pid_tgid() >> 32) as u32;
-            program.uid = bpf_get_current_uid_gid() as u32;
-            program.name = [0; 16];
-            bpf_get_current_comm(program.name.as_mut_ptr().cast(), program.name.len() as u32);
         }
+        (program.uid, program.name) = current();
     }
 
     /// Whose the process is: its real user, its cgroups.
@@ -116,5 +114,17 @@ impl SocketAddress {
             }
         }
         owner
+    }
+}
+
+/// Real user and name of whoever runs.
+#[inline(always)]
+pub fn current() -> (u32, [u8; 16]) {
+    let mut name = [0; 16];
+    // SAFETY: takes no pointers but that of the name, which has its room.
+    unsafe {
+        let uid = bpf_get_current_uid_gid() as u32;
+        bpf_get_current_comm(name.as_mut_ptr().cast(), name.len() as u32);
+        (uid, name)
     }
 }

@@ -1,13 +1,21 @@
 //! Programs that were refused to connect or to send: who they are.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, os::unix::fs::MetadataExt as _};
 
-use mpesa_fw_common::attempt::{AttemptEvent, Program};
+use mpesa_fw_common::{
+    attempt::{AttemptEvent, Program},
+    event::Event,
+};
 use procfs::process::Process;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use zerocopy::FromBytes as _;
 
-use super::{clock, processes::unit_of, seed::protocol};
+use super::{
+    clock,
+    processes::{cgroups, unit_of},
+    seed::protocol,
+};
 use crate::printable::Printable;
 
 /// A program that was refused to connect, or to send a datagram, to where no packet may go.
@@ -26,7 +34,7 @@ pub struct AttemptRecord {
     pub target: IpAddr,
     /// Its port.
     pub target_port: u16,
-    /// False: observe mode let it go.
+    /// False: it was let go, in observe mode or because only the owner is wrong.
     pub refused: bool,
     /// Who.
     pub program: ProgramRecord,
@@ -42,7 +50,7 @@ pub struct ProgramRecord {
     pub name: String,
     /// Its real user, by number.
     pub user: u32,
-    /// The file that it runs, if the agent may know it.
+    /// The file that it ran a moment later, if the agent may know it.
     pub executable: Option<String>,
     /// Who logged in, however he became another since (`/proc/PID/loginuid`).
     pub login_user: Option<u32>,
@@ -53,9 +61,8 @@ pub struct ProgramRecord {
 }
 
 impl AttemptRecord {
-    /// What the kernel told, and what is known of the process now.
-    pub(super) fn new(told: &AttemptEvent, rule: String, reason: &str) -> Self {
-        let AttemptEvent { event, program } = told;
+    /// What the kernel told of it, and who it was.
+    pub(super) fn new(event: &Event, rule: String, reason: &str, program: ProgramRecord) -> Self {
         Self {
             time: clock::wall(event.time),
             rule,
@@ -64,16 +71,25 @@ impl AttemptRecord {
             target: event.target.into(),
             target_port: event.target_port,
             refused: event.enforced != 0,
-            program: ProgramRecord::of(program, event.time),
+            program,
         }
     }
 }
 
 impl ProgramRecord {
+    /// Who made the attempt in these bytes of the ring buffer; none: they are another event. Looks at the process, as it is now.
+    pub(super) fn in_event(bytes: &[u8]) -> Option<Self> {
+        // Told from the others by its size.
+        let told = AttemptEvent::read_from_bytes(bytes).ok()?;
+        Some(Self::of(&told.program, told.event.time))
+    }
+
     fn of(program: &Program, time: u64) -> Self {
         let name = program.name.split(|octet| *octet == 0).next().unwrap_or_default();
         let process = i32::try_from(program.process).ok().and_then(|pid| Process::new(pid).ok());
-        let process = process.filter(|process| began_before(process, time));
+        let process = process.filter(|process| {
+            numbers_are_the_kernels() && began_before(process, time) && is_in(process, program.cgroup)
+        });
         Self {
             process: program.process,
             name: Printable(&String::from_utf8_lossy(name)).to_string(),
@@ -90,6 +106,23 @@ impl ProgramRecord {
             socket: program.cookie,
         }
     }
+}
+
+/// Whether the agent knows processes by the numbers that the kernel says: not in a container that has numbers of its own.
+fn numbers_are_the_kernels() -> bool {
+    /// `PROC_PID_INIT_INO`
+    const FIRST: &str = "pid:[4026531836]";
+    std::fs::read_link("/proc/self/ns/pid").is_ok_and(|namespace| namespace.as_os_str() == FIRST)
+}
+
+/// Whether it is still in the cgroup of its attempt: one that was moved, or took the number since, is another to whoever asks.
+fn is_in(process: &Process, cgroup: u64) -> bool {
+    let Some(root) = cgroups() else { return true };
+    let path = process.cgroups().ok().and_then(|all| {
+        let of_version_2 = all.0.into_iter().find(|group| group.hierarchy == 0)?;
+        Some(root.join(of_version_2.pathname.trim_start_matches('/')))
+    });
+    path.and_then(|path| path.metadata().ok()).is_some_and(|group| group.ino() == cgroup)
 }
 
 /// Whether it is not another one that has the number meanwhile. (A machine that slept counts its own time otherwise, and then

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use zerocopy::FromBytes;
 
 use super::{
-    attempts::AttemptRecord,
+    attempts::{AttemptRecord, ProgramRecord},
     capture::Frame,
     clock,
     feed::{Feed, Occurrence},
@@ -32,6 +32,16 @@ pub enum EventRecord {
     Attempt(AttemptRecord),
     /// Somebody began to listen where no service is declared.
     Listener(ListenerRecord),
+}
+
+impl EventRecord {
+    const fn time(&self) -> OffsetDateTime {
+        match self {
+            Self::Packet(packet) => packet.time,
+            Self::Attempt(attempt) => attempt.time,
+            Self::Listener(listener) => listener.time,
+        }
+    }
 }
 
 /// A listener that no service claims.
@@ -84,10 +94,11 @@ pub struct PacketRecord {
     pub dropped: bool,
 }
 
-/// The last [`KEPT`] events.
+/// The last [`KEPT`] packets, and as many other events.
 #[derive(Default)]
 pub struct EventLog {
-    events: VecDeque<EventRecord>,
+    packets: VecDeque<EventRecord>,
+    others: VecDeque<EventRecord>,
     generations: VecDeque<RuleNames>,
     /// Whoever wants to see what comes.
     pub(super) feed: Feed,
@@ -112,11 +123,17 @@ impl EventLog {
         self.generations.truncate(GENERATIONS);
     }
 
-    /// Takes the bytes of one event. `interface` finds a name by index.
-    pub fn take(&mut self, bytes: &[u8], interface: impl FnOnce(u32) -> String) {
-        // Told from the others by its size.
-        if let Ok(told) = AttemptEvent::read_from_bytes(bytes) {
-            return self.take_attempt(&told);
+    /// Takes the bytes of one event. `interface` finds a name by index; `program` is who made the attempt, if it is one.
+    pub fn take(
+        &mut self,
+        bytes: &[u8],
+        interface: impl FnOnce(u32) -> String,
+        program: Option<ProgramRecord>,
+    ) {
+        if let Some(program) = program
+            && let Ok(told) = AttemptEvent::read_from_bytes(bytes)
+        {
+            return self.take_attempt(&told, program);
         }
         let Ok((event, frame)) = Event::read_from_prefix(bytes) else { return };
         let frame = frame.get(..usize::from(event.captured)).filter(|frame| !frame.is_empty());
@@ -142,28 +159,38 @@ impl EventLog {
         });
     }
 
-    fn take_attempt(&mut self, told: &AttemptEvent) {
+    fn take_attempt(&mut self, told: &AttemptEvent, program: ProgramRecord) {
         let event = &told.event;
         let rule = self.rule(event.generation, Direction::Egress, event.rule);
         let reason = DropReason::try_from(event.reason).unwrap_or(DropReason::Internal);
-        let record = EventRecord::Attempt(AttemptRecord::new(told, rule, reason.label()));
+        let record = EventRecord::Attempt(AttemptRecord::new(event, rule, reason.label(), program));
         self.record(Occurrence { record, frame: None });
     }
 
     /// Keeps an event, and tells whoever follows.
     pub(super) fn record(&mut self, occurrence: Occurrence) {
-        if self.events.len() == KEPT {
-            self.events.pop_front();
+        // Apart, so that no flood of packets takes away who tried what.
+        let kept = match &occurrence.record {
+            EventRecord::Packet(_) => &mut self.packets,
+            EventRecord::Attempt(_) | EventRecord::Listener(_) => &mut self.others,
+        };
+        if kept.len() == KEPT {
+            kept.pop_front();
         }
-        self.events.push_back(occurrence.record.clone());
+        kept.push_back(occurrence.record.clone());
         self.feed.tell(occurrence);
     }
 
     /// The last `count` events that are wanted, oldest first.
     #[must_use]
     pub(super) fn last(&self, count: usize, selection: &Selection) -> Vec<EventRecord> {
-        let wanted = self.events.iter().rev().filter(|event| selection.takes(event));
-        let mut last: Vec<EventRecord> = wanted.take(count).cloned().collect();
+        let of = |kept: &'_ VecDeque<EventRecord>| -> Vec<EventRecord> {
+            kept.iter().rev().filter(|event| selection.takes(event)).take(count).cloned().collect()
+        };
+        let mut last = of(&self.packets);
+        last.extend(of(&self.others));
+        last.sort_by_key(|event| std::cmp::Reverse(event.time()));
+        last.truncate(count);
         last.reverse();
         last
     }
@@ -216,7 +243,7 @@ mod tests {
     fn packet(event: EventRecord) -> PacketRecord {
         match event {
             EventRecord::Packet(packet) => packet,
-            other => panic!("{other:?}"),
+            EventRecord::Attempt(_) | EventRecord::Listener(_) => panic!("{event:?}"),
         }
     }
 
@@ -224,7 +251,7 @@ mod tests {
     fn only_the_last_thousand_are_kept() {
         let mut log = EventLog::default();
         for port in 0..1500 {
-            log.take(event(port).as_bytes(), |index| format!("if{index}"));
+            log.take(event(port).as_bytes(), |index| format!("if{index}"), None);
         }
         let all = Selection::default();
         let last: Vec<PacketRecord> = log.last(5000, &all).into_iter().map(packet).collect();
@@ -237,7 +264,7 @@ mod tests {
     #[test]
     fn what_is_too_short_is_left_out() {
         let mut log = EventLog::default();
-        log.take(&event(1).as_bytes()[..20], |_| String::new());
+        log.take(&event(1).as_bytes()[..20], |_| String::new(), None);
         assert!(log.last(1, &Selection::default()).is_empty());
     }
 }

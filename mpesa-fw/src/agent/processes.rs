@@ -6,6 +6,8 @@ use std::{
     fmt,
     fs::Metadata,
     os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use procfs::process::{FDTarget, all_processes};
@@ -62,8 +64,7 @@ fn describe(process: &procfs::process::Process) -> Process {
 /// The systemd unit of a process.
 pub(super) fn unit_of(process: &procfs::process::Process) -> Option<String> {
     let groups = process.cgroups().map(|groups| groups.0).unwrap_or_default();
-    let root = cgroup_root().ok();
-    groups.iter().find_map(|group| match &root {
+    groups.iter().find_map(|group| match cgroups() {
         Some(root) if group.hierarchy == 0 => {
             unit(&group.pathname, |path| root.join(path).metadata().is_ok_and(|of| is_of_root(&of)))
         }
@@ -72,6 +73,12 @@ pub(super) fn unit_of(process: &procfs::process::Process) -> Option<String> {
             !path.split('/').rev().skip(1).any(|above| above.starts_with("user@"))
         }),
     })
+}
+
+/// Where the cgroups of version 2 are. They are not mounted elsewhere while a host runs.
+pub(super) fn cgroups() -> Option<&'static Path> {
+    static ROOT: OnceLock<Option<PathBuf>> = OnceLock::new();
+    ROOT.get_or_init(|| cgroup_root().ok()).as_deref()
 }
 
 /// The unit in the path of a control group: `/system.slice/nginx.service`, and what is below it. What root did not make has whatever

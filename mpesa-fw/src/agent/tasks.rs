@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use aya::maps::{MapData, RingBuf};
 use tokio::{io::unix::AsyncFd, task::JoinSet, time::sleep};
 
-use super::{Agent, clock, flows, install::take, judge::Judge, kernel::beside, resolver::ask, seed::Ground};
+use super::{
+    Agent, ProgramRecord, clock, flows, install::take, judge::Judge, kernel::beside, resolver::ask,
+    seed::Ground,
+};
 
 /// How often the flow table is looked through.
 const UPKEEP: Duration = Duration::from_secs(30);
@@ -143,7 +146,9 @@ impl Agent {
                 }
             };
             while let Some(bytes) = ready.get_inner_mut().next() {
-                self.event_log().take(&bytes, |index| self.state().current.network.name(index));
+                // Before the log is locked, for it looks at a process.
+                let program = ProgramRecord::in_event(&bytes);
+                self.event_log().take(&bytes, |index| self.state().current.network.name(index), program);
             }
             ready.clear_ready();
         }

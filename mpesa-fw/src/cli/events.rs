@@ -118,7 +118,7 @@ fn attempt_row(attempt: &AttemptRecord) -> [String; 9] {
         attempt.protocol.clone(),
         String::new(),
         SocketAddr::new(attempt.target, attempt.target_port).to_string(),
-        format!("{}{}", who(&attempt.program), if attempt.refused { "" } else { "; let go (observe)" }),
+        format!("{}{}", who(&attempt.program), if attempt.refused { "" } else { "; let go" }),
     ]
 }
 

@@ -60,13 +60,16 @@ impl Baseline {
     ) -> Result<Self> {
         let programs = Programs::open(generation)?;
         let at_cgroups = ByCgroupProgram::new(|at_root| at_root.open_link(pins).unwrap_or(None));
+        // A generation may be without some of them, whose links go with their pins.
+        let here = CgroupProgram::ALL.into_iter().filter(|at_root| programs.at_cgroups(*at_root).is_some());
+        let here: Vec<CgroupProgram> = here.collect();
         let mut paths: Vec<PathBuf> = PROGRAMS
             .into_iter()
-            .chain(CgroupProgram::ALL.map(CgroupProgram::name))
+            .chain(here.iter().map(|at_root| at_root.name()))
             .chain([STAMP])
             .map(|name| generation.path(name))
             .collect();
-        paths.extend(CgroupProgram::ALL.map(|at_root| pins.cgroup_link(at_root)));
+        paths.extend(here.iter().map(|at_root| pins.cgroup_link(*at_root)));
         let hooks: Vec<_> = hooks
             .into_iter()
             .map(|hook| {

@@ -131,11 +131,12 @@ impl CgroupProgram {
         }
     }
 
-    /// Ends it, whoever else holds the link. Its pin goes with the others.
+    /// Ends it, whoever else holds the link, and removes its pin.
     pub(super) fn detach(self, pins: &Pins) -> Result<()> {
         let Some(link) = self.open_link(pins)? else { return Ok(()) };
-        let what = || format!("detach the link {}", pins.cgroup_link(self).display());
-        sys::link_detach(link.as_fd()).context(what)
+        let pin = pins.cgroup_link(self);
+        sys::link_detach(link.as_fd()).context(|| format!("detach the link {}", pin.display()))?;
+        fs::remove_file(&pin).context(|| format!("remove the pin {}", pin.display()))
     }
 
     /// The program that is attached; none: there is none.

@@ -35,6 +35,8 @@ impl Datapath {
         interfaces: &[Interface],
         between: &mut dyn FnMut(&Datapath),
     ) -> Result<Report> {
+        // Until it is known by which ways packets leave from then on, and that the same policy is asked everywhere.
+        self.lease_ways(0)?;
         let committed = self.commit_now(staged, rows, fresh, interfaces, between);
         if committed.is_err() {
             self.rebase();

@@ -4,9 +4,9 @@
 //! <bpffs>/abi-<n>/                                mode 0700; the version of every shared lay-out
 //!   state/<MAP>                                   flows, counters, …: shared by all generations
 //!   links/<interface>-<ingress|egress>            one link a hook (clsact filters have none)
-//!   links/<connections|bypass>                    the links at the cgroups' root
+//!   links/<connections|bypass|connect4|…>         the links at the cgroups' root
 //!   qdiscs/<index of an interface>/               empty: its clsact qdisc was made by us
-//!   generation-<number>-<12 hex of the digest>/   ingress_xdp ingress_tc egress_tc connections bypass GENERATION
+//!   generation-<number>-<12 hex of the digest>/   ingress_xdp ingress_tc egress_tc connections … GENERATION
 //! ```
 //!
 //! `GENERATION` is pinned last and removed first: a generation that has it is complete.

@@ -8,6 +8,7 @@ use super::{
     Datapath, Result,
     cgroup::{self, CgroupProgram},
     error::Context,
+    generation::Programs,
 };
 use crate::sys::{self, KernelMap};
 
@@ -62,21 +63,31 @@ impl Datapath {
         ];
         let what = || "read which programs are at the root of the cgroups";
         let root = File::open(cgroup::root()?).context(what)?;
+        let programs = self.running.as_ref().map(|(_, generation)| Programs::open(generation)).transpose()?;
         let (mut missing, mut foreign) = (Vec::new(), BTreeSet::new());
         for (program, attach_type) in PROGRAMS {
-            let Some(own) = program.attached(&self.pins) else {
-                missing.push(program.name());
-                continue;
+            // The one of the generation in force, and nothing else; agents of other namespaces have one of the same instructions.
+            let ours = programs.as_ref().and_then(|programs| programs.at_cgroups(program));
+            let ours = ours.map(sys::program_info).transpose().context(what)?;
+            let own = match (program.attached(&self.pins), ours) {
+                (Some(attached), Some(ours)) if attached == ours.id => (ours.id, ours.tag),
+                (Some(_) | None, _) => {
+                    missing.push(program.name());
+                    continue;
+                }
             };
             for id in sys::cgroup_programs(root.as_fd(), attach_type).context(what)? {
-                let name = match sys::program_by_id(id).and_then(|other| sys::program_info(other.as_fd())) {
-                    Ok(info) => info.name,
+                let info = match sys::program_by_id(id).and_then(|other| sys::program_info(other.as_fd())) {
+                    Ok(info) => info,
                     // Gone meanwhile: another agent has put a new generation in force.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                     Err(error) => return Err(error).context(what),
                 };
-                if id != own && name != program.name() {
-                    foreign.insert(format!("{name} ({id})"));
+                if id == own.0 {
+                    continue;
+                }
+                if (info.tag, info.name.as_str()) != (own.1, program.name()) {
+                    foreign.insert(format!("{} ({id})", info.name));
                 }
             }
         }

@@ -20,7 +20,7 @@ pub(super) struct Families {
     connections: IntCounterVec,
     bypasses: IntCounterVec,
     refused_connects: IntCounterVec,
-    would_refuse_connects: IntCounterVec,
+    let_go_connects: IntCounterVec,
     near_misses: IntCounterVec,
     tampering: IntCounterVec,
     reloads: IntCounterVec,
@@ -104,9 +104,10 @@ impl Families {
                  came of them. Absent where programs are not refused (`at_connect: pass`, no cgroup v2).",
                 &["rule", "reason"],
             )?,
-            would_refuse_connects: counter(
-                "would_refuse_connects_total",
-                "Attempts that observe mode let go and enforce mode would have refused.",
+            let_go_connects: counter(
+                "let_go_connects_total",
+                "Attempts whose packets egress would drop and that were let go: in observe mode, and where only the owner is wrong, \
+                 who may be another by the time of the packet.",
                 &["rule", "reason"],
             )?,
             near_misses: counter(
@@ -224,7 +225,7 @@ impl Families {
             &self.connections,
             &self.bypasses,
             &self.refused_connects,
-            &self.would_refuse_connects,
+            &self.let_go_connects,
             &self.near_misses,
             &self.tampering,
             &self.reloads,

@@ -1,7 +1,7 @@
 //! What a program is told when it connects or sends, beside what becomes of the packet that it leads to.
 
 use mpesa_fw_common::{
-    Direction, DropReason, Family, PassReason, Reason, Verdict,
+    Direction, DropReason, Family, Reason, Verdict,
     attempt::{Attempt, AttemptKind},
     decide::{self, Sender},
     packet::{FragmentKind, PacketMeta, Parsed},
@@ -31,12 +31,8 @@ pub(crate) fn contradiction(
     let told = judged.map(|decision| rules.explain(Direction::Egress, &decision));
     let is_consistent = match &told {
         // TCP is always told, but where a rule names a user: who made the socket may be another.
-        None => attempt.kind != AttemptKind::ConnectTcp || says_owner(said) || !drops(said),
-        Some(told) if drops(told) => {
-            // A datagram along a flow whose destination is permitted no more passes until that is noticed.
-            let is_of_flow = matches!(said.reason, Reason::Pass(PassReason::Flow));
-            told == said || attempt.kind == AttemptKind::SendUdp && (is_of_flow || observed(rules, said))
-        }
+        None => attempt.kind != AttemptKind::Connect || says_owner(said) || !drops(said),
+        Some(told) if drops(told) => told == said,
         Some(_) => !drops(said) || matches!(said.reason, Reason::Drop(DropReason::FlowTableFull)),
     };
     (!is_consistent).then(|| format!("told {told:?} of the attempt, the oracle says {said:?} of the packet"))
@@ -45,8 +41,8 @@ pub(crate) fn contradiction(
 fn attempt_of(meta: &PacketMeta) -> Option<Attempt> {
     let kind = match () {
         () if meta.parsed != Parsed::Ip || !matches!(meta.fragment, FragmentKind::Whole) => return None,
-        () if meta.is_tcp() && meta.opens_connection() => AttemptKind::ConnectTcp,
-        () if meta.is_udp() => AttemptKind::SendUdp,
+        () if meta.is_tcp() && meta.opens_connection() => AttemptKind::Connect,
+        () if meta.is_udp() => AttemptKind::Send,
         () => return None,
     };
     Some(Attempt {
@@ -66,11 +62,6 @@ fn says_owner(expected: &Expected) -> bool {
     matches!(expected.reason, Reason::Drop(DropReason::OwnerNotAllowed))
 }
 
-/// In observe mode a flow keeps what it was charged with.
-fn observed(rules: &Rules, said: &Expected) -> bool {
-    drops(said) && rules.compiled.settings.mode == mpesa_fw_common::Mode::Observe as u32
-}
-
 /// What is judged, and what is left to egress: `x` refused, `.` goes on because it may pass, `?` because it can't be told.
 #[test]
 fn what_is_not_sure_goes_on() {
@@ -87,34 +78,24 @@ egress:
             - { name: api, to: [203.0.113.7], ports: [443], by: { unit: payments.service } }
             - { name: backup, to: [203.0.113.8], ports: [443], by: [{ unit: payments.service }, { user: backup }] }
             - { name: mapped, to: ['2001:db8::5'], ports: [443] }";
-    use AttemptKind::{ConnectTcp, ConnectUdp, SendUdp};
+    use AttemptKind::{Connect, Send};
     let cases = [
-        (ConnectTcp, "203.0.113.5", 443, 0, '.', "permitted"),
-        (ConnectTcp, "203.0.113.5", 444, 0, 'x', "another port"),
-        (ConnectTcp, "203.0.113.6", 443, 0, 'x', "another address"),
-        (ConnectTcp, "203.0.113.5", 443, 514, '.', "whatever port it comes from"),
-        (ConnectTcp, "203.0.113.6", 443, 514, 'x', "a SYN is no reply"),
-        (ConnectTcp, "2001:db8::5", 443, 0, '.', "IPv6"),
-        (ConnectTcp, "2001:db8::6", 443, 0, 'x', "IPv6, another address"),
-        (ConnectTcp, "203.0.113.7", 443, 0, 'x', "not its unit"),
-        (ConnectTcp, "203.0.113.8", 443, 0, '?', "its user may have made the socket"),
-        (SendUdp, "203.0.113.53", 53, 0, '.', "permitted"),
-        (SendUdp, "203.0.113.54", 53, 0, 'x', "another address"),
-        (SendUdp, "203.0.113.54", 53, 4000, 'x', "from a port that serves nothing"),
-        (SendUdp, "203.0.113.54", 53, 514, '?', "maybe an answer of a service"),
-        (SendUdp, "255.255.255.255", 67, 68, '?', "DHCP"),
-        (SendUdp, "ff02::1:2", 547, 546, '?', "DHCPv6"),
-        (ConnectUdp, "203.0.113.54", 53, 0, 'x', "nothing may go there"),
-        (
-            ConnectUdp,
-            "203.0.113.54",
-            0,
-            0,
-            '?',
-            "port 0: nothing can be sent there, it is asked for a source",
-        ),
-        (ConnectUdp, "203.0.113.5", 53, 0, '?', "something else may go there"),
-        (ConnectUdp, "203.0.113.53", 53, 0, '?', "permitted, and likewise"),
+        (Connect, "203.0.113.5", 443, 0, '.', "permitted"),
+        (Connect, "203.0.113.5", 444, 0, 'x', "another port"),
+        (Connect, "203.0.113.6", 443, 0, 'x', "another address"),
+        (Connect, "203.0.113.5", 443, 514, '.', "whatever port it comes from"),
+        (Connect, "203.0.113.6", 443, 514, 'x', "a SYN is no reply"),
+        (Connect, "2001:db8::5", 443, 0, '.', "IPv6"),
+        (Connect, "2001:db8::6", 443, 0, 'x', "IPv6, another address"),
+        (Connect, "203.0.113.7", 443, 0, 'x', "not its unit"),
+        (Connect, "203.0.113.8", 443, 0, '?', "its user may have made the socket"),
+        (Send, "203.0.113.53", 53, 0, '.', "permitted"),
+        (Send, "203.0.113.54", 53, 0, 'x', "another address"),
+        (Send, "203.0.113.54", 53, 4000, 'x', "from a port that serves nothing"),
+        (Send, "203.0.113.54", 53, 514, '?', "maybe an answer of a service"),
+        (Send, "255.255.255.255", 67, 68, '?', "DHCP"),
+        (Send, "ff02::1:2", 547, 546, '?', "DHCPv6"),
+        (Send, "203.0.113.54", 53, 5000, '?', "maybe along a flow"),
     ];
     let rules = Rules::new(POLICY);
     let owner = mpesa_fw_common::owner::Owner { is_known: 1, ..mpesa_fw_common::owner::Owner::UNKNOWN };
@@ -122,7 +103,9 @@ egress:
         let remote: std::net::IpAddr = remote.parse().expect("an address");
         let family = if remote.is_ipv4() { Family::V4 } else { Family::V6 };
         let attempt = Attempt { kind, family, remote: remote.into(), remote_port, local_port };
-        let judged = decide::attempt(&rules.compiled, &HostState::new(), &attempt, &owner);
+        let state = HostState::new();
+        state.ports.borrow_mut().insert(5000);
+        let judged = decide::attempt(&rules.compiled, &state, &attempt, &owner);
         let told = match judged.map(|decision| decision.verdict()) {
             None => '?',
             Some(Verdict::Pass) => '.',

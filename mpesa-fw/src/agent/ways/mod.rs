@@ -56,6 +56,8 @@ impl Default for AttemptsStatus {
 /// What stands before all routes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Footing {
+    /// The generation that the agent knows to be in force.
+    generation: u32,
     /// Interfaces at which egress is judged.
     hooks: Hooks,
     /// Why nothing is to be vouched for at all.
@@ -111,6 +113,11 @@ impl Agent {
                 Err(_) => continue,
             }
             let footing = self.footing();
+            if !self.is_in_force(&footing).await {
+                let _news = timeout(REOPEN, self.wake_ways.notified()).await;
+                since = Instant::now();
+                continue;
+            }
             let doubts = self.look_for_ways(&footing, &mut told).await;
             if changes.have_come()? {
                 settle = SETTLE_LONGEST.min(settle * 2);
@@ -147,7 +154,13 @@ impl Agent {
                     if footing.against.is_some() {
                         continue;
                     }
-                    if !is_sure || !self.doubts().await.is_empty() {
+                    // A reload keeps the datapath for a while.
+                    let is_so = async { is_sure && self.doubts().await.is_empty() && self.is_in_force(footing).await };
+                    let is_so = tokio::select! {
+                        change = changes.next() => return change,
+                        is_so = is_so => is_so,
+                    };
+                    if !is_so || changes.have_come()? {
                         return Ok(());
                     }
                     self.renew_lease(lease);
@@ -165,12 +178,21 @@ impl Agent {
             Some("the policy wants it so (`egress: { at_connect: pass }`)")
         } else if state.current.interim {
             Some("no interface holds a default route yet: which one is meant is not known")
+        } else if !state.current.names.unknown().is_empty() {
+            Some("a DNS name of the policy has no address yet: what is denied now may be allowed in a moment")
         } else if !hooks.values().any(|way| *way == Way::Protected) {
             Some("there is no interface at which egress is judged before all others")
         } else {
             None
         };
-        Footing { against: against.map(str::to_owned), hooks }
+        let generation = state.current.running.stamp.number;
+        Footing { generation, hooks, against: against.map(str::to_owned) }
+    }
+
+    /// Not while a reload has put another generation in force and is not done with it: interfaces may have been let go.
+    async fn is_in_force(&self, footing: &Footing) -> bool {
+        let running = self.kernel.with(|datapath| datapath.running()).await;
+        running.is_some_and(|stamp| stamp.number == footing.generation)
     }
 
     /// Reads the routes, and tells the datapath if they are others than it was `told`. Returns why they are not to be relied upon.

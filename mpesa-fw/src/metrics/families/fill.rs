@@ -70,7 +70,7 @@ impl Families {
         for (rule, counts) in snapshot.refusals.iter().flatten() {
             for (family, counts, is_current) in [
                 (&self.refused_connects, &counts.refused, !observes),
-                (&self.would_refuse_connects, &counts.would_refuse, observes),
+                (&self.let_go_connects, &counts.let_go, observes),
             ] {
                 for (reason, count) in DropReason::ALL.iter().zip(counts) {
                     // With a row before its first increase, which would be lost to `rate()`.
