@@ -76,6 +76,7 @@ impl Agent {
                     tracing::warn!(left_out, "answers of DNS do not fit their table");
                 }
                 self.state().current.published = table;
+                self.wake_ways.notify_one();
             }
             Err(error) => tracing::error!("answers of DNS could not be put in force: {error}"),
         }

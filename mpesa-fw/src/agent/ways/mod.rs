@@ -151,7 +151,7 @@ impl Agent {
                     return Ok(());
                 },
                 _ = renewals.tick() => {
-                    if footing.against.is_some() {
+                    if footing.against.is_some() && self.footing() == *footing {
                         continue;
                     }
                     // A reload keeps the datapath for a while.
