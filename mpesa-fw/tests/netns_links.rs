@@ -32,7 +32,9 @@ fn links(firewall: &Firewall<'_>) -> Result<Vec<String>> {
     let directory = firewall.bpffs.join(format!("abi-{ABI_VERSION}/links"));
     let names = fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
     let mut names = names.collect::<Result<Vec<_>>>()?;
-    names.retain(|name| !["connections", "bypass"].contains(&name.as_str()));
+    names.retain(|name| {
+        !["connections", "bypass", "connect4", "connect6", "sendmsg4", "sendmsg6"].contains(&name.as_str())
+    });
     names.sort();
     Ok(names)
 }

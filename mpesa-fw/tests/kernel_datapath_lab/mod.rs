@@ -144,8 +144,11 @@ impl Lab {
                     .collect()
             })
             .unwrap_or_default();
-        // There are two more, of the programs at the cgroups' root, where there is a cgroup v2.
-        names.retain(|name| !["connections", "bypass"].contains(&name.as_str()));
+        // There are more, of the programs at the cgroups' root, where there is a cgroup v2.
+        names.retain(|name| {
+            !["connections", "bypass", "connect4", "connect6", "sendmsg4", "sendmsg6"]
+                .contains(&name.as_str())
+        });
         names.sort();
         names
     }
