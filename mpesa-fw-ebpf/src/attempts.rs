@@ -21,7 +21,7 @@ use aya_ebpf::maps::lpm_trie::Key;
 use crate::{
     access::{self, SocketAddress},
     kernel::{KERNEL, asks_owners, namespace},
-    maps,
+    maps, tally,
 };
 
 /// What a program at a cgroup answers so that the program goes on.
@@ -87,6 +87,10 @@ fn report(address: &SocketAddress, attempt: &Attempt, reason: DropReason, rule: 
     if let Some(counts) = access::value(maps::REFUSALS.get_ptr_mut(slot)) {
         let counts = if enforced { &mut counts.refused } else { &mut counts.would_refuse };
         access::add(&mut counts[access::opaque(reason as u32) as usize & (DROP_REASONS - 1)], 1);
+    }
+    if enforced {
+        let (cgroup, uid) = address.sender();
+        tally::refusal(cgroup, uid, slot);
     }
     if !take_token() {
         return;

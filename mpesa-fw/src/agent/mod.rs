@@ -6,6 +6,7 @@
 
 pub mod archive;
 mod attempts;
+pub mod audit;
 mod callers;
 pub mod capture;
 pub mod change;
@@ -76,6 +77,7 @@ use tokio::sync::Notify;
 
 pub use archive::KeptGeneration;
 pub use attempts::{AttemptRecord, ProgramRecord};
+pub use audit::EgressAudit;
 pub use callers::CallerStatus;
 pub use capture::Depth;
 pub use confirm::Confirmed;
@@ -107,6 +109,7 @@ pub use trial::TrialStatus;
 pub use view::{Link, View};
 
 use archive::Archive;
+use audit::Audit;
 use capture::Tap;
 use events::EventLog;
 use feed::Terms;
@@ -147,6 +150,7 @@ pub struct Agent {
     twins: why::Twins,
     trial_store: Store,
     archive: Archive,
+    audit: Audit,
     tampering_store: Store,
     _bpffs_lock: Lock,
 }
