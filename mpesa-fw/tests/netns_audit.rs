@@ -9,6 +9,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use mpesa_fw::sys::{self, KernelMap, Plain};
+use mpesa_fw_common::{
+    ABI_VERSION, Address,
+    attempt::{Lease, Way, WayKey},
+    counter::SLOT_EGRESS_NONE,
+    tally::{TALLIES_CAPACITY, Tally, TallyKey},
+};
 use serde_json::Value;
 use support::{Field, SOON, policy, web};
 use testbed::{Firewall, Host, holds, ok, place};
@@ -173,5 +180,90 @@ fn observe_mode_counts_the_first_packet() -> Result<()> {
     assert_eq!(connects(&field.host, &group, 4711, api.place.v4.into(), 443)?, "open");
     let seen = audit(&firewall, &[])?;
     assert_eq!(counts(&seen, "", &shop, 4711), (0, 1), "{seen:#}");
+    Ok(())
+}
+
+fn pinned<K: Plain, V: Plain>(firewall: &Firewall<'_>, map: &str) -> Result<KernelMap<K, V>> {
+    let pin = firewall.bpffs.join(format!("abi-{ABI_VERSION}/state/{map}"));
+    Ok(KernelMap::new(sys::open_pin(&pin)?)?)
+}
+
+/// What is refused where it is asked for never becomes a packet, and counts all the same.
+#[test]
+#[ignore = "needs root and a kernel"]
+fn refused_attempts_count() -> Result<()> {
+    let Some(groups) = Groups::new("refused")? else { return Ok(()) };
+    let field = Field::new()?;
+    let api = field.network.add(place::API)?;
+    let _web = web(&field.network, &api, &[443])?;
+    let (shop, group) = groups.start("shop")?;
+    let (firewall, _agent) =
+        field.protected(&policy(&[], &["{ name: daraja, to: [192.0.2.80], ports: [443] }"]))?;
+    // All leaves by the protected interface: said by this test, for as long as it lasts.
+    let ways: KernelMap<WayKey, u32> = pinned(&firewall, "WAYS")?;
+    let lease: KernelMap<u32, Lease> = pinned(&firewall, "LEASE")?;
+    let mut tries = 0;
+    holds("a refusal", SOON, || {
+        let vouched = ways
+            .put(&WayKey::new(&Address::UNSPECIFIED, 0), &(Way::Protected as u32))
+            .and_then(|()| lease.put(&0, &Lease { until: u64::MAX }));
+        tries += 1;
+        vouched.is_ok()
+            && connects(&field.host, &group, 4711, api.place.v4.into(), 8443)
+                .is_ok_and(|told| told.contains("Operation not permitted"))
+    })?;
+    let seen = audit(&firewall, &[])?;
+    assert_eq!(counts(&seen, "", &shop, 4711), (0, tries), "{seen:#}");
+    assert_eq!(connects(&field.host, &group, 4711, api.place.v4.into(), 443)?, "open");
+    let seen = audit(&firewall, &[])?;
+    assert_eq!(counts(&seen, "daraja", &shop, 4711), (1, 0), "{seen:#}");
+    assert_eq!(total(&seen), (1, tries), "{seen:#}");
+    Ok(())
+}
+
+/// More owners than the table has room for: nothing is lost, and those that are gone make room.
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_full_table_loses_nothing() -> Result<()> {
+    let Some(groups) = Groups::new("full")? else { return Ok(()) };
+    let field = Field::new()?;
+    let api = field.network.add(place::API)?;
+    let _web = web(&field.network, &api, &[443])?;
+    let (shop, group) = groups.start("shop")?;
+    let (firewall, _agent) =
+        field.protected(&at_tc(&["{ name: daraja, to: [192.0.2.80], ports: [443] }"]))?;
+    let open = || connects(&field.host, &group, 4711, api.place.v4.into(), 443);
+    let tallies: KernelMap<TallyKey, Tally> = pinned(&firewall, "TALLIES")?;
+    let fill = |last: u64| -> Result<()> {
+        for cgroup in 0..u64::from(TALLIES_CAPACITY) {
+            let key = TallyKey { cgroup: (1 << 60) + cgroup, uid: 0, row: SLOT_EGRESS_NONE };
+            tallies.put(&key, &Tally { last, first: 1, ..Tally::default() })?;
+        }
+        Ok(())
+    };
+    let now = mpesa_fw::agent::clock::monotonic();
+    fill(now)?;
+    for _ in 0..3 {
+        assert_eq!(open()?, "open");
+    }
+    let untold = |audit: &Value| -> u64 {
+        let rows = audit["rows"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let untold = rows.iter().filter(|row| row["sender"] == "no_room" && row["destination"] == "daraja");
+        untold.filter_map(|row| row["opened"].as_u64()).sum()
+    };
+    let seen = audit(&firewall, &[])?;
+    assert_eq!((untold(&seen), total(&seen)), (3, (3, 0)), "{seen:#}");
+    let hour = 3600 * 1_000_000_000;
+    if now < 2 * hour {
+        testbed::left_out("counts that are removed", "the machine is not up for long enough");
+        return Ok(());
+    }
+    // They have not moved for an hour, and nobody knows such groups.
+    fill(now - 2 * hour)?;
+    audit(&firewall, &[])?;
+    assert_eq!(open()?, "open");
+    let seen = audit(&firewall, &[])?;
+    assert_eq!(counts(&seen, "daraja", &shop, 4711), (1, 0), "{seen:#}");
+    assert_eq!((untold(&seen), total(&seen)), (3, (4, 0)), "{seen:#}");
     Ok(())
 }

@@ -77,8 +77,8 @@ fn not_covered(audit: &EgressAudit) -> String {
             format!("    {} to {}", when::stamp(span.from), when::stamp(span.until))
         };
         let mut line = format!(
-            "{} hours without a record: no agent ran. What the hooks counted meanwhile stands in the hour in which the next one began, if \
-             there was no boot between:",
+            "hours without a record: {}, in which no agent looked. What was counted then stands in the hour in which the next one began, \
+             if there was no boot between:",
             audit.unrecorded_hours
         );
         const SHOWN: usize = 10;
@@ -96,10 +96,7 @@ fn not_covered(audit: &EgressAudit) -> String {
     let said = [
         (count(|sender| matches!(sender, Sender::Gone(_))), "by groups that had ended before anybody looked"),
         (count(|sender| *sender == Sender::Others), "by others, summed up: too many owners"),
-        (
-            count(|sender| *sender == Sender::NoRoom),
-            "not told apart: the kernel's table of owners was full",
-        ),
+        (count(|sender| *sender == Sender::NoRoom), "not told apart: the kernel's table of owners was full"),
         (
             count(|sender| *sender == Sender::Nobody),
             "by nobody here: forwarded packets (containers, guests) and the kernel's have no owner",
@@ -110,7 +107,10 @@ fn not_covered(audit: &EgressAudit) -> String {
     if lines.is_empty() {
         return String::new();
     }
-    format!("\nnot covered:\n{}\n", lines.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n"))
+    format!(
+        "\nnot covered:\n{}\n",
+        lines.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+    )
 }
 
 #[cfg(test)]

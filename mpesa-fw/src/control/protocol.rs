@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{
-    AgentError, Confirmed, Depth, EgressAudit, EventRecord, KeptGeneration, Kind, Listeners, PacketRecord, Reloaded,
-    SshConnection, Status, TrialStatus, Wanted, Why,
+    AgentError, Confirmed, Depth, EgressAudit, EventRecord, KeptGeneration, Kind, Listeners, PacketRecord,
+    Reloaded, SshConnection, Status, TrialStatus, Wanted, Why,
     why::{Batch, BatchAnswer, Difference, DifferenceRequest, Explanation, Question},
 };
 

@@ -8,7 +8,9 @@ use mpesa_fw_common::{
     tables::{NAMES, WATCHED_SETS},
 };
 
-use super::{Result, addresses::purge_names, attempts, connections, error::Context, learnt, state::State, tallies};
+use super::{
+    Result, addresses::purge_names, attempts, connections, error::Context, learnt, state::State, tallies,
+};
 use crate::{
     compile::{Fresh, RegistryRows},
     sys::KernelMap,

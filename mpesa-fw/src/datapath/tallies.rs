@@ -61,14 +61,14 @@ impl Datapath {
     /// # Errors
     /// The kernel refuses.
     pub fn remove_tallies(&self, counts: &[Count]) -> Result<()> {
-        let remove = |(key, tally): (TallyKey, Tally)| {
+        let remove = |(key, tally): (TallyKey, Tally)| -> io::Result<()> {
             if self.state.tallies.get(&key)? == Some(tally) {
                 self.state.tallies.remove(&key)?;
             }
             Ok(())
         };
-        let keys = counts.iter().filter_map(|count| Some((count.key()?, count.tally)));
-        keys.map(remove).collect::<io::Result<()>>().context(|| "remove counts of owners that are gone")
+        let mut keys = counts.iter().filter_map(|count| Some((count.key()?, count.tally)));
+        keys.try_for_each(remove).context(|| "remove counts of owners that are gone")
     }
 }
 

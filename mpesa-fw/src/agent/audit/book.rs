@@ -3,7 +3,7 @@
 //! together or not at all.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     fs, io,
     path::{Path, PathBuf},
 };
@@ -147,8 +147,7 @@ impl Book {
                 last = Some(head);
             }
         }
-        let (sequence, baseline) =
-            last.map_or_else(Default::default, |head| (head.sequence, head.baseline));
+        let (sequence, baseline) = last.map_or_else(Default::default, |head| (head.sequence, head.baseline));
         let seen = baseline.seen.into_iter().map(|seen| {
             let who = seen.cgroup.map(|cgroup| Who { cgroup, uid: seen.uid });
             ((who, seen.row), seen)
@@ -179,8 +178,8 @@ impl Book {
             self.seen.clear();
         }
         let hour = now.unix - now.unix % HOUR;
-        if !self.hours.contains_key(&hour) {
-            self.hours.insert(hour, Vec::new());
+        if let Entry::Vacant(page) = self.hours.entry(hour) {
+            page.insert(Vec::new());
             self.is_dirty = true;
         }
         let mut seen = BTreeMap::new();
@@ -207,8 +206,16 @@ impl Book {
                 };
                 let user = count.who.filter(|who| who.cgroup != 0).map(|who| who.uid);
                 let destination = count.destination.clone();
-                let row =
-                    Row { destination, sender: sender.clone(), user, name: None, opened, denied, first, last };
+                let row = Row {
+                    destination,
+                    sender: sender.clone(),
+                    user,
+                    name: None,
+                    opened,
+                    denied,
+                    first,
+                    last,
+                };
                 add(self.hours.entry(hour).or_default(), row);
                 self.is_dirty = true;
             }

@@ -27,7 +27,9 @@ impl Groups {
     pub(super) fn look(&mut self) {
         match cgroup_root().map_err(|error| error.to_string()).and_then(|root| Self::below(&root)) {
             Ok(groups) => *self = groups,
-            Err(error) => tracing::debug!(%error, "cgroups can't be looked at: owners are known by number only"),
+            Err(error) => {
+                tracing::debug!(%error, "cgroups can't be looked at: owners are known by number only")
+            }
         }
     }
 

@@ -88,10 +88,7 @@ impl Ledger {
             }
         }
         if after.tallies != expected.tallies {
-            wrong.push(format!(
-                "opened and denied by row: {:?}, not {:?}",
-                after.tallies, expected.tallies
-            ));
+            wrong.push(format!("opened and denied by row: {:?}, not {:?}", after.tallies, expected.tallies));
         }
         if after.suppressed != expected.suppressed {
             wrong.push(format!("{} events suppressed", after.suppressed));

@@ -323,7 +323,14 @@ impl Pair {
         let verdict = self.kernel.run(packet.direction, hook, &packet.frame)?;
         let Judged { decision, said, mut wrong } = self.twins.judge(packet, &TEST_RUN);
         wrong.extend(self.contradictions(packet.direction, foretold, &decision));
-        wrong.extend(self.kernel.differences(&self.twins.rules, packet, verdict, &decision, &said, self.twins.oracle.step));
+        wrong.extend(self.kernel.differences(
+            &self.twins.rules,
+            packet,
+            verdict,
+            &decision,
+            &said,
+            self.twins.oracle.step,
+        ));
         Some((decision, wrong))
     }
 
