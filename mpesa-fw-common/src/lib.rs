@@ -24,6 +24,7 @@ pub mod reason;
 pub mod settings;
 pub mod state;
 pub mod tables;
+pub mod tally;
 pub mod twin;
 
 pub use address::{Address, Family};

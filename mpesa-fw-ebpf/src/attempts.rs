@@ -21,7 +21,7 @@ use aya_ebpf::maps::lpm_trie::Key;
 use crate::{
     access::{self, SocketAddress},
     kernel::{KERNEL, asks_owners, namespace},
-    maps,
+    maps, tally,
 };
 
 /// What a program at a cgroup answers so that the program goes on.
@@ -94,6 +94,11 @@ fn report(address: &SocketAddress, attempt: &Attempt, reason: DropReason, rule: 
     if let Some(counts) = access::value(maps::REFUSALS.get_ptr_mut(slot)) {
         let counts = if refused { &mut counts.refused } else { &mut counts.let_go };
         access::add(&mut counts[access::opaque(reason as u32) as usize & (DROP_REASONS - 1)], 1);
+    }
+    // One that is let go becomes a packet, and is counted then.
+    if refused {
+        let (cgroup, uid) = address.sender();
+        tally::refusal(cgroup, uid, slot);
     }
     if !take_token() {
         return;

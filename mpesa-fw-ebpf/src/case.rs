@@ -20,7 +20,7 @@ use crate::{
     kernel::{self, FAST, KERNEL},
     learn, maps,
     report::{self, Reported},
-    sender, trace, twin,
+    sender, tally, trace, twin,
 };
 
 /// What is known of a packet, and what was decided.
@@ -30,6 +30,8 @@ pub struct Case {
     pub sender: Sender,
     pub decision: Decision,
     pub direction: Direction,
+    /// Not 0: a flow was found along which it goes.
+    pub is_of_flow: u32,
     pub interface: u32,
     /// Bytes of the frame.
     pub length: u32,
@@ -41,6 +43,7 @@ impl Case {
         sender: Sender::NONE,
         decision: Decision::drop(DropReason::Internal),
         direction: Direction::Ingress,
+        is_of_flow: 0,
         interface: 0,
         length: 0,
     };
@@ -115,7 +118,9 @@ pub fn egress(frame: &SkbFrame) -> Verdict {
     } else {
         sender::read(frame, &case.meta, &mut case.sender);
     }
-    verdict(judge_egress() & reported(Direction::Egress, frame))
+    let verdict = verdict(judge_egress() & reported(Direction::Egress, frame));
+    tally::packet(case, frame);
+    verdict
 }
 
 /// Counts the decision, and sends the frame where somebody captures; [`PASS`] or [`DROP`].

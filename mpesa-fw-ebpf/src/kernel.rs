@@ -315,6 +315,7 @@ extern "C" fn find_flow_of_case(direction: u32) -> u32 {
     match case::current(direction) {
         Some(case) => {
             let found = decide::find_flow(&KERNEL, &KERNEL, &case.meta, direction, &case.sender);
+            case.is_of_flow = u32::from(found != Found::NONE);
             if is_twin() {
                 twin::note_flow(found);
             }

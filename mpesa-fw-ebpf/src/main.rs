@@ -19,6 +19,7 @@ mod maps;
 mod report;
 mod search;
 mod sender;
+mod tally;
 mod trace;
 mod twin;
 

@@ -26,6 +26,7 @@ use mpesa_fw_common::{
         AddressClass, Block4, Bucket, GenerationStamp, Ids6, NAMES, ResolvedNames, RuleInfo, Start6,
         WATCHED_SETS,
     },
+    tally::{TALLIES_CAPACITY, Tally, TallyKey},
     twin::TwinCase,
 };
 
@@ -110,6 +111,12 @@ pub static LEASE: Array<Lease> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
 pub static REFUSALS: Array<Refusals> = Array::with_max_entries(COUNTER_SLOTS as u32, 0);
 #[map]
 pub static ATTEMPT_BUCKETS: PerCpuArray<EventBucket> = PerCpuArray::with_max_entries(1, 0);
+/// Who opened connections to which destination.
+#[map]
+pub static TALLIES: HashMap<TallyKey, Tally> = HashMap::with_max_entries(TALLIES_CAPACITY, 0);
+/// What found no room there, by row.
+#[map]
+pub static TALLIES_REST: Array<Tally> = Array::with_max_entries(COUNTER_SLOTS as u32, 0);
 #[map]
 pub static NEAR_MISSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(WATCHED_SETS as u32, 0);
 #[map]

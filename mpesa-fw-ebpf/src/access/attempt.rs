@@ -99,6 +99,13 @@ impl SocketAddress {
         (program.uid, program.name) = current();
     }
 
+    /// The cgroup that the process is in, and its real user.
+    #[inline(always)]
+    pub fn sender(&self) -> (u64, u32) {
+        // SAFETY: takes no arguments.
+        unsafe { (bpf_get_current_cgroup_id(), bpf_get_current_uid_gid() as u32) }
+    }
+
     /// Whose the process is: its real user, its cgroups.
     #[inline(always)]
     pub fn owner(&self) -> Owner {

@@ -33,6 +33,20 @@ impl SkbFrame {
         unsafe { bpf_get_socket_cookie(self.context.cast()) }
     }
 
+    /// Id of the cgroup that the socket is in; 0: there is none. Of a SYN-ACK, that of the one that listens.
+    #[inline(always)]
+    pub fn cgroup(&self) -> u64 {
+        // SAFETY: the context is valid.
+        unsafe { bpf_skb_cgroup_id(self.context) }
+    }
+
+    /// User that made the socket.
+    #[inline(always)]
+    pub fn uid(&self) -> u32 {
+        // SAFETY: the context is valid.
+        unsafe { bpf_get_socket_uid(self.context) }
+    }
+
     /// Whose the socket is; of a SYN-ACK, the one that listens (`sk_to_full_sk`). Into an owner that is not known.
     #[inline(always)]
     pub fn read_owner(&self, owner: &mut Owner) {

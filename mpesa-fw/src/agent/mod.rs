@@ -7,6 +7,7 @@
 pub mod archive;
 pub(crate) mod ask;
 mod attempts;
+pub mod audit;
 mod callers;
 pub mod capture;
 pub mod change;
@@ -78,6 +79,7 @@ use tokio::sync::Notify;
 
 pub use archive::KeptGeneration;
 pub use attempts::{AttemptRecord, ProgramRecord};
+pub use audit::EgressAudit;
 pub use callers::CallerStatus;
 pub use capture::Depth;
 pub use confirm::Confirmed;
@@ -110,6 +112,7 @@ pub use view::{Link, View};
 pub use ways::AttemptsStatus;
 
 use archive::Archive;
+use audit::Audit;
 use capture::Tap;
 use events::EventLog;
 use feed::Terms;
@@ -152,6 +155,7 @@ pub struct Agent {
     twins: why::Twins,
     trial_store: Store,
     archive: Archive,
+    audit: Audit,
     tampering_store: Store,
     _bpffs_lock: Lock,
 }

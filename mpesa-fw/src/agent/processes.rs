@@ -84,12 +84,10 @@ pub(super) fn cgroups() -> Option<&'static Path> {
 /// The unit in the path of a control group: `/system.slice/nginx.service`, and what is below it. What root did not make has whatever
 /// name a user likes, and is named as a part of what root made. `is_roots` is asked about paths without the slash at the begin.
 fn unit(path: &str, is_roots: impl Fn(&str) -> bool) -> Option<String> {
-    let is_unit = |part: &&str| [".service", ".scope", ".socket"].iter().any(|kind| part.ends_with(kind));
     let path = path.trim_matches('/');
     let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
     let of_root = ends.map(|end| &path[..end]).take_while(|part| is_roots(part)).last().unwrap_or_default();
-    let real = of_root.split('/').rfind(is_unit);
-    let claimed = path[of_root.len()..].split('/').rfind(is_unit);
+    let (real, claimed) = (innermost(of_root), innermost(&path[of_root.len()..]));
     let text = match (real, claimed) {
         (Some(real), None) => real.to_owned(),
         (Some(real), Some(claimed)) => format!("{real} (in it {claimed}, of a user)"),
@@ -97,6 +95,12 @@ fn unit(path: &str, is_roots: impl Fn(&str) -> bool) -> Option<String> {
         (None, None) => return None,
     };
     Some(Printable(&text).to_string())
+}
+
+/// The innermost name of a unit in a path.
+pub(super) fn innermost(path: &str) -> Option<&str> {
+    let is_unit = |part: &&str| [".service", ".scope", ".socket"].iter().any(|kind| part.ends_with(kind));
+    path.split('/').rfind(is_unit)
 }
 
 /// Whether only root can have made it, and can change it.

@@ -285,6 +285,7 @@ impl Agent {
                 *pledge = Some(self.pledge(&prepared, &kept, window, request.caller).await?);
             }
             let baseline = self.kernel.with(|datapath| Baseline::take(datapath)).await?;
+            self.collect_audit().await; // rows may change hands
             match install(&self.kernel, prepared, &surroundings, published, &names).await {
                 Ok(installed) => {
                     return Ok(Swapped { installed, surroundings, names, change, kept, baseline });

@@ -16,6 +16,7 @@ use zerocopy::FromZeros as _;
 use super::{
     Agent, Options, Running, SshConnection, State,
     archive::Archive,
+    audit::Audit,
     capture::Tap,
     clock,
     cuts::{self, Open},
@@ -88,6 +89,16 @@ impl Agent {
         let archive = Archive::below(&options.state_dir);
         let last = archive.list().first().map_or(0, |kept| kept.number);
         kernel.with(move |datapath| datapath.count_from(last)).await;
+        // Before rows change hands.
+        let audit = {
+            let (state_dir, kernel) = (options.state_dir.clone(), kernel.clone());
+            beside(move || {
+                let audit = Audit::open(&state_dir);
+                audit.collect(&kernel);
+                audit
+            })
+            .await
+        };
         let mut begin = Begin::decide(&trial_store, &options.rules);
         let saved_defaults: BTreeSet<String> = defaults_store.read().unwrap_or_default();
         let around = found_before(&kernel, &saved_defaults).await?;
@@ -191,6 +202,7 @@ impl Agent {
             twins: super::why::Twins::default(),
             trial_store,
             archive,
+            audit,
             tampering_store,
             _bpffs_lock: bpffs_lock,
         });

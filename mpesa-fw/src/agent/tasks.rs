@@ -28,6 +28,7 @@ impl Agent {
         tasks.spawn(Arc::clone(self).remember_counts());
         tasks.spawn(Arc::clone(self).watch_tampering());
         tasks.spawn(Arc::clone(self).watch_listeners());
+        tasks.spawn(Arc::clone(self).keep_audit());
         if self.options.trace_packets {
             tasks.spawn(Arc::clone(self).trace_packets());
         }

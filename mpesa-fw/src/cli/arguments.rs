@@ -6,10 +6,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 mod agent;
+mod audit;
 mod change;
 mod packets;
 
 pub(super) use agent::{AgentArguments, RunArguments};
+pub(super) use audit::{AuditArguments, AuditCommand, EgressAuditArguments};
 pub(super) use change::{ConfirmArguments, ReloadArguments, RollbackArguments};
 pub(super) use packets::{CaptureArguments, DiffArguments, EventsArguments, WantedArguments, WhyArguments};
 
@@ -71,6 +73,8 @@ pub(super) enum Command {
     Capture(CaptureArguments),
     /// Show what listens on this host and no service declares, and services that nobody answers.
     Listeners(FormatArguments),
+    /// Show who opened connections to which destination, and who was denied: by the hour, for 90 days.
+    Audit(AuditArguments),
     /// Stop judging packets: the only way to do so. Ends the agent.
     Detach(DetachArguments),
     /// Print completions for a shell.

@@ -7,10 +7,11 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use crate::agent::{
-    AttemptRecord, AttemptsStatus, CallerStatus, Confirmed, Denied, Ended, EventRecord, HandshakeStatus,
-    KeptGeneration, Listener, ListenerRecord, Listeners, NameStatus, OwnerStatus, PacketRecord, Process,
-    ProgramRecord, Reloaded, Status, TamperRecord, TrialStatus, Unanswered,
+    AttemptRecord, AttemptsStatus, CallerStatus, Confirmed, Denied, EgressAudit, Ended, EventRecord,
+    HandshakeStatus, KeptGeneration, Listener, ListenerRecord, Listeners, NameStatus, OwnerStatus,
+    PacketRecord, Process, ProgramRecord, Reloaded, Status, TamperRecord, TrialStatus, Unanswered,
     archive::KeptFile,
+    audit::{AuditRow, Sender, Span},
     change::{Change, Names},
     evidence::{Evidence, NewlyDropped, ServiceEvidence, SessionEvidence},
     interfaces::{Refused, Unprotected},
@@ -212,6 +213,36 @@ fn events() {
         },
     });
     insta::assert_snapshot!(json(&[event, listener, attempt]));
+}
+
+#[test]
+fn egress_audit() {
+    let row = |sender, user: Option<u32>| AuditRow {
+        destination: "daraja".into(),
+        sender,
+        user,
+        user_name: user.map(|_| "payments".into()),
+        opened: 12,
+        denied: 3,
+        first: TIME,
+        last: TIME,
+    };
+    let audit = EgressAudit {
+        since: TIME,
+        until: TIME,
+        rows: vec![
+            row(Sender::Unit("payments.service".into()), Some(4711)),
+            row(Sender::Group("/lxc/a".into()), Some(0)),
+            row(Sender::Gone(1234), Some(0)),
+            row(Sender::Nobody, None),
+            row(Sender::Others, None),
+            row(Sender::NoRoom, None),
+        ],
+        unrecorded: vec![Span { from: TIME, until: TIME }],
+        unrecorded_hours: 1,
+        unreadable: vec!["2026-11-29.1795946400.unreadable".into()],
+    };
+    insta::assert_snapshot!(json(&audit));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod arguments;
+mod audit;
 mod caller;
 mod capture;
 mod check;
@@ -73,6 +74,7 @@ fn dispatch(Arguments { runtime_dir, command }: Arguments) -> Result<(), Failure
         Command::Events(arguments) => events::events(&runtime_dir, arguments),
         Command::Capture(arguments) => capture::capture(&runtime_dir, arguments),
         Command::Listeners(arguments) => listeners::listeners(&runtime_dir, arguments.format),
+        Command::Audit(arguments) => audit::audit(&runtime_dir, arguments),
         Command::Detach(arguments) => detach::detach(&runtime_dir, arguments.bpffs.as_deref()),
         Command::Completions { shell } => pages::completions(shell),
         Command::Man { command } => pages::man(command.as_deref()),

@@ -132,6 +132,7 @@ async fn serve(options: Options, metrics: SocketAddr, caller: Option<SshConnecti
             // Nobody is left to say it where the control socket's task has panicked: that is the next branch's.
             Some(()) = is_detached.recv() => {
                 agent.end_following(agent::Why::Detached).await;
+                agent.collect_audit().await;
                 agent::stopping();
                 return Ok(());
             }
@@ -145,6 +146,7 @@ async fn serve(options: Options, metrics: SocketAddr, caller: Option<SshConnecti
     agent.end_following(agent::Why::AgentEnds).await;
     tasks.abort_all();
     agent.vouch_no_longer().await;
+    agent.collect_audit().await;
     agent::stopping();
     tracing::info!("the agent ends; the datapath stays in force (`mpesa-fw detach` would end that)");
     Ok(())

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{
-    AgentError, Confirmed, Depth, EventRecord, KeptGeneration, Kind, Listeners, PacketRecord, Reloaded,
-    SshConnection, Status, TrialStatus, Wanted, Why,
+    AgentError, Confirmed, Depth, EgressAudit, EventRecord, KeptGeneration, Kind, Listeners, PacketRecord,
+    Reloaded, SshConnection, Status, TrialStatus, Wanted, Why,
     why::{Batch, BatchAnswer, Difference, DifferenceRequest, Explanation, Question},
 };
 
@@ -86,6 +86,13 @@ pub enum Request {
     },
     /// What listens, against what the policy declares.
     Listeners,
+    /// Who opened connections to which destination.
+    Audit {
+        /// Seconds since 1970.
+        since: u64,
+        /// Only to this destination; empty: to where none claims it; none: to all.
+        rule: Option<String>,
+    },
     /// Stop judging, and end.
     Detach {
         /// Only if the agent's pins are there; none: wherever they are.
@@ -126,6 +133,8 @@ pub enum Answer {
     Difference(Box<Difference>),
     /// To [`Request::Listeners`], without the processes: who asks may see more of them than the agent.
     Listeners(Listeners),
+    /// To [`Request::Audit`].
+    Audit(Box<EgressAudit>),
     /// To [`Request::Detach`]: what was detached.
     Detached(Vec<String>),
     /// To [`Request::Follow`]: the last ones, oldest first.

@@ -36,6 +36,7 @@ mod slots;
 mod state;
 mod swap;
 mod tables;
+mod tallies;
 mod tamper;
 mod tidy;
 mod twin;
@@ -65,6 +66,7 @@ pub use state::EventSwitch;
 #[doc(hidden)]
 pub use swap::Fault;
 pub use tables::{Table, fill, tables};
+pub use tallies::{Count, Who};
 pub use tamper::{TamperKind, Tampering};
 #[doc(hidden)]
 pub use twin::Falsehood;

@@ -8,7 +8,9 @@ use mpesa_fw_common::{
     tables::{NAMES, WATCHED_SETS},
 };
 
-use super::{Result, addresses::purge_names, attempts, connections, error::Context, learnt, state::State};
+use super::{
+    Result, addresses::purge_names, attempts, connections, error::Context, learnt, state::State, tallies,
+};
 use crate::{
     compile::{Fresh, RegistryRows},
     sys::KernelMap,
@@ -63,6 +65,7 @@ pub(super) fn clear(state: &State, fresh: &Fresh) -> Result<()> {
         }
         connections::forget(state, counter_rows)?;
         attempts::forget(state, counter_rows)?;
+        tallies::forget(state, counter_rows)?;
         for bit in watch_bits {
             state.near_misses.zero_per_cpu(&u32::from(*bit))?;
         }

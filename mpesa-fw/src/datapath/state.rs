@@ -12,6 +12,7 @@ use mpesa_fw_common::{
     event::EventBucket,
     state::{FlowKey, FlowState, InterfaceSlot, NameSlot},
     tables::ResolvedNames,
+    tally::{Tally, TallyKey},
 };
 
 use super::{Result, error::Context, intact::Written, pins::Pins, shape::FLOWS};
@@ -34,6 +35,8 @@ pub(super) struct State {
     pub(super) ways: KernelMap<WayKey, u32>,
     pub(super) lease: KernelMap<u32, Lease>,
     pub(super) refusals: KernelMap<u32, Refusals>,
+    pub(super) tallies: KernelMap<TallyKey, Tally>,
+    pub(super) tallies_rest: KernelMap<u32, Tally>,
     pub(super) near_misses: KernelMap<u32, u64>,
     pub(super) event_buckets: KernelMap<u32, EventBucket>,
     pub(super) attempt_buckets: KernelMap<u32, EventBucket>,
@@ -65,6 +68,8 @@ impl State {
             ways: open(pins, "WAYS")?,
             lease: open(pins, "LEASE")?,
             refusals: open(pins, "REFUSALS")?,
+            tallies: open(pins, "TALLIES")?,
+            tallies_rest: open(pins, "TALLIES_REST")?,
             near_misses: open(pins, "NEAR_MISSES")?,
             event_buckets: open(pins, "EVENT_BUCKETS")?,
             attempt_buckets: open(pins, "ATTEMPT_BUCKETS")?,

@@ -93,6 +93,7 @@ pub(crate) const LEFT_OUT: &[(&str, &str)] = &[
         "asks the agent for units; whose packets are whose is judged by what `decision` asks of the kernel",
     ),
     ("netns_ways", "asks the agent what it makes of routes; the programs are tried by `netns_attempts`"),
+    ("netns_audit", "asks the agent what it makes of its counts, which `decision` reads after each packet"),
     ("netns_names", "asks a resolver and the agent; what they write is a table like any other"),
 ];
 

@@ -26,7 +26,7 @@ pub(in crate::cli) struct AgentArguments {
     /// The policy file.
     #[arg(long, value_name = "FILE")]
     pub rules: PathBuf,
-    /// What outlives a restart: generations, answers of DNS, counts of reloads, who holds the default route.
+    /// What outlives a restart: generations, answers of DNS, counts of reloads, the egress audit, who holds the default route.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/mpesa-fw")]
     pub state_dir: PathBuf,
     /// Directory of pins, in a bpffs; one is mounted where there is none.

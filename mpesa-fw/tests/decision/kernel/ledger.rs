@@ -9,13 +9,13 @@ use mpesa_fw::{
     datapath::RuleCounts,
 };
 use mpesa_fw_common::{
-    Direction, PassReason, Reason,
+    Direction, DropReason, PassReason, Reason,
     counter::{COUNTER_BLOCKS, CounterBlock, SLOT_EGRESS_NONE, SLOT_INGRESS_NONE},
     tables::{Tables as _, WATCHED_SETS},
 };
 use time::OffsetDateTime;
 
-use super::maps::PerCpu;
+use super::maps::{DENIED, OPENED, PerCpu, Tallies};
 use crate::case::{Expected, Rules};
 
 /// All counts that can move, at one moment.
@@ -23,6 +23,8 @@ use crate::case::{Expected, Rules};
 pub(super) struct Ledger {
     rows: Vec<CounterBlock>,
     near_misses: Vec<u64>,
+    /// Who opened what: by row, whoever the test run's socket belongs to.
+    tallies: Tallies,
     /// Events that were not sent.
     suppressed: u64,
 }
@@ -34,6 +36,7 @@ impl Ledger {
         Self {
             rows: (0..rows).map(|row| maps.counters(row)).collect(),
             near_misses: (0..bits).map(|bit| maps.near_misses(bit)).collect(),
+            tallies: maps.tallies(),
             suppressed: maps.suppressed_events(),
         }
     }
@@ -41,7 +44,7 @@ impl Ledger {
     /// What one packet of `length` bytes moves. In the kernel the time of the last pass is whatever it is, but not 0.
     fn moved_by(&self, after: &Self, rules: &Rules, packet: &Counted<'_>) -> Self {
         let mut moved = self.clone();
-        let Counted { direction, length, answer, opens_connection } = *packet;
+        let Counted { direction, length, answer, opens_connection, step: _ } = *packet;
         let row = row(rules, direction, &answer.rule);
         let block = &mut moved.rows[row];
         let counter = match answer.reason {
@@ -54,6 +57,10 @@ impl Ledger {
         if answer.reason == Reason::Pass(PassReason::Service) {
             block.passed_syns += u64::from(opens_connection);
             block.last_passed = after.rows[row].last_passed.max(1);
+        }
+        if let Some(what) = packet.tallied() {
+            let tally = moved.tallies.entry(row as u32).or_default();
+            tally[what] += 1;
         }
         for set in &answer.near_miss {
             moved.near_misses[usize::from(rules.slots.sets[set])] += 1;
@@ -79,6 +86,9 @@ impl Ledger {
             if is != should {
                 wrong.push(format!("near misses of set {bit}: {is}, not {should}"));
             }
+        }
+        if after.tallies != expected.tallies {
+            wrong.push(format!("opened and denied by row: {:?}, not {:?}", after.tallies, expected.tallies));
         }
         if after.suppressed != expected.suppressed {
             wrong.push(format!("{} events suppressed", after.suppressed));
@@ -141,6 +151,28 @@ pub(super) struct Counted<'p> {
     pub(super) opens_connection: bool,
     /// What the oracle says.
     pub(super) answer: &'p Expected,
+    /// By which number of the precedence.
+    pub(super) step: u8,
+}
+
+impl Counted<'_> {
+    /// Whether it opened a flow ([`OPENED`]), or would have and is denied ([`DENIED`]): egress, and not along a flow (E7).
+    fn tallied(&self) -> Option<usize> {
+        use DropReason::{DestinationNotAllowed, NameNotAllowed, NoDestination, OwnerNotAllowed};
+        const ALONG_A_FLOW: u8 = 7;
+        if self.direction != Direction::Egress || self.step == ALONG_A_FLOW {
+            return None;
+        }
+        match self.answer.reason {
+            Reason::Pass(reason) => {
+                matches!(reason, PassReason::Destination | PassReason::Default).then_some(OPENED)
+            }
+            Reason::Drop(reason) => {
+                let denied = [DestinationNotAllowed, NameNotAllowed, OwnerNotAllowed, NoDestination];
+                denied.contains(&reason).then_some(DENIED)
+            }
+        }
+    }
 }
 
 /// The row of a rule; of none, the direction's own.

@@ -15,6 +15,7 @@ use mpesa_fw_common::{
     limit::{LIMIT_SETS, LIMIT_WAYS, LimitEntry},
     state::{BITMAP_WORDS, FlowKey, FlowState, FragmentKey, FragmentState},
     tables::{NAMES, NAMES_PER_ADDRESS, ResolvedNames},
+    tally::{Tally, TallyKey},
 };
 
 use crate::host::HostState;
@@ -40,12 +41,19 @@ pub(super) struct PerCpu {
     near_misses: KernelMap<u32, u64>,
     event_buckets: KernelMap<u32, EventBucket>,
     capture: KernelMap<u32, u32>,
+    tallies: KernelMap<TallyKey, Tally>,
+    tallies_rest: KernelMap<u32, Tally>,
 }
+
+/// Opened and denied, by row.
+pub(super) type Tallies = BTreeMap<u32, [u64; 2]>;
+pub(super) const OPENED: usize = 0;
+pub(super) const DENIED: usize = 1;
 
 impl PerCpu {
     pub(super) fn of(ebpf: &Ebpf) -> Self {
-        fn open<V: Plain>(ebpf: &Ebpf, name: &str) -> KernelMap<u32, V> {
-            let Some(Map::PerCpuArray(map) | Map::Array(map)) = ebpf.map(name) else {
+        fn open<K: Plain, V: Plain>(ebpf: &Ebpf, name: &str) -> KernelMap<K, V> {
+            let Some(Map::PerCpuArray(map) | Map::Array(map) | Map::HashMap(map)) = ebpf.map(name) else {
                 panic!("no map {name}")
             };
             let fd = map.fd().as_fd().try_clone_to_owned().expect("a descriptor");
@@ -56,6 +64,8 @@ impl PerCpu {
             near_misses: open(ebpf, "NEAR_MISSES"),
             event_buckets: open(ebpf, "EVENT_BUCKETS"),
             capture: open(ebpf, "CAPTURE"),
+            tallies: open(ebpf, "TALLIES"),
+            tallies_rest: open(ebpf, "TALLIES_REST"),
         }
     }
 
@@ -66,6 +76,23 @@ impl PerCpu {
 
     pub(super) fn near_misses(&self, bit: u32) -> u64 {
         self.near_misses.per_cpu(&bit).expect("near misses").iter().sum()
+    }
+
+    /// Sums over all owners; there is always room, so nothing is without one.
+    pub(super) fn tallies(&self) -> Tallies {
+        let mut tallies = Tallies::new();
+        let mut add = |row: u32, tally: &Tally| {
+            let Tally { opened, denied, last, first } = *tally;
+            assert!(last != 0 && first != 0, "{tally:?}");
+            let sum = tallies.entry(row).or_default();
+            sum[OPENED] += opened;
+            sum[DENIED] += denied;
+        };
+        self.tallies.for_each(|key, tally| add(key.row, tally)).expect("tallies");
+        self.tallies_rest
+            .for_each(|row, rest| assert_eq!(*rest, Tally::default(), "row {row}"))
+            .expect("their rest");
+        tallies
     }
 
     pub(super) fn suppressed_events(&self) -> u64 {

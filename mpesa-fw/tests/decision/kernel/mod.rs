@@ -153,6 +153,7 @@ impl Kernel {
         verdict: Verdict,
         decision: &Decision,
         said: &Expected,
+        step: u8,
     ) -> Vec<String> {
         let mut wrong = Vec::new();
         let drops = matches!(said.reason, Reason::Drop(_)) && !rules.compiled.observes();
@@ -163,7 +164,7 @@ impl Kernel {
         let after = Ledger::read(&self.maps, rules);
         let length = packet.frame.bytes.len() as u64;
         let opens_connection = host::facts(&packet.frame).opens_connection();
-        let counted = Counted { direction: packet.direction, length, answer: said, opens_connection };
+        let counted = Counted { direction: packet.direction, length, answer: said, opens_connection, step };
         wrong.extend(self.ledger.differences(&after, rules, &counted));
         self.ledger = after;
         self.judged += 1;
@@ -322,7 +323,14 @@ impl Pair {
         let verdict = self.kernel.run(packet.direction, hook, &packet.frame)?;
         let Judged { decision, said, mut wrong } = self.twins.judge(packet, &TEST_RUN);
         wrong.extend(self.contradictions(packet.direction, foretold, &decision));
-        wrong.extend(self.kernel.differences(&self.twins.rules, packet, verdict, &decision, &said));
+        wrong.extend(self.kernel.differences(
+            &self.twins.rules,
+            packet,
+            verdict,
+            &decision,
+            &said,
+            self.twins.oracle.step,
+        ));
         Some((decision, wrong))
     }
 

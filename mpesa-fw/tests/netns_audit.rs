@@ -1,0 +1,269 @@
+//! Who spoke to whom, by real cgroups and users, across a kill of the agent and another policy.
+
+mod support;
+
+use std::{
+    fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use mpesa_fw::sys::{self, KernelMap, Plain};
+use mpesa_fw_common::{
+    ABI_VERSION, Address,
+    attempt::{Lease, Way, WayKey},
+    counter::SLOT_EGRESS_NONE,
+    tally::{TALLIES_CAPACITY, Tally, TallyKey},
+};
+use serde_json::Value;
+use support::{Field, SOON, policy, web};
+use testbed::{Firewall, Host, holds, ok, place};
+
+/// Two groups that are named like units, gone with this.
+struct Groups {
+    top: PathBuf,
+    tag: String,
+}
+
+impl Groups {
+    /// None: there is no cgroup v2 here.
+    fn new(test: &str) -> Result<Option<Self>> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+        let root = mounts.lines().filter(|line| line.contains(" - cgroup2 ")).find_map(|line| {
+            let mut fields = line.split(' ').skip(3);
+            (fields.next() == Some("/")).then(|| fields.next()).flatten().map(PathBuf::from)
+        });
+        let Some(root) = root else {
+            testbed::left_out("units", "no cgroup v2 is mounted");
+            return Ok(None);
+        };
+        let tag = format!("{test}-{}", std::process::id());
+        let top = root.join(format!("mpfw-{tag}.slice"));
+        fs::create_dir_all(&top)?;
+        Ok(Some(Self { top, tag }))
+    }
+
+    /// Makes one; its name and its directory.
+    fn start(&self, name: &str) -> Result<(String, PathBuf)> {
+        let unit = format!("{name}-{}.service", self.tag);
+        let group = self.top.join(&unit);
+        fs::create_dir(&group).with_context(|| format!("make {}", group.display()))?;
+        Ok((unit, group))
+    }
+}
+
+impl Drop for Groups {
+    fn drop(&mut self) {
+        let _ = holds("the end of the groups", SOON, || {
+            let below = fs::read_dir(&self.top).into_iter().flatten().flatten();
+            below.filter(|entry| entry.path().is_dir()).for_each(|entry| {
+                let _ = fs::remove_dir(entry.path());
+            });
+            let _ = fs::remove_dir(&self.top);
+            !self.top.exists()
+        });
+    }
+}
+
+/// A program in a group, as a user, connects; what it is told.
+fn connects(host: &Host, group: &Path, uid: u32, to: IpAddr, port: u16) -> Result<String> {
+    let mut command = host.namespace.command("sh");
+    let run = format!(
+        "echo $$ > {}/cgroup.procs && exec setpriv --reuid {uid} --clear-groups /usr/bin/python3 -c \"$1\"",
+        group.display()
+    );
+    // Shorter than the time after which a SYN is sent again.
+    let script = format!(
+        "import socket\ntry:\n    socket.create_connection(('{to}', {port}), 0.6)\n    print('open')\nexcept OSError as e:\n    print(e)"
+    );
+    command.args(["-euc", &run, "program", &script]);
+    Ok(ok(&mut command)?.trim().to_owned())
+}
+
+fn audit(firewall: &Firewall<'_>, more: &[&str]) -> Result<Value> {
+    let ran = firewall.ask(["audit", "egress", "--format", "json"].iter().chain(more))?;
+    serde_json::from_str(&ran.stdout).with_context(|| ran.text())
+}
+
+/// Opened and denied by a unit and user towards a destination.
+fn counts(audit: &Value, destination: &str, unit: &str, user: u32) -> (u64, u64) {
+    let rows = audit["rows"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let row = rows.iter().find(|row| {
+        row["destination"] == destination && row["sender"]["unit"] == unit && row["user"] == user
+    });
+    row.map_or((0, 0), |row| (row["opened"].as_u64().unwrap_or(99), row["denied"].as_u64().unwrap_or(99)))
+}
+
+/// That is all that was counted.
+fn total(audit: &Value) -> (u64, u64) {
+    let rows = audit["rows"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let sum = |field: &str| rows.iter().filter_map(|row| row[field].as_u64()).sum();
+    (sum("opened"), sum("denied"))
+}
+
+/// Packets are to come as far as TC.
+fn at_tc(allow: &[&str]) -> String {
+    policy(&[], allow).replace("egress:\n", "egress:\n  at_connect: pass\n")
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn units_and_users_are_told_apart_and_nothing_is_lost() -> Result<()> {
+    let Some(groups) = Groups::new("audit")? else { return Ok(()) };
+    let field = Field::new()?;
+    let api = field.network.add(place::API)?;
+    let _web = web(&field.network, &api, &[443, 8443])?;
+    let (payments, payments_group) = groups.start("payments")?;
+    let (shop, shop_group) = groups.start("shop")?;
+    let daraja = "{ name: daraja, to: [192.0.2.80], ports: [443] }";
+    let firewall = field.firewall()?;
+    firewall.policy(&at_tc(&[daraja]))?;
+    let mut agent = firewall.start(&[])?;
+    let to = |group: &Path, uid, port| connects(&field.host, group, uid, api.place.v4.into(), port);
+
+    for _ in 0..3 {
+        assert_eq!(to(&payments_group, 0, 443)?, "open");
+    }
+    assert_eq!(to(&payments_group, 4711, 443)?, "open");
+    assert_eq!(to(&shop_group, 4712, 443)?, "open");
+    assert_eq!(to(&shop_group, 4712, 8443)?, "timed out");
+    let expect = |audit: &Value, opened: u64| {
+        assert_eq!(counts(audit, "daraja", &payments, 0), (opened, 0), "{audit:#}");
+        assert_eq!(counts(audit, "daraja", &payments, 4711), (1, 0), "{audit:#}");
+        assert_eq!(counts(audit, "daraja", &shop, 4712), (1, 0), "{audit:#}");
+        assert_eq!(counts(audit, "", &shop, 4712), (0, 1), "{audit:#}");
+        assert_eq!(total(audit), (opened + 2, 1), "{audit:#}");
+    };
+    expect(&audit(&firewall, &[])?, 3);
+    // What is read twice counts once.
+    expect(&audit(&firewall, &[])?, 3);
+
+    // Counted and not yet on file when the agent dies; then while there is none; then with the next.
+    assert_eq!(to(&payments_group, 0, 443)?, "open");
+    agent.process.kill()?;
+    assert_eq!(to(&payments_group, 0, 443)?, "open");
+    let mut agent = firewall.start(&[])?;
+    assert_eq!(to(&payments_group, 0, 443)?, "open");
+    expect(&audit(&firewall, &[])?, 6);
+    agent.process.kill()?;
+    let _agent = firewall.start(&[])?;
+    expect(&audit(&firewall, &[])?, 6);
+
+    // Under another name the past keeps its own, and of each rule it can be asked.
+    assert_eq!(to(&payments_group, 0, 443)?, "open");
+    firewall.reload(&at_tc(&["{ name: safaricom-api, to: [192.0.2.80], ports: [443] }"]))?;
+    assert_eq!(to(&payments_group, 0, 443)?, "open");
+    let now = audit(&firewall, &[])?;
+    assert_eq!(counts(&now, "daraja", &payments, 0), (7, 0), "{now:#}");
+    assert_eq!(counts(&now, "safaricom-api", &payments, 0), (1, 0), "{now:#}");
+    let one = audit(&firewall, &["--rule", "safaricom-api"])?;
+    assert_eq!(total(&one), (1, 0), "{one:#}");
+    let table = firewall.ask(["audit", "egress", "--since", "1h"])?;
+    for part in ["DESTINATION", "daraja", "safaricom-api", &payments, &shop, "root (0)", "4712"] {
+        assert!(table.stdout.contains(part), "{part}: {}", table.text());
+    }
+    println!("{}", table.stdout);
+    Ok(())
+}
+
+/// Observe mode counts what would be denied: the first packet of it.
+#[test]
+#[ignore = "needs root and a kernel"]
+fn observe_mode_counts_the_first_packet() -> Result<()> {
+    let Some(groups) = Groups::new("observed")? else { return Ok(()) };
+    let field = Field::new()?;
+    let api = field.network.add(place::API)?;
+    let _web = web(&field.network, &api, &[443])?;
+    let (shop, group) = groups.start("shop")?;
+    let (firewall, _agent) = field.protected(&at_tc(&[]).replace("mode: enforce", "mode: observe"))?;
+    assert_eq!(connects(&field.host, &group, 4711, api.place.v4.into(), 443)?, "open");
+    let seen = audit(&firewall, &[])?;
+    assert_eq!(counts(&seen, "", &shop, 4711), (0, 1), "{seen:#}");
+    Ok(())
+}
+
+fn pinned<K: Plain, V: Plain>(firewall: &Firewall<'_>, map: &str) -> Result<KernelMap<K, V>> {
+    let pin = firewall.bpffs.join(format!("abi-{ABI_VERSION}/state/{map}"));
+    Ok(KernelMap::new(sys::open_pin(&pin)?)?)
+}
+
+/// What is refused where it is asked for never becomes a packet, and counts all the same.
+#[test]
+#[ignore = "needs root and a kernel"]
+fn refused_attempts_count() -> Result<()> {
+    let Some(groups) = Groups::new("refused")? else { return Ok(()) };
+    let field = Field::new()?;
+    let api = field.network.add(place::API)?;
+    let _web = web(&field.network, &api, &[443])?;
+    let (shop, group) = groups.start("shop")?;
+    let (firewall, _agent) =
+        field.protected(&policy(&[], &["{ name: daraja, to: [192.0.2.80], ports: [443] }"]))?;
+    // All leaves by the protected interface: said by this test, for as long as it lasts.
+    let ways: KernelMap<WayKey, u32> = pinned(&firewall, "WAYS")?;
+    let lease: KernelMap<u32, Lease> = pinned(&firewall, "LEASE")?;
+    let mut tries = 0;
+    holds("a refusal", SOON, || {
+        let vouched = ways
+            .put(&WayKey::new(&Address::UNSPECIFIED, 0), &(Way::Protected as u32))
+            .and_then(|()| lease.put(&0, &Lease { until: u64::MAX }));
+        tries += 1;
+        vouched.is_ok()
+            && connects(&field.host, &group, 4711, api.place.v4.into(), 8443)
+                .is_ok_and(|told| told.contains("Operation not permitted"))
+    })?;
+    let seen = audit(&firewall, &[])?;
+    assert_eq!(counts(&seen, "", &shop, 4711), (0, tries), "{seen:#}");
+    assert_eq!(connects(&field.host, &group, 4711, api.place.v4.into(), 443)?, "open");
+    let seen = audit(&firewall, &[])?;
+    assert_eq!(counts(&seen, "daraja", &shop, 4711), (1, 0), "{seen:#}");
+    assert_eq!(total(&seen), (1, tries), "{seen:#}");
+    Ok(())
+}
+
+/// More owners than the table has room for: nothing is lost, and those that are gone make room.
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_full_table_loses_nothing() -> Result<()> {
+    let Some(groups) = Groups::new("full")? else { return Ok(()) };
+    let field = Field::new()?;
+    let api = field.network.add(place::API)?;
+    let _web = web(&field.network, &api, &[443])?;
+    let (shop, group) = groups.start("shop")?;
+    let (firewall, _agent) =
+        field.protected(&at_tc(&["{ name: daraja, to: [192.0.2.80], ports: [443] }"]))?;
+    let open = || connects(&field.host, &group, 4711, api.place.v4.into(), 443);
+    let tallies: KernelMap<TallyKey, Tally> = pinned(&firewall, "TALLIES")?;
+    let fill = |last: u64| -> Result<()> {
+        for cgroup in 0..u64::from(TALLIES_CAPACITY) {
+            let key = TallyKey { cgroup: (1 << 60) + cgroup, uid: 0, row: SLOT_EGRESS_NONE };
+            tallies.put(&key, &Tally { last, first: 1, ..Tally::default() })?;
+        }
+        Ok(())
+    };
+    let now = mpesa_fw::agent::clock::monotonic();
+    fill(now)?;
+    for _ in 0..3 {
+        assert_eq!(open()?, "open");
+    }
+    let untold = |audit: &Value| -> u64 {
+        let rows = audit["rows"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let untold = rows.iter().filter(|row| row["sender"] == "no_room" && row["destination"] == "daraja");
+        untold.filter_map(|row| row["opened"].as_u64()).sum()
+    };
+    let seen = audit(&firewall, &[])?;
+    assert_eq!((untold(&seen), total(&seen)), (3, (3, 0)), "{seen:#}");
+    let hour = 3600 * 1_000_000_000;
+    if now < 2 * hour {
+        testbed::left_out("counts that are removed", "the machine is not up for long enough");
+        return Ok(());
+    }
+    // They have not moved for an hour, and nobody knows such groups.
+    fill(now - 2 * hour)?;
+    audit(&firewall, &[])?;
+    assert_eq!(open()?, "open");
+    let seen = audit(&firewall, &[])?;
+    assert_eq!(counts(&seen, "daraja", &shop, 4711), (1, 0), "{seen:#}");
+    assert_eq!((untold(&seen), total(&seen)), (3, (4, 0)), "{seen:#}");
+    Ok(())
+}
