@@ -3,7 +3,11 @@
 use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, path::Path};
 
 use super::Sender;
-use crate::{agent::processes::innermost, datapath::cgroup_root, printable::Printable};
+use crate::{
+    agent::processes::{innermost, is_of_root},
+    datapath::cgroup_root,
+    printable::Printable,
+};
 
 /// Groups that are remembered at most; a host has some hundreds.
 const MOST: usize = 1 << 16;
@@ -49,7 +53,7 @@ impl Groups {
             if !metadata.is_dir() || depth == 0 || self.0.len() >= MOST {
                 continue;
             }
-            let is_roots = is_roots && metadata.uid() == 0 && metadata.mode() & 0o022 == 0;
+            let is_roots = is_roots && is_of_root(&metadata);
             let below = format!("{path}/{}", entry.file_name().to_string_lossy());
             let roots = if is_roots { below.as_str() } else { roots };
             self.0.insert(metadata.ino(), sender(&below, roots));
