@@ -18,7 +18,7 @@ pub(crate) fn policy() -> Policy {
         interfaces: vec![InterfacePattern::Default],
         sets: Vec::new(),
         ingress: Ingress { default: Verdict::Drop, services: Vec::new() },
-        egress: Egress { default: Verdict::Drop, refuses_attempts: true, allow: Vec::new() },
+        egress: Egress { default: Verdict::Drop, refuses_attempts: false, allow: Vec::new() },
         files: vec![PathBuf::from("test.yaml")],
         source_digest: [7; 32],
     }
