@@ -43,12 +43,12 @@ fn row(rule: RuleIndex) -> u32 {
 extern "C" fn tally(cgroup: u64, uid: u32, row: u32, what: u32) -> u32 {
     const NO_EXIST: u64 = 1; // BPF_NOEXIST
     let key = TallyKey { cgroup, uid, row };
-    let mut entry = access::value(maps::TALLIES.get_ptr_mut(&key));
+    let mut entry = access::value(maps::TALLIES.get_ptr_mut(key));
     if entry.is_none() {
         let fresh = Tally { opened: 0, denied: 0, last: 0, first: access::exactly_now() };
         // Another CPU may have made it meanwhile, which is as well; or there is no room.
-        let _made = maps::TALLIES.insert(&key, &fresh, NO_EXIST);
-        entry = access::value(maps::TALLIES.get_ptr_mut(&key));
+        let _made = maps::TALLIES.insert(key, fresh, NO_EXIST);
+        entry = access::value(maps::TALLIES.get_ptr_mut(key));
     }
     if entry.is_none() {
         entry = access::value(maps::TALLIES_REST.get_ptr_mut(row));

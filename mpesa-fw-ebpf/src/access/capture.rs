@@ -6,11 +6,7 @@ use aya_ebpf::{
     bindings::{__sk_buff, xdp_md},
     helpers::generated::{bpf_skb_load_bytes, bpf_xdp_load_bytes},
 };
-use mpesa_fw_common::{
-    FromBytes,
-    dns::MESSAGE,
-    event::{CAPTURE_BYTES, CapturedEvent},
-};
+use mpesa_fw_common::{FromBytes, dns::MESSAGE, event::CAPTURE_BYTES};
 
 use super::XdpFrame;
 
