@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use testbed::{Firewall, Started, eventually, not_interrupted, watch_interrupts};
+use testbed::{Answer, Firewall, Started, eventually, not_interrupted, watch_interrupts};
 
 use crate::process::{cargo, is_root, run as run_command, workspace};
 use policy::Policy;
@@ -94,7 +94,10 @@ fn enforced(scene: &Scene, report: &mut Report) {
     report.check("internal API, from Safaricom", "no connection", scene.api_from(&scene.safaricom));
     report.check("internal API, from outside", "no connection", scene.api_from(&scene.attacker));
     report.check("request to api.safaricom.co.ke", "HTTP 200", scene.request_daraja());
-    report.check("copy to the drop box", "not permitted", scene.send_to_drop_box());
+    // Told at once as soon as the agent is sure by which way packets leave; dropped before.
+    let told = || Some(scene.send_to_drop_box()).filter(|answer| *answer == Answer::NotPermitted);
+    let told = eventually("the program to be told", Duration::from_secs(10), told);
+    report.check("copy to the drop box", "not permitted", told.unwrap_or_else(|_| scene.send_to_drop_box()));
 }
 
 fn killed(scene: &Scene, report: &mut Report, firewall: &Firewall<'_>, mut agent: Started) -> Result<()> {
@@ -111,7 +114,15 @@ fn killed(scene: &Scene, report: &mut Report, firewall: &Firewall<'_>, mut agent
     );
     report.check("genuine callback", "HTTP 200", scene.callback_from(&scene.safaricom));
     report.check("forged callback", "no connection", scene.callback_from(&scene.attacker));
-    report.check("copy to the drop box", "no connection", scene.send_to_drop_box());
+    // For a few seconds the program is still told, then packets are dropped without a word.
+    report.check(
+        "copy to the drop box",
+        "nothing gets out",
+        match scene.send_to_drop_box() {
+            Answer::NotPermitted | Answer::Silence => "nothing gets out".to_owned(),
+            other => other.to_string(),
+        },
+    );
     not_interrupted()?;
 
     report.phase("A new agent takes over; what was counted without one is there");
