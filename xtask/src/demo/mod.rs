@@ -120,7 +120,7 @@ fn killed(scene: &Scene, report: &mut Report, firewall: &Firewall<'_>, mut agent
         "nothing gets out",
         match scene.send_to_drop_box() {
             Answer::NotPermitted | Answer::Silence => "nothing gets out".to_owned(),
-            other => other.to_string(),
+            other @ (Answer::Status { .. } | Answer::Refused | Answer::Failed { .. }) => other.to_string(),
         },
     );
     not_interrupted()?;
