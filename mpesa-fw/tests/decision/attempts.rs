@@ -42,7 +42,8 @@ fn attempt_of(meta: &PacketMeta) -> Option<Attempt> {
     let kind = match () {
         () if meta.parsed != Parsed::Ip || !matches!(meta.fragment, FragmentKind::Whole) => return None,
         () if meta.is_tcp() && meta.opens_connection() => AttemptKind::Connect,
-        () if meta.is_udp() => AttemptKind::Send,
+        // No socket has port 0, which here means that it has none yet.
+        () if meta.is_udp() && meta.source_port != 0 => AttemptKind::Send,
         () => return None,
     };
     Some(Attempt {
