@@ -180,3 +180,18 @@ fn observe_mode_lets_go_and_the_policy_can_leave_it() -> Result<()> {
     assert!(get().is_ok());
     Ok(())
 }
+
+/// As the package runs it: the kernel shows programs by their numbers to CAP_SYS_ADMIN only.
+#[test]
+#[ignore = "needs root and a kernel"]
+fn the_capabilities_of_the_unit_are_enough() -> Result<()> {
+    let field = Field::new()?;
+    let firewall = field.firewall()?;
+    firewall.policy(&policy("enforce", "refuse", &[DARAJA]))?;
+    let _agent = firewall.start_with_capabilities_of_the_unit()?;
+    is_sure(&field.host)?;
+    let event = last_attempt(&firewall)?;
+    assert_eq!((event["reason"].as_str(), event["refused"].as_bool()), (Some("no_destination"), Some(true)));
+    assert!(firewall.ask(["status"])?.stdout.contains("at connect: what is denied is refused at once"));
+    Ok(())
+}

@@ -116,7 +116,24 @@ impl<'a> Firewall<'a> {
     /// # Errors
     /// It ends before, or takes too long; the message holds its log.
     pub fn start(&self, more: &[&str]) -> Result<Started> {
-        let mut started = self.spawn(more)?;
+        self.ready(self.spawn(more)?)
+    }
+
+    /// Likewise, an agent with no more than the unit of the package lets it have.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn start_with_capabilities_of_the_unit(&self) -> Result<Started> {
+        let mut command = self.namespace.command("setpriv");
+        command.args(["--bounding-set", "-all,+bpf,+net_admin,+perfmon", "--no-new-privs"]);
+        let agent = self.run_command(&[]);
+        // What is in front of the agent enters the namespace, which this has done already.
+        let arguments = agent.get_args().skip_while(|argument| *argument != self.binary.as_os_str());
+        command.args(arguments).env_remove("NOTIFY_SOCKET");
+        self.ready(Started { process: Process::spawn(command, "agent", &self.directory)? })
+    }
+
+    fn ready(&self, mut started: Started) -> Result<Started> {
         let ready = eventually("/readyz", START, || {
             let ready = self.namespace.get(self.metrics, "/readyz").is_ok_and(|(status, _)| status == 200);
             (ready || !started.process.running()).then_some(ready)

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, io};
 
 use mpesa_fw_common::{
-    attempt::{Lease, Refusals, Way, WayKey},
+    attempt::{Refusals, Way, WayKey},
     counter::SLOT_EGRESS_NONE,
     settings::Direction,
 };
@@ -25,7 +25,7 @@ impl Datapath {
     /// # Errors
     /// The kernel refuses, for want of room maybe.
     pub fn set_ways(&self, ways: &BTreeMap<WayKey, Way>) -> Result<()> {
-        self.lease_ways(0)?;
+        self.end_lease()?;
         let map = &self.state.ways;
         let mut known = BTreeMap::new();
         map.for_each(|key, way| {
@@ -43,15 +43,7 @@ impl Datapath {
         Ok(())
     }
 
-    /// Vouches for the ways until then (monotonic clock, nanoseconds); 0: no longer.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn lease_ways(&self, until: u64) -> Result<()> {
-        self.state.lease.put(&0, &Lease { until }).context(|| "say how long the ways hold")
-    }
-
-    /// Attempts that were refused (observe mode: would have been), by the destination that is charged; empty: none claims them.
+    /// Attempts that were refused, or told of and let go, by the destination that is charged; empty: none claims them.
     /// None: programs are not asked (the policy says so, no cgroup v2, or somebody detached them).
     ///
     /// # Errors

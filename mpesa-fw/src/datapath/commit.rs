@@ -36,7 +36,7 @@ impl Datapath {
         between: &mut dyn FnMut(&Datapath),
     ) -> Result<Report> {
         // Until it is known by which ways packets leave from then on, and that the same policy is asked everywhere.
-        self.lease_ways(0)?;
+        self.end_lease()?;
         let committed = self.commit_now(staged, rows, fresh, interfaces, between);
         if committed.is_err() {
             self.rebase();

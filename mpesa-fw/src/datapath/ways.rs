@@ -12,21 +12,21 @@ use super::{
 };
 use crate::sys::{self, KernelMap};
 
-/// How long the ways count, apart from the datapath: it can be said while that is busy.
+/// Ends the time for which the ways count, apart from the datapath: also while that is busy.
 pub struct WaysLease(KernelMap<u32, Lease>);
 
 impl WaysLease {
-    /// Vouches for the ways until then (monotonic clock, nanoseconds); 0: no longer.
+    /// Nothing is vouched for any more.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn until(&self, until: u64) -> Result<()> {
-        self.0.put(&0, &Lease { until }).context(|| "say how long the ways hold")
+    pub fn end(&self) -> Result<()> {
+        self.0.put(&0, &Lease { until: 0 }).context(|| "say that the ways hold no longer")
     }
 }
 
 impl Datapath {
-    /// The lease, to be kept.
+    /// What ends the lease, to be kept.
     ///
     /// # Errors
     /// There are no descriptors left.
@@ -35,8 +35,26 @@ impl Datapath {
         map.map(WaysLease).context(|| "keep the map LEASE open")
     }
 
+    /// Vouches for the ways until then (monotonic clock, nanoseconds), if that generation is in force; whether it is. Not while a reload has
+    /// put another one in force and is not done with it: interfaces may have been let go.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn lease_ways(&self, generation: u32, until: u64) -> Result<bool> {
+        if self.running().is_none_or(|stamp| stamp.number != generation) {
+            return Ok(false);
+        }
+        self.state.lease.put(&0, &Lease { until }).context(|| "say how long the ways hold").map(|()| true)
+    }
+
+    /// Vouches for nothing until the next [`lease_ways`](Self::lease_ways).
+    pub(super) fn end_lease(&self) -> Result<()> {
+        self.state.lease.put(&0, &Lease { until: 0 }).context(|| "say that the ways hold no longer")
+    }
+
     /// Why nobody is refused, or not for sure: a program that is not at the root of the cgroups, or another one that may write another
-    /// address into sockets. Those of other agents, in other network namespaces, are told by their names.
+    /// address into sockets. Those of other agents, in other network namespaces, are told by their instructions, where
+    /// this one may look at them.
     #[must_use]
     pub fn doubts_of_attempts(&self) -> Vec<String> {
         match self.strangers_at_attempts() {
@@ -77,15 +95,20 @@ impl Datapath {
                 }
             };
             for id in sys::cgroup_programs(root.as_fd(), attach_type).context(what)? {
+                if id == own.0 {
+                    continue;
+                }
                 let info = match sys::program_by_id(id).and_then(|other| sys::program_info(other.as_fd())) {
                     Ok(info) => info,
                     // Gone meanwhile: another agent has put a new generation in force.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    // That of the package has no CAP_SYS_ADMIN.
+                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                        foreign.insert(format!("program {id}, at which this agent may not look"));
+                        continue;
+                    }
                     Err(error) => return Err(error).context(what),
                 };
-                if id == own.0 {
-                    continue;
-                }
                 if (info.tag, info.name.as_str()) != (own.1, program.name()) {
                     foreign.insert(format!("{} ({id})", info.name));
                 }

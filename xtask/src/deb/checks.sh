@@ -16,6 +16,19 @@ mpesa-fw status >/dev/null || fail 'mpesa-fw status'
 systemctl reload mpesa-fw || fail 'systemctl reload'
 say 'systemctl reload'
 cp -p $rules /rules.good
+
+# Without names, which nobody resolves here.
+printf '%s\n' 'version: 1' 'mode: observe' 'interfaces: [eth0]' 'ingress: { default: drop }' 'egress: { default: drop }' >$rules
+systemctl reload mpesa-fw || fail 'systemctl reload of short rules'
+for _ in $(seq 100); do
+    if mpesa-fw status | grep -q '^at connect: what is denied'; then break; fi
+    sleep 0.1
+done
+mpesa-fw status | grep -q '^at connect: what is denied' || fail "at connect: $(mpesa-fw status | grep '^at connect')"
+say 'the sandbox lets the agent see by which way packets leave'
+cp -p /rules.good $rules
+systemctl reload mpesa-fw || fail 'systemctl reload back'
+
 echo 'nonsense: true' >>$rules
 if systemctl reload mpesa-fw 2>/dev/null; then fail 'systemctl reload of wrong rules succeeded'; fi
 active 'systemctl reload of wrong rules fails, and the agent goes on'

@@ -8,7 +8,7 @@ mod doubts;
 mod read;
 mod routes;
 
-use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, pin::pin, sync::Arc, time::Duration};
 
 use mpesa_fw_common::attempt::{WAYS_CAPACITY, Way, WayKey};
 use serde::{Deserialize, Serialize};
@@ -113,18 +113,19 @@ impl Agent {
                 Err(_) => continue,
             }
             let footing = self.footing();
-            if !self.is_in_force(&footing).await {
-                let _news = timeout(REOPEN, self.wake_ways.notified()).await;
-                since = Instant::now();
-                continue;
-            }
             let doubts = self.look_for_ways(&footing, &mut told).await;
             if changes.have_come()? {
                 settle = SETTLE_LONGEST.min(settle * 2);
                 continue;
             }
-            if doubts.is_empty() {
-                self.renew_lease(lease);
+            if doubts.is_empty() && !self.renew_lease(&footing).await {
+                // A reload is under way, which says when it is done.
+                let _done = timeout(REOPEN, self.wake_ways.notified()).await;
+                since = Instant::now();
+                continue;
+            }
+            if changes.have_come()? {
+                continue;
             }
             self.note_attempts(doubts.clone());
             let begin = Instant::now();
@@ -154,16 +155,23 @@ impl Agent {
                     if footing.against.is_some() && self.footing() == *footing {
                         continue;
                     }
-                    // A reload keeps the datapath for a while.
-                    let is_so = async { is_sure && self.doubts().await.is_empty() && self.is_in_force(footing).await };
-                    let is_so = tokio::select! {
-                        change = changes.next() => return change,
-                        is_so = is_so => is_so,
+                    // A reload keeps the datapath for a while, and routes may change meanwhile.
+                    let mut renewed = pin!(async {
+                        is_sure && self.doubts().await.is_empty() && self.renew_lease(footing).await
+                    });
+                    let renewed = tokio::select! {
+                        change = changes.next() => {
+                            change?;
+                            self.drop_lease(lease);
+                            // It can't be taken back, and must not come after the end.
+                            renewed.await;
+                            return Ok(());
+                        }
+                        renewed = &mut renewed => renewed,
                     };
-                    if !is_so || changes.have_come()? {
+                    if !renewed || changes.have_come()? {
                         return Ok(());
                     }
-                    self.renew_lease(lease);
                 }
             }
         }
@@ -187,12 +195,6 @@ impl Agent {
         };
         let generation = state.current.running.stamp.number;
         Footing { generation, hooks, against: against.map(str::to_owned) }
-    }
-
-    /// Not while a reload has put another generation in force and is not done with it: interfaces may have been let go.
-    async fn is_in_force(&self, footing: &Footing) -> bool {
-        let running = self.kernel.with(|datapath| datapath.running()).await;
-        running.is_some_and(|stamp| stamp.number == footing.generation)
     }
 
     /// Reads the routes, and tells the datapath if they are others than it was `told`. Returns why they are not to be relied upon.
@@ -236,14 +238,21 @@ impl Agent {
         doubts
     }
 
-    fn renew_lease(&self, lease: &WaysLease) {
-        if let Err(error) = lease.until(clock::monotonic() + LEASE.as_nanos() as u64) {
-            tracing::error!("{error}");
+    /// False: another generation is in force than the agent knows of, or the kernel refuses.
+    async fn renew_lease(&self, footing: &Footing) -> bool {
+        let generation = footing.generation;
+        let until = move || clock::monotonic() + LEASE.as_nanos() as u64;
+        match self.kernel.with(move |datapath| datapath.lease_ways(generation, until())).await {
+            Ok(is_in_force) => is_in_force,
+            Err(error) => {
+                tracing::error!("{error}");
+                false
+            }
         }
     }
 
     fn drop_lease(&self, lease: &WaysLease) {
-        if let Err(error) = lease.until(0) {
+        if let Err(error) = lease.end() {
             tracing::error!(
                 "routes may change, and programs be refused by the old ones for seconds: {error}"
             );
@@ -252,7 +261,7 @@ impl Agent {
 
     /// Before the agent ends: nobody watches the routes any more.
     pub async fn vouch_no_longer(&self) {
-        let ended = self.kernel.with(|datapath| datapath.ways_lease()?.until(0)).await;
+        let ended = self.kernel.with(|datapath| datapath.ways_lease()?.end()).await;
         if let Err(error) = ended {
             tracing::error!("{error}");
         }
