@@ -108,6 +108,9 @@ pub struct Refusals {
     pub let_go: [u64; DROP_REASONS],
 }
 
+/// Attempts that a CPU may tell of until its bucket (map `ATTEMPT_BUCKETS`, as [`EventBucket`](crate::event::EventBucket)) is filled again.
+pub const ATTEMPT_BURST: u32 = 32;
+
 /// Who attempted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

@@ -15,6 +15,14 @@ use mpesa_fw_common::{
     packet::{PacketBytes, PacketMeta, Parsed},
 };
 
+/// Reads one field of a context by itself. Verifier: contexts are read in the width of their fields, and the compiler would join two.
+macro_rules! field {
+    ($of:expr, $($field:tt)+) => {{
+        // SAFETY: the kernel passes a valid context to the program; the field lies within it.
+        unsafe { core::ptr::read_volatile(&raw const (*$of.context).$($field)+) }
+    }};
+}
+
 mod attempt;
 mod capture;
 mod connection;

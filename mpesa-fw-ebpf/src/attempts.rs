@@ -6,10 +6,10 @@
 
 use mpesa_fw_common::{
     Address, Direction, DropReason, Family, Reason,
-    attempt::{Attempt, AttemptEvent, AttemptKind, Way, WayKey},
+    attempt::{ATTEMPT_BURST, Attempt, AttemptEvent, AttemptKind, Way, WayKey},
     counter::{INTERFACES, SLOT_EGRESS_NONE},
     decide,
-    event::{EVENT_REFILL_SHIFT, Event},
+    event::Event,
     owner::Owner,
     reason::DROP_REASONS,
     state::State as _,
@@ -21,7 +21,9 @@ use aya_ebpf::maps::lpm_trie::Key;
 use crate::{
     access::{self, SocketAddress},
     kernel::{KERNEL, asks_owners, namespace},
-    maps, tally,
+    maps,
+    report::{count_suppressed, take_token},
+    tally,
 };
 
 /// What a program at a cgroup answers so that the program goes on.
@@ -100,14 +102,12 @@ fn report(address: &SocketAddress, attempt: &Attempt, reason: DropReason, rule: 
         let (cgroup, uid) = address.sender();
         tally::refusal(cgroup, uid, slot);
     }
-    if !take_token() {
+    // A bucket apart from that of packets: no flood hides who tries.
+    if !take_token(&maps::ATTEMPT_BUCKETS, ATTEMPT_BURST) {
         return;
     }
     let Some(mut entry) = maps::EVENTS.reserve::<AttemptEvent>(0) else {
-        if let Some(bucket) = access::value(maps::ATTEMPT_BUCKETS.get_ptr_mut(0)) {
-            bucket.suppressed += 1;
-        }
-        return;
+        return count_suppressed(&maps::ATTEMPT_BUCKETS);
     };
     let told = access::entry(&mut entry);
     told.event = Event {
@@ -129,23 +129,4 @@ fn report(address: &SocketAddress, attempt: &Attempt, reason: DropReason, rule: 
     };
     address.program(&mut told.program);
     entry.submit(0);
-}
-
-/// Whether this CPU may still tell of an attempt in this epoch. A bucket apart from that of packets: no flood hides who tries.
-#[inline(always)]
-fn take_token() -> bool {
-    /// Attempts that a CPU tells of in an epoch.
-    const BURST: u32 = 32;
-    let Some(bucket) = access::value(maps::ATTEMPT_BUCKETS.get_ptr_mut(0)) else { return false };
-    let epoch = access::jiffies() >> EVENT_REFILL_SHIFT;
-    if bucket.epoch != epoch {
-        bucket.epoch = epoch;
-        bucket.spent = 0;
-    }
-    if bucket.spent >= BURST {
-        bucket.suppressed += 1;
-        return false;
-    }
-    bucket.spent += 1;
-    true
 }

@@ -1,9 +1,10 @@
 //! What is left of a packet: counts, and for some drops an event.
 
+use aya_ebpf::maps::PerCpuArray;
 use mpesa_fw_common::{
     DropReason, PassReason, Reason, Verdict,
     counter::{Counter, CounterBlock, INTERFACES, SLOT_EGRESS_NONE, SLOT_INGRESS_NONE, counter_index},
-    event::{CapturedEvent, EVENT_BURST, EVENT_REFILL_SHIFT, Event},
+    event::{CapturedEvent, EVENT_BURST, EVENT_REFILL_SHIFT, Event, EventBucket},
     reason::DROP_REASONS,
     settings::Direction,
     tables::Tables,
@@ -110,7 +111,7 @@ fn count_near_misses(sets: u64) {
 /// flood does not come here.
 #[inline(always)]
 fn send_event(case: &Case, reason: DropReason, enforced: bool) -> bool {
-    if !take_token() {
+    if !take_token(&maps::EVENT_BUCKETS, EVENT_BURST) {
         return false;
     }
     if maps::CAPTURE.get(0).is_some_and(|captures| *captures != 0) {
@@ -121,7 +122,7 @@ fn send_event(case: &Case, reason: DropReason, enforced: bool) -> bool {
             entry.write(event(case, reason, enforced));
             entry.submit(0);
         }
-        None => count_suppressed(),
+        None => count_suppressed(&maps::EVENT_BUCKETS),
     }
     false
 }
@@ -133,7 +134,7 @@ pub fn send_frame(case: &Case, frame: &impl Source) {
         return;
     };
     let Some(mut entry) = maps::EVENTS.reserve::<CapturedEvent>(0) else {
-        return count_suppressed();
+        return count_suppressed(&maps::EVENT_BUCKETS);
     };
     let captured = access::entry(&mut entry);
     captured.event = event(case, reason, !KERNEL.observes());
@@ -163,17 +164,18 @@ fn event(case: &Case, reason: DropReason, enforced: bool) -> Event {
     }
 }
 
+/// There was no room for it.
 #[inline(always)]
-fn count_suppressed() {
-    if let Some(bucket) = access::value(maps::EVENT_BUCKETS.get_ptr_mut(0)) {
+pub fn count_suppressed(buckets: &PerCpuArray<EventBucket>) {
+    if let Some(bucket) = access::value(buckets.get_ptr_mut(0)) {
         bucket.suppressed += 1;
     }
 }
 
-/// Whether this CPU may still send an event in this epoch; counts the ones that it may not.
+/// Whether this CPU may still send an event of that kind in this epoch; counts the ones that it may not.
 #[inline(always)]
-fn take_token() -> bool {
-    let Some(bucket) = access::value(maps::EVENT_BUCKETS.get_ptr_mut(0)) else {
+pub fn take_token(buckets: &PerCpuArray<EventBucket>, burst: u32) -> bool {
+    let Some(bucket) = access::value(buckets.get_ptr_mut(0)) else {
         return false;
     };
     let epoch = access::jiffies() >> EVENT_REFILL_SHIFT;
@@ -181,7 +183,7 @@ fn take_token() -> bool {
         bucket.epoch = epoch;
         bucket.spent = 0;
     }
-    if bucket.spent >= EVENT_BURST {
+    if bucket.spent >= burst {
         bucket.suppressed += 1;
         return false;
     }

@@ -3,7 +3,6 @@
 mod support;
 
 use std::{
-    fs,
     net::IpAddr,
     path::{Path, PathBuf},
 };
@@ -16,68 +15,27 @@ use mpesa_fw_common::{
     tally::{TALLIES_CAPACITY, Tally, TallyKey},
 };
 use serde_json::Value;
-use support::{Field, SOON, policy, telling, web};
+use support::{
+    Field, SOON,
+    groups::{Groups, program},
+    policy, telling, web,
+};
 use testbed::{Firewall, Host, holds, ok, place};
 
-/// Two groups that are named like units, gone with this.
-struct Groups {
-    top: PathBuf,
-    tag: String,
-}
-
-impl Groups {
-    /// None: there is no cgroup v2 here.
-    fn new(test: &str) -> Result<Option<Self>> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-        let root = mounts.lines().filter(|line| line.contains(" - cgroup2 ")).find_map(|line| {
-            let mut fields = line.split(' ').skip(3);
-            (fields.next() == Some("/")).then(|| fields.next()).flatten().map(PathBuf::from)
-        });
-        let Some(root) = root else {
-            testbed::left_out("units", "no cgroup v2 is mounted");
-            return Ok(None);
-        };
-        let tag = format!("{test}-{}", std::process::id());
-        let top = root.join(format!("mpfw-{tag}.slice"));
-        fs::create_dir_all(&top)?;
-        Ok(Some(Self { top, tag }))
-    }
-
-    /// Makes one; its name and its directory.
-    fn start(&self, name: &str) -> Result<(String, PathBuf)> {
-        let unit = format!("{name}-{}.service", self.tag);
-        let group = self.top.join(&unit);
-        fs::create_dir(&group).with_context(|| format!("make {}", group.display()))?;
-        Ok((unit, group))
-    }
-}
-
-impl Drop for Groups {
-    fn drop(&mut self) {
-        let _ = holds("the end of the groups", SOON, || {
-            let below = fs::read_dir(&self.top).into_iter().flatten().flatten();
-            below.filter(|entry| entry.path().is_dir()).for_each(|entry| {
-                let _ = fs::remove_dir(entry.path());
-            });
-            let _ = fs::remove_dir(&self.top);
-            !self.top.exists()
-        });
-    }
+/// A group that is named like a unit; its name and its directory.
+fn start(groups: &Groups, name: &str) -> Result<(String, PathBuf)> {
+    let unit = groups.unit(name);
+    let group = groups.start(&unit)?;
+    Ok((unit, group))
 }
 
 /// A program in a group, as a user, connects; what it is told.
 fn connects(host: &Host, group: &Path, uid: u32, to: IpAddr, port: u16) -> Result<String> {
-    let mut command = host.namespace.command("sh");
-    let run = format!(
-        "echo $$ > {}/cgroup.procs && exec setpriv --reuid {uid} --clear-groups /usr/bin/python3 -c \"$1\"",
-        group.display()
-    );
     // Shorter than the time after which a SYN is sent again.
     let script = format!(
         "import socket\ntry:\n    socket.create_connection(('{to}', {port}), 0.6)\n    print('open')\nexcept OSError as e:\n    print(e)"
     );
-    command.args(["-euc", &run, "program", &script]);
-    Ok(ok(&mut command)?.trim().to_owned())
+    Ok(ok(&mut program(host, Some(group), uid, &script))?.trim().to_owned())
 }
 
 fn audit(firewall: &Firewall<'_>, more: &[&str]) -> Result<Value> {
@@ -108,8 +66,8 @@ fn units_and_users_are_told_apart_and_nothing_is_lost() -> Result<()> {
     let field = Field::new()?;
     let api = field.network.add(place::API)?;
     let _web = web(&field.network, &api, &[443, 8443])?;
-    let (payments, payments_group) = groups.start("payments")?;
-    let (shop, shop_group) = groups.start("shop")?;
+    let (payments, payments_group) = start(&groups, "payments")?;
+    let (shop, shop_group) = start(&groups, "shop")?;
     let daraja = "{ name: daraja, to: [192.0.2.80], ports: [443] }";
     let firewall = field.firewall()?;
     firewall.policy(&policy(&[], &[daraja]))?;
@@ -169,7 +127,7 @@ fn observe_mode_counts_the_first_packet() -> Result<()> {
     let field = Field::new()?;
     let api = field.network.add(place::API)?;
     let _web = web(&field.network, &api, &[443])?;
-    let (shop, group) = groups.start("shop")?;
+    let (shop, group) = start(&groups, "shop")?;
     let (firewall, _agent) = field.protected(&policy(&[], &[]).replace("mode: enforce", "mode: observe"))?;
     assert_eq!(connects(&field.host, &group, 4711, api.place.v4.into(), 443)?, "open");
     let seen = audit(&firewall, &[])?;
@@ -190,7 +148,7 @@ fn refused_attempts_count() -> Result<()> {
     let field = Field::new()?;
     let api = field.network.add(place::API)?;
     let _web = web(&field.network, &api, &[443])?;
-    let (shop, group) = groups.start("shop")?;
+    let (shop, group) = start(&groups, "shop")?;
     let (firewall, _agent) =
         field.protected(&telling(&[], &["{ name: daraja, to: [192.0.2.80], ports: [443] }"]))?;
     // Until the agent is sure by which way packets leave, they are dropped instead. A port of nobody's: its SYNs are counted apart.
@@ -216,7 +174,7 @@ fn a_full_table_loses_nothing() -> Result<()> {
     let field = Field::new()?;
     let api = field.network.add(place::API)?;
     let _web = web(&field.network, &api, &[443])?;
-    let (shop, group) = groups.start("shop")?;
+    let (shop, group) = start(&groups, "shop")?;
     let (firewall, _agent) =
         field.protected(&policy(&[], &["{ name: daraja, to: [192.0.2.80], ports: [443] }"]))?;
     let open = || connects(&field.host, &group, 4711, api.place.v4.into(), 443);

@@ -2,80 +2,15 @@
 
 mod support;
 
-use std::{
-    fs,
-    net::IpAddr,
-    path::{Path, PathBuf},
-    process::Command,
+use std::{fs, net::IpAddr, path::Path, process::Command};
+
+use anyhow::Result;
+use support::{
+    Field, SOON,
+    groups::{Groups, program},
+    kinds, policy, web,
 };
-
-use anyhow::{Context as _, Result};
-use support::{Field, SOON, kinds, policy, web};
 use testbed::{Answer, Curl, Host, Process, holds, ok, place, run};
-
-/// A directory of cgroups of this test's own, gone with it.
-struct Groups {
-    top: PathBuf,
-    /// Part of the name of every unit of this test.
-    tag: String,
-}
-
-impl Groups {
-    /// None: there is no cgroup v2 here.
-    fn new(test: &str) -> Result<Option<Self>> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-        let root = mounts.lines().filter(|line| line.contains(" - cgroup2 ")).find_map(|line| {
-            let mut fields = line.split(' ').skip(3);
-            (fields.next() == Some("/")).then(|| fields.next()).flatten().map(PathBuf::from)
-        });
-        let Some(root) = root else {
-            testbed::left_out("owners", "no cgroup v2 is mounted");
-            return Ok(None);
-        };
-        let tag = format!("{test}-{}", std::process::id());
-        let top = root.join(format!("mpfw-{tag}.slice"));
-        fs::create_dir_all(&top)?;
-        Ok(Some(Self { top, tag }))
-    }
-
-    fn unit(&self, name: &str) -> String {
-        format!("{name}-{}.service", self.tag)
-    }
-
-    fn start(&self, unit: &str) -> Result<PathBuf> {
-        let group = self.top.join(unit);
-        fs::create_dir(&group).with_context(|| format!("make {}", group.display()))?;
-        Ok(group)
-    }
-
-    fn stop(group: &Path) -> Result<()> {
-        holds("the end of a group", SOON, || fs::remove_dir(group).is_ok())
-    }
-}
-
-impl Drop for Groups {
-    fn drop(&mut self) {
-        fn remove(directory: &Path) {
-            let below = fs::read_dir(directory).into_iter().flatten().flatten();
-            below.filter(|entry| entry.path().is_dir()).for_each(|entry| remove(&entry.path()));
-            let _ = fs::remove_dir(directory);
-        }
-        let _ = holds("the end of the groups", SOON, || {
-            remove(&self.top);
-            !self.top.exists()
-        });
-    }
-}
-
-/// A program of the host, in a group, as a user.
-fn program(host: &Host, group: Option<&Path>, uid: u32, script: &str) -> Command {
-    let mut command = host.namespace.command("sh");
-    let enter =
-        group.map_or(String::new(), |group| format!("echo $$ > {}/cgroup.procs && ", group.display()));
-    let run = format!("{enter}exec setpriv --reuid {uid} --clear-groups /usr/bin/python3 -c \"$1\"");
-    command.args(["-euc", &run, "program", script]);
-    command
-}
 
 /// Connects, and says whether it could.
 fn connects(host: &Host, group: Option<&Path>, uid: u32, to: IpAddr) -> Result<bool> {

@@ -16,14 +16,6 @@ pub struct SocketAddress {
     context: *mut bpf_sock_addr,
 }
 
-/// Reads one field by itself. Verifier: the context is read in words of 32 bits, and the compiler would join two.
-macro_rules! field {
-    ($address:expr, $($field:tt)+) => {{
-        // SAFETY: the kernel passes a valid context to the program; the field lies within it.
-        unsafe { ptr::read_volatile(&raw const (*$address.context).$($field)+) }
-    }};
-}
-
 impl SocketAddress {
     #[inline(always)]
     pub fn new(context: *mut bpf_sock_addr) -> Self {
@@ -75,13 +67,12 @@ impl SocketAddress {
     /// The port and the interface that the socket is bound to; 0: none.
     #[inline(always)]
     pub fn bound(&self) -> (u16, u32) {
-        // SAFETY: the context is valid, and its socket is null or held by whoever connects or sends; `src_port` is in host byte
-        // order (bpf.h).
+        let socket = field!(self, __bindgen_anon_1.sk);
+        if socket.is_null() {
+            return (0, u32::MAX);
+        }
+        // SAFETY: it is held by whoever connects or sends; `src_port` is in host byte order (bpf.h).
         unsafe {
-            let socket = ptr::read_volatile(&raw const (*self.context).__bindgen_anon_1.sk);
-            if socket.is_null() {
-                return (0, u32::MAX);
-            }
             let port = ptr::read_volatile(&raw const (*socket).src_port);
             (port as u16, ptr::read_volatile(&raw const (*socket).bound_dev_if))
         }

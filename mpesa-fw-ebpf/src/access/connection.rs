@@ -1,21 +1,11 @@
 //! A TCP connection, as the kernel tells a program at a cgroup of it.
 
-use core::ptr;
-
 use aya_ebpf::{bindings::bpf_sock_ops, helpers::generated::bpf_get_netns_cookie};
 use mpesa_fw_common::Address;
 
 /// A TCP connection that the kernel tells a program at a cgroup of.
 pub struct Connection {
     context: *mut bpf_sock_ops,
-}
-
-/// Reads one field by itself. Verifier: the context is read in words of 32 bits, and the compiler would join two.
-macro_rules! field {
-    ($connection:expr, $($field:tt)+) => {{
-        // SAFETY: the kernel passes a valid context to the program; the field lies within it.
-        unsafe { ptr::read_volatile(&raw const (*$connection.context).$($field)+) }
-    }};
 }
 
 impl Connection {

@@ -9,14 +9,6 @@ pub struct SocketOption {
     context: *mut bpf_sockopt,
 }
 
-/// Reads one field by itself. Verifier: the context is read in the width of its fields, and the compiler would join two.
-macro_rules! field {
-    ($option:expr, $($field:tt)+) => {{
-        // SAFETY: the kernel passes a valid context to the program; the field lies within it.
-        unsafe { ptr::read_volatile(&raw const (*$option.context).$($field)+) }
-    }};
-}
-
 impl SocketOption {
     #[inline(always)]
     pub fn new(context: *mut bpf_sockopt) -> Self {

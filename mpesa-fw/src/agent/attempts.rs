@@ -1,4 +1,4 @@
-//! Programs that were refused to connect or to send: who they are.
+//! Programs that were to connect or to send to where no packet may go: who they are.
 
 use std::{net::IpAddr, os::unix::fs::MetadataExt as _};
 
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::printable::Printable;
 
-/// A program that was refused to connect, or to send a datagram, to where no packet may go.
+/// A program that was to connect, or to send a datagram, to where no packet may go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttemptRecord {
     /// When.
@@ -40,7 +40,7 @@ pub struct AttemptRecord {
     pub program: ProgramRecord,
 }
 
-/// A process at the moment of its attempt. The kernel says the first three; the rest was looked up a moment later, and is missing where
+/// A process at the moment of its attempt. The kernel says the first three and the last; the rest was looked up a moment later, and is missing where
 /// the process had ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProgramRecord {

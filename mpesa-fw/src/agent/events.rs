@@ -28,7 +28,7 @@ const GENERATIONS: usize = 8;
 pub enum EventRecord {
     /// A packet was dropped, or would have been in enforce mode.
     Packet(PacketRecord),
-    /// A program was refused to connect, or would have been in enforce mode.
+    /// A program was to connect, or to send a datagram, to where no packet may go.
     Attempt(AttemptRecord),
     /// Somebody began to listen where no service is declared.
     Listener(ListenerRecord),

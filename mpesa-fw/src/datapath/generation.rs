@@ -17,11 +17,11 @@ use super::{
     DatapathError, ErrorKind, Result,
     cgroup::{ByCgroupProgram, CgroupProgram},
     error::Context,
+    loaded::Loaded,
     object::Object,
     pins::{GenerationPins, PROGRAMS, Pins, STAMP},
     shape,
     tables::{self, Table},
-    twin::Loaded,
 };
 use crate::{
     compile::Compiled,

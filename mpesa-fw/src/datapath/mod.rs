@@ -25,6 +25,7 @@ mod heal;
 mod hooks;
 mod intact;
 mod learnt;
+mod loaded;
 mod netlink;
 mod object;
 mod owners;
@@ -86,11 +87,11 @@ use error::Context;
 use generation::{Choice, Programs};
 use hooks::Found;
 use intact::Counted;
+use loaded::Loaded;
 use netlink::Netlink;
 use object::Object;
 use pins::{GenerationPins, Pins};
 use state::State;
-use twin::Loaded;
 
 /// Whether this kernel has what the programs need.
 ///

@@ -9,7 +9,7 @@
 use std::{
     cell::RefCell,
     collections::BTreeSet,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::AsFd,
     sync::{Mutex, PoisonError},
 };
 
@@ -30,59 +30,16 @@ use super::{
     Datapath, DatapathError, ErrorKind, Result,
     error::Context,
     generation::{self, Choice, load_programs, program},
-    object::{CONSTANTS, Object},
+    loaded::{Loaded, constants},
+    object::Object,
     pins::{PROGRAMS, STAMP},
-    shape::{LOGS, TWIN, data_of, is_shared},
+    shape::{LOGS, TWIN, data_of},
     tables,
 };
 use crate::{
     compile::Compiled,
     sys::{self, KernelMap, ProgramInfo},
 };
-
-/// What the programs of a generation read, and what the kernel says of them. The maps are held for as long as this is.
-#[derive(Debug, Default)]
-pub(super) struct Loaded {
-    maps: Vec<(String, OwnedFd)>,
-    constants: Vec<u8>,
-    programs: Vec<(&'static str, ProgramInfo)>,
-}
-
-impl Loaded {
-    pub(super) fn of(ebpf: &Ebpf) -> Result<Self> {
-        let mut loaded = Self::default();
-        for (name, map) in ebpf.maps().filter(|(name, _)| is_shared(name)) {
-            let Some(data) = data_of(map) else { continue };
-            let fd = data.fd().as_fd().try_clone_to_owned();
-            loaded.maps.push((name.to_owned(), fd.context(|| format!("keep the map {name}"))?));
-        }
-        loaded.constants = constants(ebpf)?;
-        for name in PROGRAMS {
-            let info = sys::program_info(program(ebpf, name)?);
-            loaded.programs.push((name, info.context(|| format!("look at the program {name}"))?));
-        }
-        Ok(loaded)
-    }
-
-    /// One of the maps.
-    pub(super) fn map(&self, name: &str) -> Option<BorrowedFd<'_>> {
-        self.maps.iter().find(|(known, _)| known == name).map(|(_, fd)| fd.as_fd())
-    }
-
-    /// Fails where a hook runs a program that this generation does not have.
-    pub(super) fn expect_hooked(&self, hooked: &[u32]) -> Result<()> {
-        let is_ours = |id: &u32| self.programs.iter().any(|(_, info)| info.id == *id);
-        match hooked.iter().find(|id| !is_ours(id)) {
-            None => Ok(()),
-            Some(id) => Err(DatapathError::new(
-                ErrorKind::Kernel,
-                "load a twin of the programs in force",
-                format!("a hook runs the program {id}, which is of another generation"),
-                "`mpesa-fw status` shows the hooks; `mpesa-fw reload` swaps all of them",
-            )),
-        }
-    }
-}
 
 impl Datapath {
     /// A twin of the programs that judge packets now: see [`Twin`]. Compared with them before it is given away.
@@ -348,11 +305,6 @@ impl Twin {
         }
         Ok(())
     }
-}
-
-/// The constants, as the kernel has them.
-fn constants(ebpf: &Ebpf) -> Result<Vec<u8>> {
-    sys::first_value(tables::array(ebpf, CONSTANTS)?).context(|| "read the constants of the programs")
 }
 
 /// Whether a test run failed for the form of the frame: too short, too long, a header that it needs cut short.

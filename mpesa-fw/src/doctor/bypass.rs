@@ -11,17 +11,19 @@ use std::{
 };
 
 use mpesa_fw_common::bypass::Bypass;
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use procfs::Current as _;
 
 use super::Finding;
 use crate::{
-    agent::{Process, Status, holders},
+    agent::{Process, Status, ask::ask, holders},
     datapath,
 };
 
 const ABOUT: &str = "bypass";
 
+/// Sockets at most.
+const LIMIT: usize = 1 << 20;
 /// Names of processes in one finding.
 const SHOWN: usize = 8;
 
@@ -130,43 +132,12 @@ fn xdp_sockets() -> io::Result<HashSet<u64>> {
     const SOCK_DIAG_BY_FAMILY: u16 = 20;
     const AF_XDP: u8 = 44;
     const XDP_SHOW_RING_CFG: u32 = 1 << 1;
-    const NLM_F_REQUEST_DUMP: u16 = 0x301;
-    const NLMSG_ERROR: u16 = 2;
-    const NLMSG_DONE: u16 = 3;
-    const HEADER: usize = 16;
-    /// `struct xdp_diag_req`: family, protocol, inode, what to show, cookie.
-    const QUESTION: usize = 20;
-    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    let mut question = vec![0u8; HEADER + QUESTION];
-    question[0..4].copy_from_slice(&u32::to_ne_bytes((HEADER + QUESTION) as u32));
-    question[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    question[6..8].copy_from_slice(&NLM_F_REQUEST_DUMP.to_ne_bytes());
-    question[HEADER] = AF_XDP;
-    question[HEADER + 8..HEADER + 12].copy_from_slice(&XDP_SHOW_RING_CFG.to_ne_bytes());
-    socket.send(&question, 0)?;
-    let mut inodes = HashSet::new();
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        let length = socket.recv(&mut &mut buffer[..], 0)?;
-        let mut rest = &buffer[..length];
-        while let Some(header) = rest.first_chunk::<HEADER>() {
-            let size = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
-            let kind = u16::from_ne_bytes([header[4], header[5]]);
-            let body = rest.get(HEADER..size).ok_or_else(|| io::Error::other("a message is cut short"))?;
-            match kind {
-                NLMSG_DONE => return Ok(inodes),
-                NLMSG_ERROR => {
-                    let code = body.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
-                    return Err(io::Error::from_raw_os_error(-code));
-                }
-                SOCK_DIAG_BY_FAMILY => inodes.extend(transmitter(body)),
-                _ => {}
-            }
-            rest = rest.get(size.next_multiple_of(4)..).unwrap_or_default();
-        }
-    }
+    // `struct xdp_diag_req`: family, protocol, inode, what to show, cookie.
+    let mut question = [0; 20];
+    question[0] = AF_XDP;
+    question[8..12].copy_from_slice(&XDP_SHOW_RING_CFG.to_ne_bytes());
+    let sockets = ask(NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, &question, LIMIT)?;
+    Ok(sockets.iter().filter_map(|socket| transmitter(socket)).collect())
 }
 
 /// The inode of a socket that has a ring to transmit from: `struct xdp_diag_msg` (16 bytes), and attributes.

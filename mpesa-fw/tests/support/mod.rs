@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
 
+pub mod groups;
 pub mod traffic;
 
 use std::{net::IpAddr, time::Duration};

@@ -9,16 +9,19 @@ use std::{
 };
 
 use nix::unistd::{Uid, User};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 
-use super::Sender;
+use super::{
+    Sender,
+    files::{all_files, files, parse, read},
+};
 use crate::{
     agent::{clock, start::private_directory, store::Store},
     datapath::{Count, Who},
 };
 
 /// Of the files.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 /// Days for which they are kept.
 pub(super) const DAYS: u64 = 90;
 /// Files that are kept where the clock is nobody's to vouch for.
@@ -346,59 +349,6 @@ impl Row {
 
 fn name_of(user: u32) -> Option<String> {
     User::from_uid(Uid::from_raw(user)).ok().flatten().map(|user| user.name)
-}
-
-/// Every day's file, oldest first.
-fn files(directory: &Path) -> Vec<(String, PathBuf)> {
-    let mut all = all_files(directory);
-    all.retain(|(_, path)| path.extension().is_some_and(|kind| kind == "json"));
-    all
-}
-
-/// Those that were set aside too.
-fn all_files(directory: &Path) -> Vec<(String, PathBuf)> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let mut all: Vec<_> = entries
-        .filter_map(|entry| {
-            let name = entry.file_name().into_string().ok()?;
-            let (day, kind) = name.split_once('.')?;
-            let is_day = day.len() == 10 && day.bytes().all(|octet| octet.is_ascii_digit() || octet == b'-');
-            (is_day && (kind == "json" || kind.ends_with(ASIDE))).then(|| (day.to_owned(), entry.path()))
-        })
-        .collect();
-    all.sort();
-    all
-}
-
-const ASIDE: &str = "unreadable";
-
-/// Reads a file; one that is no whole file is set aside, and nobody waits for it.
-fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    match parse::<T>(path) {
-        Ok(value) => Some(value),
-        Err(error) => {
-            let aside = path.with_extension(format!("{}.{ASIDE}", clock::unix()));
-            let moved = fs::rename(path, &aside);
-            tracing::error!(
-                file = %path.display(), %error, aside = %aside.display(), ?moved,
-                "a day of the egress audit can't be read: it is set aside, and its connections are missing in the audit"
-            );
-            None
-        }
-    }
-}
-
-fn parse<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
-    #[derive(Deserialize)]
-    struct Version {
-        version: u32,
-    }
-    let text = fs::read(path)?;
-    let Version { version } = serde_json::from_slice(&text)?;
-    if version != VERSION {
-        return Err(io::Error::other(format!("it is of version {version}, not {VERSION}")));
-    }
-    Ok(serde_json::from_slice(&text)?)
 }
 
 #[cfg(test)]

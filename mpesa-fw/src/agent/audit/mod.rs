@@ -1,6 +1,7 @@
 //! Who spoke to whom: connections to each destination by owner, per hour, on file for 90 days.
 
 mod book;
+mod files;
 mod groups;
 mod report;
 
