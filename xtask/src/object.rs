@@ -15,6 +15,16 @@ pub(crate) const PACKAGE: &str = "mpesa-fw-ebpf";
 /// The object that it builds.
 pub(crate) const BINARY: &str = "mpesa-fw";
 
+/// What an environment can say otherwise than the profile in `mpesa-fw-ebpf/Cargo.toml`. Compiled in other pieces the programs
+/// inline other functions, and then need more stack than the kernel allows.
+const PROFILE: [&str; 5] = [
+    "CARGO_PROFILE_RELEASE_CODEGEN_UNITS",
+    "CARGO_PROFILE_RELEASE_DEBUG",
+    "CARGO_PROFILE_RELEASE_INCREMENTAL",
+    "CARGO_PROFILE_RELEASE_LTO",
+    "CARGO_PROFILE_RELEASE_OPT_LEVEL",
+];
+
 const FLAGS: [&str; 4] = [
     // Line numbers in the verifier's log, and what `--btf` is made of.
     "-Cdebuginfo=2",
@@ -47,7 +57,11 @@ pub(crate) fn cargo(toolchain: &Toolchain, architecture: &str, workspace: &Path,
         .env_remove("RUSTDOC")
         .env_remove("RUSTC_WRAPPER")
         .env_remove("RUSTC_WORKSPACE_WRAPPER")
-        .env_remove("CARGO_BUILD_TARGET");
+        .env_remove("CARGO_BUILD_TARGET")
+        .env("CARGO_INCREMENTAL", "0");
+    for variable in PROFILE {
+        cargo.env_remove(variable);
+    }
     cargo
 }
 
