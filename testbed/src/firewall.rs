@@ -152,6 +152,14 @@ impl<'a> Firewall<'a> {
         Ok(Started { process: Process::spawn(self.run_command(more), "agent", &self.directory)? })
     }
 
+    /// Likewise, by a command that is made of the usual one.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn spawn_by(&self, made: impl FnOnce(Command) -> Command) -> Result<Started> {
+        Ok(Started { process: Process::spawn(made(self.run_command(&[])), "agent", &self.directory)? })
+    }
+
     /// Runs an agent that is expected to end by itself.
     ///
     /// # Errors

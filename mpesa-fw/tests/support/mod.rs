@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
 
 pub mod groups;
+pub mod memory;
 pub mod traffic;
 
 use std::{net::IpAddr, time::Duration};

@@ -1,0 +1,136 @@
+//! The kernel gives no memory for one more map, half-way through a start or a reload: a memory cgroup's limit, as `MemoryMax`
+//! of a unit is one. Some limits end the agent instead, for a page of its own: then what was in force stays all the same.
+
+mod support;
+
+use std::{path::Path, process::Command, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use support::{FENCE, Field, SOON, WEB, memory::MemoryGroup, policy};
+use testbed::{Answer, Curl, Firewall, Started, eventually, ok};
+
+const MIB: u64 = 1 << 20;
+/// An agent that is neither ready nor at its end by then hangs.
+const START: Duration = Duration::from_secs(30);
+
+fn open(field: &Field) -> bool {
+    Curl::http(field.host.place.v4, 80).from(&field.attacker.namespace).is_ok()
+}
+
+fn enforced(field: &Field) -> bool {
+    Curl::http(field.host.place.v4, 80).from(&field.safaricom.namespace).is_ok()
+        && Curl::http(field.host.place.v4, 80).from(&field.attacker.namespace) == Answer::Silence
+}
+
+/// Pins of maps, programs and links.
+fn pins(bpffs: &Path) -> Result<Vec<String>> {
+    let found = ok(Command::new("find").arg(bpffs).args(["-type", "f"]))?;
+    let mut lines: Vec<_> = found.lines().map(String::from).collect();
+    lines.sort();
+    Ok(lines)
+}
+
+/// Whether an error says that the kernel had no memory for a map, and what to do.
+fn is_told(error: &str) -> bool {
+    error.contains("failed to create map") && error.contains("os error 12") && error.contains("MemoryMax")
+}
+
+/// How a start within a limit came out.
+enum Outcome {
+    Ready(Started),
+    /// With this exit code and what it said; none: the kernel killed it.
+    Ended(Option<i32>, String),
+}
+
+fn start_within(firewall: &Firewall<'_>, group: &MemoryGroup) -> Result<Outcome> {
+    let mut agent = firewall.spawn_by(|agent| group.command(&agent))?;
+    let ready = eventually("the agent to be ready or at its end", START, || {
+        let ready =
+            firewall.namespace.get(firewall.metrics, "/readyz").is_ok_and(|(status, _)| status == 200);
+        (ready || !agent.process.running()).then_some(ready)
+    })?;
+    if ready {
+        return Ok(Outcome::Ready(agent));
+    }
+    let code = agent.process.wait(SOON)?.code();
+    let log = agent.process.log();
+    let said = log.lines().rev().take_while(|line| !line.contains("error:")).count();
+    let lines: Vec<_> = log.lines().collect();
+    Ok(Outcome::Ended(code, lines[lines.len().saturating_sub(said + 1)..].join("\n")))
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_start_without_memory_for_its_tables_attaches_nothing() -> Result<()> {
+    let field = Field::new()?;
+    let _web = field.web(&[80])?;
+    let Some(group) = MemoryGroup::new("start")? else { return Ok(()) };
+    let firewall = field.firewall()?;
+    firewall.policy(&policy(&[WEB], &[]))?;
+    let mut told = 0;
+    let mut ready = None;
+    for limit in (16..128).step_by(2) {
+        group.limit(limit * MIB)?;
+        match start_within(&firewall, &group)? {
+            Outcome::Ready(agent) => {
+                ready = Some(agent);
+                break;
+            }
+            Outcome::Ended(Some(4), said) => {
+                ensure!(is_told(&said), "with {limit} MiB it said: {said}");
+                told += 1;
+            }
+            Outcome::Ended(code, said) => ensure!(code.is_none(), "with {limit} MiB: {code:?}: {said}"),
+        }
+        assert!(open(&field), "with {limit} MiB: nothing is half attached");
+    }
+    let mut ready = ready.context("no limit was high enough")?;
+    assert!(told > 0, "the kernel refused no map");
+    assert!(enforced(&field));
+    // What the failed starts left is not kept beside what this one made.
+    let after = pins(&firewall.bpffs)?;
+    ready.process.kill()?;
+    firewall.ask(["detach".as_ref(), "--bpffs".as_ref(), firewall.bpffs.as_os_str()])?;
+    assert!(open(&field));
+    let _agent = firewall.start(&[])?;
+    assert_eq!(pins(&firewall.bpffs)?.len(), after.len());
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_reload_without_memory_for_its_tables_changes_nothing() -> Result<()> {
+    let field = Field::new()?;
+    let _web = field.web(&[80])?;
+    let Some(group) = MemoryGroup::new("reload")? else { return Ok(()) };
+    let (firewall, mut agent) = field.protected(&policy(&[WEB], &[]))?;
+    group.take(agent.process.pid())?;
+    firewall.policy(&policy(&[WEB, FENCE], &[]))?;
+    let (mut told, mut reloaded) = (0, false);
+    for limit in 9..64 {
+        let before = (firewall.status()?["generation"].clone(), pins(&firewall.bpffs)?);
+        group.limit(limit * MIB)?;
+        let ran = firewall.ask(["reload", "--force"])?;
+        group.unlimited()?;
+        if ran.code == Some(0) {
+            reloaded = true;
+            break;
+        }
+        assert!(enforced(&field), "with {limit} MiB: {}", ran.text());
+        if agent.process.running() {
+            ensure!(ran.code == Some(4) && is_told(&ran.stderr), "with {limit} MiB: {}", ran.text());
+            told += 1;
+            let after = (firewall.status()?["generation"].clone(), pins(&firewall.bpffs)?);
+            assert_eq!(after, before, "with {limit} MiB: {}", ran.text());
+        } else {
+            // Killed for a page of its own; the next one takes over what judges.
+            ensure!(ran.code == Some(3), "with {limit} MiB: {}", ran.text());
+            agent = firewall.start(&["--force"])?;
+            group.take(agent.process.pid())?;
+        }
+    }
+    assert!(reloaded, "no limit was high enough");
+    assert!(told > 0, "the kernel refused no map");
+    assert!(enforced(&field));
+    Ok(())
+}
