@@ -45,6 +45,8 @@ pub(crate) struct Answers {
     values: BTreeMap<String, String>,
     /// What the agent said of itself, by the interface's kind; each once.
     notes: Vec<String>,
+    /// How many instructions the verifier looked at, by the program; in their order.
+    verified: Vec<(String, u32)>,
     /// Tests by program.
     tests: Vec<Program>,
     /// Why the run itself is not whole.
@@ -76,6 +78,7 @@ impl Answers {
                     if line.ends_with(" that a test run can't have") && line.contains(" cases, ") {
                         answers.values.insert(String::from("catalogue"), line.to_owned());
                     }
+                    answers.verified.extend(verified(line));
                 }
             }
         }
@@ -141,6 +144,10 @@ impl Answers {
         &self.notes
     }
 
+    pub(crate) fn verified(&self) -> &[(String, u32)] {
+        &self.verified
+    }
+
     pub(crate) fn tests(&self) -> &[Program] {
         &self.tests
     }
@@ -187,13 +194,19 @@ impl Answers {
     }
 }
 
+/// A line of `kernel_verifier`: a program, and how many instructions.
+fn verified(line: &str) -> Option<(String, u32)> {
+    let (program, instructions) = line.strip_prefix("verifier: ")?.split_once(' ')?;
+    Some((program.to_owned(), instructions.parse().ok()?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const CONSOLE: &str = "[    0.1] noise\r\n@@ kernel 6.1.0-50\r\n@@ veth.start ok\r\n@@ veth.denied FAILED\r\n\
         @@ veth.note eth0: second best\r\n@@ virtio.note eth0: second best\r\n\
-        @@ program decision\r\ntest a ... ok\r\ntest b ... FAILED\r\n\
+        @@ program decision\r\ntest a ... ok\r\nverifier: ingress_xdp 4711\r\ntest b ... FAILED\r\n\
         test result: FAILED. 1 passed; 1 failed; 0 ignored\r\n@@ test b 101 7\r\n\
         @@ program netns_x\r\n@@ test c 124 600\r\n[   9.9] late @@ end ok\r\n";
 
@@ -207,6 +220,7 @@ mod tests {
         );
         assert_eq!(answers.step("veth", "reload"), None);
         assert_eq!(answers.notes(), ["eth0: second best"]);
+        assert_eq!(answers.verified(), [(String::from("ingress_xdp"), 4711)]);
         let tests: Vec<_> =
             answers.tests().iter().map(|test| (test.name.as_str(), test.tally.to_string())).collect();
         assert_eq!(

@@ -14,7 +14,8 @@ const AGENT: &str = "mpesa-fw";
 
 /// The test programs that run in a guest, what says most first: where the time does not suffice, the last are not begun.
 /// Those that ask a kernel for what kernels differ in; all of them would keep an emulated processor for an hour.
-const TESTS: [&str; 14] = [
+const TESTS: [&str; 16] = [
+    "kernel_verifier",
     "kernel_datapath",
     "netns_egress",
     "netns_ingress",
@@ -29,6 +30,7 @@ const TESTS: [&str; 14] = [
     "netns_guests",
     "netns_connections",
     "netns_bypass",
+    "netns_memory",
 ];
 
 /// Those that do not, and why.

@@ -14,13 +14,14 @@ const METHOD: &str = include_str!("method.md");
 /// A row: what it is called, and how it is made of the answers.
 type Row = (&'static str, fn(&Answers) -> String);
 
-const ROWS: [Row; 17] = [
+const ROWS: [Row; 18] = [
     ("kernel", |answers| value(answers, "kernel")),
     ("BTF", |answers| value(answers, "btf")),
     ("ring buffer", |answers| value(answers, "ring_buffer")),
     ("`bpf_loop`", |answers| value(answers, "bpf_loop")),
     ("TCX", |answers| value(answers, "tcx")),
     ("the programs load", loads),
+    ("instructions that the verifier looks at, of 1,000,000", verifier),
     ("ingress on a veth", |answers| value(answers, "veth.ingress")),
     ("ingress on virtio-net", |answers| value(answers, "virtio.ingress")),
     ("… at MTU 9000 on a veth", |answers| value(answers, "veth.jumbo_ingress")),
@@ -82,6 +83,10 @@ fn said(text: &mut String, release: Release, answers: &Answers) {
     if answers.tests().is_empty() {
         return;
     }
+    if !answers.verified().is_empty() {
+        let each: Vec<_> = answers.verified().iter().map(|(program, n)| format!("`{program}` {n}")).collect();
+        let _ = writeln!(text, "\nInstructions that the verifier looked at: {}.", each.join(", "));
+    }
     text.push_str("\n| test program | passed | failed | skipped | seconds |\n|---|---|---|---|---|\n");
     for Program { name, tally, seconds } in answers.tests() {
         let (passed, failed, skipped) = (tally.passed(), tally.failed(), tally.skipped().len());
@@ -119,6 +124,14 @@ fn loads(answers: &Answers) -> String {
         Some(true) => String::from("yes"),
         Some(false) if answers.refusal().is_some() => String::from("refused, with a message"),
         Some(false) => String::from("no"),
+        None => String::from("not seen"),
+    }
+}
+
+/// The program that costs most.
+fn verifier(answers: &Answers) -> String {
+    match answers.verified().iter().max_by_key(|(_, instructions)| instructions) {
+        Some((program, instructions)) => format!("at most {instructions} (`{program}`)"),
         None => String::from("not seen"),
     }
 }
