@@ -3,6 +3,7 @@
 //! The copy and what is built of it lie below `target/mutants` and are kept, so that a defect costs no more than what
 //! depends on its file.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,6 +22,9 @@ pub(crate) struct Arguments {
     /// Only those whose part, file or text holds this; a number of the precedence as a whole
     #[arg(long)]
     only: Option<String>,
+    /// Go on with that one: an earlier run was interrupted
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    from: usize,
     /// Only say whether each text is found
     #[arg(long)]
     check: bool,
@@ -35,10 +39,13 @@ struct Mutant {
     text: String,
     instead: String,
     suites: Vec<Suite>,
+    /// Parts of the names of those that must notice it, where the whole suite takes minutes; nobody else of it is asked.
+    #[serde(default)]
+    tests: Vec<String>,
 }
 
 /// Who looks for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Suite {
     /// Catalogue, properties and law, on the host
@@ -64,19 +71,6 @@ enum Suite {
 }
 
 impl Suite {
-    const ALL: [Self; 10] = [
-        Self::Decision,
-        Self::Compile,
-        Self::Policy,
-        Self::Common,
-        Self::Kernel,
-        Self::Guard,
-        Self::Trial,
-        Self::Revocation,
-        Self::Tamper,
-        Self::Bypass,
-    ];
-
     const fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Decision => &["-p", "mpesa-fw", "--test", "decision"],
@@ -107,7 +101,7 @@ impl Suite {
 /// When a text is not found exactly once, or something can't be run.
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     let mutants: Vec<Mutant> = serde_yaml::from_str(TABLE).context("the table of mutants")?;
-    let wanted: Vec<&Mutant> = mutants.iter().filter(|mutant| mutant.is_wanted(arguments)).collect();
+    let mut wanted: Vec<&Mutant> = mutants.iter().filter(|mutant| mutant.is_wanted(arguments)).collect();
     for mutant in &wanted {
         mutant.applied(&process::workspace())?;
     }
@@ -115,16 +109,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     if arguments.check {
         return Ok(true);
     }
+    let all = wanted.len();
+    wanted.drain(..all.min(arguments.from.saturating_sub(1)));
     let tree = Tree::update()?;
     tree.must_be_sound(&wanted)?;
     let (mut survivors, mut table) = (0, Vec::new());
-    for (n, mutant) in wanted.iter().enumerate() {
+    for (mutant, n) in wanted.iter().zip(arguments.from.max(1)..) {
         if mutant.suites.iter().copied().any(Suite::with_object) && !is_root() {
             bail!("`{}` is looked for in the kernel: run `cargo xtask mutants` as root", mutant.breaks);
         }
         let caught = tree.try_one(mutant)?;
         let by = if caught.is_empty() { String::from("SURVIVED") } else { caught.join(", ") };
-        println!("{}/{} {}: {by}", n + 1, wanted.len(), mutant.label());
+        println!("{n}/{all} {}: {by}", mutant.label());
         survivors += usize::from(caught.is_empty());
         table.push(vec![
             mutant.breaks.clone(),
@@ -204,12 +200,17 @@ impl Tree {
 
     /// Without a defect nothing may fail, or what fails with one would show nothing.
     fn must_be_sound(&self, wanted: &[&Mutant]) -> Result<()> {
-        for suite in Suite::ALL {
-            if wanted.iter().any(|mutant| mutant.suites.contains(&suite)) {
-                let failed = self.test(suite)?;
-                if !failed.is_empty() {
-                    bail!("without any defect these fail: {}", failed.join(", "));
-                }
+        let asked: BTreeSet<(Suite, &[String])> = wanted
+            .iter()
+            .flat_map(|mutant| mutant.suites.iter().map(|suite| (*suite, mutant.tests.as_slice())))
+            .collect();
+        for (suite, tests) in asked {
+            let tally = self.test(suite, tests)?;
+            if tally.failed() > 0 {
+                bail!("without any defect these fail: {}", tally.failures().join(", "));
+            }
+            if tally.passed() == 0 {
+                bail!("{suite:?} has no test called {}", tests.join(" or "));
             }
         }
         Ok(())
@@ -220,13 +221,17 @@ impl Tree {
         let file = self.0.join(&mutant.file);
         let good = fs::read(&file)?;
         fs::write(&file, mutant.applied(&self.0)?)?;
-        let caught: Result<Vec<Vec<String>>> = mutant.suites.iter().map(|suite| self.test(*suite)).collect();
+        let caught: Result<Vec<Vec<String>>> = mutant
+            .suites
+            .iter()
+            .map(|suite| Ok(self.test(*suite, mutant.tests.as_slice())?.failures().to_vec()))
+            .collect();
         fs::write(&file, good)?;
         Ok(caught.with_context(|| mutant.label())?.concat())
     }
 
-    /// The tests of a suite that fail.
-    fn test(&self, suite: Suite) -> Result<Vec<String>> {
+    /// How the tests of a suite come out, or those of it that are called so.
+    fn test(&self, suite: Suite, tests: &[String]) -> Result<Tally> {
         let (options, filter) = match suite.arguments().iter().position(|argument| *argument == "--") {
             Some(at) => suite.arguments().split_at(at),
             None => (suite.arguments(), &[][..]),
@@ -237,7 +242,7 @@ impl Tree {
             if no_run {
                 cargo.arg("--no-run");
             } else {
-                cargo.args(filter);
+                cargo.args(if filter.is_empty() { &["--"] } else { filter }).args(tests);
             }
             let below = if suite.with_object() { "target/mutants/kernel" } else { "target/mutants/host" };
             cargo.env("CARGO_TARGET_DIR", process::workspace().join(below));
@@ -254,6 +259,6 @@ impl Tree {
         if !output.status.success() && tally.failed() == 0 {
             tally.fail(format!("{suite:?}: the tests died"));
         }
-        Ok(tally.failures().to_vec())
+        Ok(tally)
     }
 }
