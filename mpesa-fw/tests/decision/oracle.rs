@@ -60,6 +60,13 @@ impl Oracle {
         self.learnt.extend(learning::by_oracle(&rules.policy, self.state.now, frame, decision));
     }
 
+    /// Whether an answer that came in, and nothing else, says that a name stands for the address.
+    #[cfg(test)]
+    pub(crate) fn learnt(&self, address: IpAddr) -> bool {
+        let told = |name| self.names.iter().any(|(known, names)| *known == address && names.contains(name));
+        self.learnt.iter().any(|(of, name, until)| *of == address && self.state.now <= *until && !told(name))
+    }
+
     pub(crate) fn wait(&mut self, time: u64) {
         self.state.now += Duration::from_nanos(time);
     }

@@ -3,6 +3,7 @@
 //! over from others, and now and then a byte that is wrong.
 
 mod change;
+mod dns;
 mod packet;
 mod policy;
 mod pool;
@@ -52,9 +53,17 @@ impl Chance {
                 let names = self.names(&pool);
                 case.steps.push(Step::Resolve(names));
             }
-            let packet = self.packet(&pool, &history, format!("packet {n}"), injects);
-            history.push(packet.clone());
-            case.steps.push(Step::Packet(packet));
+            let mut packets = vec![self.packet(&pool, &history, format!("packet {n}"), injects)];
+            let more = match self.up_to(79) {
+                0 => self.resolution(&pool),
+                1..=12 => self.exchange(&pool),
+                _ => Vec::new(),
+            };
+            for (direction, bytes) in more {
+                packets.push(self.sent(format!("after packet {n}"), bytes, direction, injects));
+            }
+            history.extend(packets.iter().cloned());
+            case.steps.extend(packets.into_iter().map(Step::Packet));
         }
         case
     }

@@ -36,23 +36,6 @@ impl Chance {
         frames::packet(router, source, frames::icmp_number(source), &message)
     }
 
-    /// The frame as the first fragment of a packet, or as a later one of the same.
-    pub(super) fn part(&mut self, frame: &[u8]) -> Vec<u8> {
-        let mut frame = frame.to_vec();
-        let is_first = self.one_in(2);
-        match frame.get(12..14) {
-            Some([0x08, 0x00]) if frame.len() > 34 => {
-                let bits = if is_first { frames::MORE } else { 3 };
-                frame[20..22].copy_from_slice(&bits.to_be_bytes());
-            }
-            Some([0x86, 0xdd]) if frame.len() > 62 && frame[20] == 44 => {
-                frame[57] = if is_first { 1 } else { 3 << 3 };
-            }
-            _ => {}
-        }
-        frame
-    }
-
     /// The frame with up to four octets changed, most of them in its headers, or cut.
     pub(crate) fn spoilt(&mut self, frame: &[u8]) -> Vec<u8> {
         let mut frame = frame.to_vec();
@@ -87,6 +70,22 @@ impl Chance {
             bytes.resize(bytes.len().max(60), 0);
         }
     }
+}
+
+/// The frame as the first fragment of a packet, or as a later one of the same.
+pub(super) fn piece(frame: &[u8], is_first: bool) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    match frame.get(12..14) {
+        Some([0x08, 0x00]) if frame.len() > 34 => {
+            let bits = if is_first { frames::MORE } else { 3 };
+            frame[20..22].copy_from_slice(&bits.to_be_bytes());
+        }
+        Some([0x86, 0xdd]) if frame.len() > 62 && frame[20] == 44 => {
+            frame[57] = if is_first { 1 } else { 3 << 3 };
+        }
+        _ => {}
+    }
+    frame
 }
 
 /// Source and target of an untagged frame.

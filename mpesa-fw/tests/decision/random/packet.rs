@@ -9,7 +9,11 @@ use mpesa_fw_common::{
 };
 use rand::seq::IndexedRandom;
 
-use super::{Chance, change::answer, pool::Pool};
+use super::{
+    Chance,
+    change::{answer, piece},
+    pool::Pool,
+};
 use crate::{
     case::Packet,
     frames::{self, V4, V6, ip},
@@ -75,7 +79,7 @@ impl Chance {
             }
             Some(earlier) if self.one_in(6) => {
                 direction = earlier.direction;
-                self.part(&earlier.frame.bytes)
+                piece(&earlier.frame.bytes, self.one_in(2))
             }
             Some(earlier) if self.one_in(7) => {
                 direction = other(earlier.direction);
@@ -85,9 +89,31 @@ impl Chance {
                 direction = earlier.direction;
                 self.again(&earlier.frame.bytes)
             }
-            _ => self.fresh(pool, direction),
+            Some(_) | None => self.fresh(pool, direction),
         };
         self.spoil(&mut bytes);
+        self.sent(label, bytes, direction, injects)
+    }
+
+    /// Packets that belong together, as honest hosts send them: a request and its answer, or the pieces of a datagram.
+    pub(super) fn exchange(&mut self, pool: &Pool) -> Vec<(Direction, Vec<u8>)> {
+        let direction = self.pick(&Direction::ALL);
+        let frame = self.fresh(pool, direction);
+        if self.one_in(3) {
+            return vec![(direction, piece(&frame, true)), (direction, piece(&frame, false))];
+        }
+        let back = answer(&frame);
+        vec![(direction, frame), (other(direction), back)]
+    }
+
+    /// A frame, and what the hook knows of it beside.
+    pub(super) fn sent(
+        &mut self,
+        label: String,
+        bytes: Vec<u8>,
+        direction: Direction,
+        injects: bool,
+    ) -> Packet {
         let sender = (injects && direction == Direction::Egress).then(|| self.sender(&bytes));
         let segmented = self.one_in(12);
         let stripped_tags = u32::from(injects && self.one_in(20));

@@ -2,7 +2,11 @@
 
 use super::Chance;
 
-pub(super) const NAMES: [&str; 3] = ["one.example", "two.example", "three.example"];
+pub(super) const NAMES: [&str; 4] = ["one.example", "two.example", "three.example", "*.wild.example"];
+/// The destination that lists name servers.
+pub(super) const SERVERS: &str = "dns";
+/// Where each of them may be reached, in every policy.
+pub(super) const NAMES_PORT: u16 = 9;
 
 /// Addresses of both families, prefixes around them.
 pub(super) const PREFIXES: [[&str; 12]; 2] = [
@@ -128,6 +132,15 @@ impl Chance {
             let by = if owned { self.by() } else { "" };
             text += &format!("    - {{ name: out-{n}, {}, to: [{}]{by} }}\n", self.claim(), list.join(", "));
         }
+        if !self.one_in(3) {
+            let servers = self.prefixes().join(", ");
+            text += &format!("    - {{ name: {SERVERS}, protocol: udp, ports: [53], to: [{servers}] }}\n");
+        }
+        // So that each name keeps its slot in all policies of a case: what becomes of a slot that another name gets is the
+        // agent's to see to.
+        let names = NAMES.join("\", \"");
+        text +=
+            &format!("    - {{ name: names, protocol: tcp, ports: [{NAMES_PORT}], to: [\"{names}\"] }}\n");
         text
     }
 

@@ -6,7 +6,10 @@ use ipnet::IpNet;
 use mpesa_fw::policy::model::{Claim, Policy};
 use rand::seq::IndexedRandom;
 
-use super::{Chance, policy::LOCAL};
+use super::{
+    Chance,
+    policy::{LOCAL, SERVERS},
+};
 use crate::{case, frames::ip};
 
 /// By family.
@@ -14,6 +17,8 @@ pub(super) struct Pool {
     pub(super) local: [Vec<IpAddr>; 2],
     pub(super) remote: [Vec<IpAddr>; 2],
     pub(super) ports: Vec<u16>,
+    /// Peers that may be name servers, of both families.
+    pub(super) servers: Vec<IpAddr>,
 }
 
 /// Peers that are always among them: in a nest of prefixes, on the link, far away.
@@ -28,7 +33,10 @@ impl Pool {
         let policies: Vec<Policy> = policies.iter().map(|policy| case::load(policy)).collect();
         let (mut local, mut remote, mut ports) =
             ([const { Vec::new() }; 2], [const { Vec::new() }; 2], Vec::new());
+        let mut servers = Vec::new();
         for policy in &policies {
+            let listed = policy.egress.allow.iter().filter(|allow| allow.name == SERVERS);
+            servers.extend(listed.flat_map(|allow| &allow.to.prefixes).flat_map(bounds));
             for prefix in policy.ingress.services.iter().flat_map(|service| &service.to) {
                 local[family(prefix.network())].extend(bounds(prefix));
             }
@@ -44,7 +52,9 @@ impl Pool {
             local[family] = chance.few(&local[family], 2, &LOCAL[family].map(ip), 2);
             remote[family] = chance.few(&remote[family], 5, &REMOTE[family].map(ip), 2);
         }
-        Self { local, remote, ports: chance.few(&ports, 5, &PORTS, 3) }
+        let peers: Vec<IpAddr> = remote.iter().flatten().copied().collect();
+        servers = chance.few(&servers, 4, &peers, 1);
+        Self { local, remote, ports: chance.few(&ports, 5, &PORTS, 3), servers }
     }
 
     /// Most of the local addresses, and at times one of a peer.

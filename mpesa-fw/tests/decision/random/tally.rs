@@ -24,6 +24,9 @@ impl Tally {
         {
             self.add_one(format!("{word}, {way}"));
         }
+        if oracle.learnt(host::facts(&packet.frame).target.into()) {
+            self.add_one(format!("{word}, learnt"));
+        }
         if decision.near_miss != 0 {
             self.add_one(String::from("near misses"));
         }
@@ -147,7 +150,7 @@ fn way(packet: &mpesa_fw::reference::Packet, reason: Reason) -> Option<&'static 
     }
 }
 
-const WAYS: [&str; 25] = [
+const WAYS: [&str; 26] = [
     "near misses",
     "ingress pass control, quotes",
     "ingress pass control, DHCP",
@@ -161,6 +164,7 @@ const WAYS: [&str; 25] = [
     "egress drop fragment, can't be judged",
     "ingress pass service, first",
     "egress pass destination, first",
+    "egress pass destination, learnt",
     "ingress pass fragment, after a reload",
     "ingress pass flow, TCP",
     "ingress pass flow, UDP",
