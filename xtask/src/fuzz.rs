@@ -35,7 +35,7 @@ const MEMORY: &str = "-rss_limit_mb=2048";
 /// What to fuzz, and for how long.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Only this target (all of them one after the other; `kernel` only as root)
+    /// Only this target (all of them one after the other; `kernel` and `dns` only as root)
     #[arg(long, value_enum)]
     target: Option<Target>,
     /// How long each target is run
@@ -60,6 +60,8 @@ enum Target {
     Sequence,
     /// The same, host against the programs in this kernel
     Kernel,
+    /// Whatever a name server answers: host against an independent parser, and against the programs in this kernel
+    Dns,
     /// Rules files and what they name
     Policy,
     /// Set files
@@ -70,14 +72,20 @@ enum Target {
 }
 
 impl Target {
-    const ALL: [Self; 6] =
-        [Self::Packet, Self::Sequence, Self::Kernel, Self::Policy, Self::SetFile, Self::Control];
+    const ALL: [Self; 7] =
+        [Self::Packet, Self::Sequence, Self::Kernel, Self::Dns, Self::Policy, Self::SetFile, Self::Control];
+
+    /// Whether it loads programs.
+    const fn needs_root(self) -> bool {
+        matches!(self, Self::Kernel | Self::Dns)
+    }
 
     const fn name(self) -> &'static str {
         match self {
             Self::Packet => "packet",
             Self::Sequence => "sequence",
             Self::Kernel => "kernel",
+            Self::Dns => "dns",
             Self::Policy => "policy",
             Self::SetFile => "set_file",
             Self::Control => "control",
@@ -89,6 +97,7 @@ impl Target {
         match self {
             Self::Packet => &["-max_len=400"],
             Self::Sequence | Self::Kernel => &["-max_len=300"],
+            Self::Dns => &["-max_len=700"],
             Self::Policy => &["-max_len=4096", "-dict=mpesa-fw/fuzz/policy.dict"],
             Self::SetFile => &["-max_len=2048"],
             Self::Control => &["-max_len=2048"],
@@ -119,8 +128,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         if arguments.target.is_some_and(|only| only != target) {
             continue;
         }
-        if target == Target::Kernel && !is_root() {
-            println!("skipped: kernel: not root");
+        if target.needs_root() && !is_root() {
+            println!("skipped: {}: not root", target.name());
             continue;
         }
         if !fuzz(target, arguments.seconds)? {

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "of what the tests share with this crate it needs a part")]
 
+#[path = "../../tests/decision/attempts.rs"]
+mod attempts;
 #[path = "../../tests/decision/case.rs"]
 mod case;
 pub mod corpus;
@@ -12,6 +14,8 @@ mod frames;
 mod host;
 #[path = "../../tests/decision/kernel/mod.rs"]
 mod kernel;
+#[path = "../../tests/decision/learning.rs"]
+mod learning;
 #[path = "../../tests/decision/oracle.rs"]
 mod oracle;
 mod packets;
@@ -26,6 +30,10 @@ pub fn run(target: &str, data: &[u8]) {
         "packet" => packets::packet::run(data),
         "sequence" => packets::sequence::run(data),
         "kernel" => packets::kernel::run(data),
+        "dns" => {
+            packets::dns::on_host(data);
+            packets::dns::in_kernel(data);
+        }
         "policy" => texts::policy::run(data),
         "set_file" => texts::set_file::run(data),
         "control" => texts::control::run(data),

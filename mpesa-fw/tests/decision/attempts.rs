@@ -1,7 +1,7 @@
 //! What a program is told when it connects or sends, beside what becomes of the packet that it leads to.
 
 use mpesa_fw_common::{
-    Direction, DropReason, Family, Reason, Verdict,
+    Direction, DropReason, Reason,
     attempt::{Attempt, AttemptKind},
     decide::{self, Sender},
     packet::{FragmentKind, PacketMeta, Parsed},
@@ -80,6 +80,7 @@ egress:
             - { name: backup, to: [203.0.113.8], ports: [443], by: [{ unit: payments.service }, { user: backup }] }
             - { name: mapped, to: ['2001:db8::5'], ports: [443] }";
     use AttemptKind::{Connect, Send};
+    use mpesa_fw_common::{Family, Verdict};
     let cases = [
         (Connect, "203.0.113.5", 443, 0, '.', "permitted"),
         (Connect, "203.0.113.5", 444, 0, 'x', "another port"),
