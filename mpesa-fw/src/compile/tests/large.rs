@@ -1,6 +1,6 @@
 //! Large sets: right, small, and quickly built.
 
-use std::{collections::HashMap, net::IpAddr, time::Instant};
+use std::{collections::HashMap, net::IpAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mpesa_fw_common::{
@@ -151,31 +151,5 @@ fn order_and_repetition_do_not_matter() {
         other.reverse();
         let (a, b) = (compiled(&of_sets(prefixes, Vec::new())), compiled(&of_sets(other, Vec::new())));
         assert_eq!(a, b, "{shape:?}");
-    }
-}
-
-#[test]
-#[ignore = "a measurement: cargo test --release -p mpesa-fw --lib compile::tests::large -- --ignored --nocapture"]
-fn build_times_of_a_million() {
-    const COUNT: usize = 1_000_000;
-    for shape in Shape::ALL {
-        let sorted = {
-            let mut prefixes = shape.prefixes(COUNT, 5);
-            prefixes.sort_unstable();
-            prefixes
-        };
-        for (what, first, second) in [
-            ("one set", shape.prefixes(COUNT, 5), Vec::new()),
-            ("one sorted set", sorted, Vec::new()),
-            ("two sets", shape.prefixes(COUNT / 2, 5), shape.prefixes(COUNT / 2, 6)),
-            ("the same set twice", shape.prefixes(COUNT / 2, 5), shape.prefixes(COUNT / 2, 5)),
-        ] {
-            let policy = of_sets(first, second);
-            let begin = Instant::now();
-            let compiled = compiled(&policy);
-            let took = begin.elapsed();
-            let size = compiled.tables.address[AddressTable::Source as usize].size();
-            println!("{shape:?}, {what}: {took:.0?}, {:.1} MB", size as f64 / 1e6);
-        }
     }
 }
