@@ -66,6 +66,19 @@ fn only_the_unit_reaches_the_destination() -> Result<()> {
     );
     assert!(!here(None, 0)? && !here(Some(&other), 0)?, "an insider, root too, is none of it");
     assert_eq!(kinds(&firewall.metrics()?.drops_since(&before)), ["egress daraja owner_not_allowed"]);
+    // `why` knows what became of each.
+    let ask = |owner: &[&str]| {
+        let question = ["why", "--egress", "--to", "192.0.2.80", "--port", "443"];
+        firewall.ask(question.into_iter().chain(owner.iter().copied()))
+    };
+    let why = ask(&["--unit", &unit, "--user", "4711"])?;
+    assert!(why.code == Some(0) && why.text().contains(&format!("its owner: unit {unit}")), "{}", why.text());
+    for owner in [["--unit", &groups.unit("other")], ["--user", "root"]] {
+        let why = ask(&owner)?;
+        assert!(why.code == Some(1) && why.text().contains("owner is none of them"), "{}", why.text());
+    }
+    let why = ask(&["--unit", "mpesa-fw-test-nothing.service"])?;
+    assert!(why.stderr.contains("no unit mpesa-fw-test-nothing.service runs now"), "{}", why.text());
     // Its sub-groups are of it.
     let below = group.join("worker");
     fs::create_dir(&below)?;

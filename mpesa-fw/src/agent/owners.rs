@@ -133,7 +133,7 @@ fn walk(
 }
 
 /// Whether the group of this name is the unit, or an instance of the template.
-fn is_unit(name: &str, unit: &str) -> bool {
+pub(super) fn is_unit(name: &str, unit: &str) -> bool {
     if name == unit {
         return true;
     }
@@ -145,7 +145,7 @@ fn is_unit(name: &str, unit: &str) -> bool {
 }
 
 /// A name that is no user's is nobody.
-fn uid_of(user: &str) -> Option<u32> {
+pub(super) fn uid_of(user: &str) -> Option<u32> {
     match user.parse() {
         Ok(uid) => Some(uid),
         Err(_) => User::from_name(user).ok().flatten().map(|user| user.uid.as_raw()),

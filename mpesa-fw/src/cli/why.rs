@@ -18,7 +18,7 @@ use super::{
 use crate::{
     agent::{
         Options,
-        why::{Explanation, FrameAnswer, Outcome, PacketFacts, Question, Socket, Verdicts, Way},
+        why::{Explanation, FrameAnswer, Outcome, OwnerAsked, PacketFacts, Question, Socket, Verdicts, Way},
     },
     control::{Answer, Client, Request},
 };
@@ -46,6 +46,7 @@ pub(super) fn why(runtime_dir: &Path, arguments: WhyArguments) -> Result<(), Fai
         flags: arguments.flags,
         interface: arguments.interface,
         socket: if arguments.no_socket { Socket::None } else { Socket::Bound(arguments.bound_port) },
+        owner: OwnerAsked { unit: arguments.unit, user: arguments.user },
     };
     let Answer::Why(explanation) = client.ask(Request::Why(Box::new(question)))? else {
         return Err(Failure::another_answer());

@@ -10,6 +10,7 @@ use mpesa_fw_common::{
 use super::{
     answer::family,
     nearest::{self, Topic},
+    owner::OwnerAsked,
 };
 use crate::{
     agent::seed::protocol,
@@ -26,6 +27,8 @@ pub(super) struct Matter<'m> {
     pub(super) is_own: bool,
     /// What DNS names stand for.
     pub(super) names: &'m BTreeMap<String, Vec<IpAddr>>,
+    /// Whose the sending socket is, if the question says so.
+    pub(super) owner: Option<&'m OwnerAsked>,
 }
 
 impl Matter<'_> {
@@ -230,7 +233,6 @@ impl Matter<'_> {
         advice
     }
 
-    /// Nobody can be asked about: whom a socket belongs to is known of packets that are sent.
     fn owner_not_allowed(&self) -> Vec<String> {
         let is_for = |kind: &str, name: &str, at: &Location, by: &[Owner]| {
             let owners: Vec<String> = by.iter().map(ToString::to_string).collect();
@@ -242,10 +244,11 @@ impl Matter<'_> {
             owned.map(|allow| is_for("destination", &allow.name, &allow.at, &allow.by)).collect();
         let answering = self.answering().filter(|service| !service.by.is_empty());
         advice.extend(answering.map(|service| is_for("service", &service.name, &service.at, &service.by)));
-        advice.push(
-            "the question names no owner, so that no rule with `by` allows anything in this answer"
+        advice.push(match self.owner {
+            Some(owner) => format!("the sending socket's owner is none of them: {owner}"),
+            None => "the question names no owner (`--unit`, `--user`), so that no rule with `by` allows anything in this answer"
                 .to_owned(),
-        );
+        });
         advice
     }
 

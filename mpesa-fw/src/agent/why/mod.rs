@@ -8,6 +8,7 @@ mod answer;
 mod captured;
 mod difference;
 mod nearest;
+mod owner;
 mod packet;
 mod question;
 mod twins;
@@ -24,6 +25,7 @@ pub use answer::{
 };
 pub use captured::{Captured, HEADERS};
 pub use difference::{Difference, DifferenceRequest};
+pub use owner::OwnerAsked;
 pub use question::{Question, Socket, Way};
 pub(super) use twins::Twins;
 
@@ -104,7 +106,10 @@ impl Agent {
             (current.network.clone(), current.names.status())
         };
         let hook = Hook::find(&network, question.way, question.interface.as_deref())?;
-        let settled = question.settle(&network.view, hook.interface.as_ref().map(|(index, _)| *index))?;
+        let asked = question.owner.clone();
+        let owner = beside(move || asked.find()).await?;
+        let index = hook.interface.as_ref().map(|(index, _)| *index);
+        let settled = question.settle(&network.view, index, owner)?;
         let frame = settled
             .packet
             .frame()
@@ -127,6 +132,7 @@ impl Agent {
                 judgement: &judgement,
                 is_own: network.view.impossible_sources().contains(&meta.source.into()),
                 names: &by_name(&names),
+                owner: question.owner.is_named().then_some(&question.owner),
             };
             Ok(Explanation {
                 outcome: Outcome::new(&running.policy, direction, &judgement),

@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use mpesa_fw_common::{Direction, decide::Sender, packet::protocol};
+use mpesa_fw_common::{Direction, decide::Sender, owner::Owner, packet::protocol};
 use serde::{Deserialize, Serialize};
 
-use super::packet::Packet;
+use super::{owner::OwnerAsked, packet::Packet};
 use crate::agent::{AgentError, frame::SYN, view::View};
 
 /// The port of the far end where none was named: an ephemeral one.
@@ -64,8 +64,10 @@ pub struct Question {
     pub flags: Option<u8>,
     /// The interface whose hook is asked.
     pub interface: Option<String>,
-    /// Who sends it.
+    /// What it is sent by.
     pub socket: Socket,
+    /// Whose that is.
+    pub owner: OwnerAsked,
 }
 
 /// A packet with nothing left open.
@@ -79,8 +81,13 @@ pub(super) struct Settled {
 }
 
 impl Question {
-    /// Chooses what was left open, given this host's addresses and the interface of the hook (by index).
-    pub(super) fn settle(&self, view: &View, interface: Option<u32>) -> Result<Settled, AgentError> {
+    /// Chooses what was left open, given this host's addresses, the interface of the hook (by index) and who it says it is of.
+    pub(super) fn settle(
+        &self,
+        view: &View,
+        interface: Option<u32>,
+        owner: Owner,
+    ) -> Result<Settled, AgentError> {
         let mut chosen = Vec::new();
         let (source, target) = self.ends(view, interface, &mut chosen)?;
         let protocol = self.protocol(target, &mut chosen)?;
@@ -118,7 +125,7 @@ impl Question {
             flags: self.flags.unwrap_or(SYN),
             icmp_type: self.icmp_type.unwrap_or(echo),
         };
-        let (sender, injected) = self.sender(&packet);
+        let (sender, injected) = self.sender(&packet, owner);
         Ok(Settled { packet, sender, chosen, injected })
     }
 
@@ -172,7 +179,7 @@ impl Question {
         }
     }
 
-    fn sender(&self, packet: &Packet) -> (Sender, Vec<String>) {
+    fn sender(&self, packet: &Packet, owner: Owner) -> (Sender, Vec<String>) {
         match (self.way, self.socket) {
             (Way::Ingress, _) => (Sender::default(), Vec::new()),
             (Way::Egress, Socket::None) => (
@@ -181,11 +188,14 @@ impl Question {
             ),
             (Way::Egress, Socket::Bound(port)) => {
                 let bound_port = port.unwrap_or(packet.source_port);
-                let injected = match bound_port {
+                let mut injected = vec![match bound_port {
                     0 => "sending socket: a program's".to_owned(),
                     port => format!("sending socket: a program's, bound to port {port}"),
-                };
-                (Sender { bound_port, is_full: true, ..Sender::NONE }, vec![injected])
+                }];
+                if self.owner.is_named() {
+                    injected.push(format!("its owner: {}", self.owner));
+                }
+                (Sender { bound_port, is_full: true, owner, ..Sender::NONE }, injected)
             }
         }
     }
@@ -225,6 +235,7 @@ mod tests {
             flags: None,
             interface: None,
             socket: Socket::Bound(None),
+            owner: OwnerAsked::default(),
         }
     }
 
@@ -236,13 +247,13 @@ mod tests {
     }
 
     fn refusal(question: &Question) -> String {
-        question.settle(&view(), None).map(|_| ()).unwrap_err().to_string()
+        question.settle(&view(), None, Owner::UNKNOWN).map(|_| ()).unwrap_err().to_string()
     }
 
     #[test]
     fn what_is_left_open_is_chosen_and_said() {
         let asked = Question { from: "203.0.113.9".parse().ok(), port: Some(8443), ..question(Way::Ingress) };
-        let settled = asked.settle(&view(), Some(3)).unwrap();
+        let settled = asked.settle(&view(), Some(3), Owner::UNKNOWN).unwrap();
         assert_eq!(settled.packet.target.to_string(), "10.1.0.5");
         assert_eq!((settled.packet.protocol, settled.packet.flags), (6, SYN));
         assert_eq!(settled.chosen.len(), 4, "{:?}", settled.chosen);
@@ -254,7 +265,7 @@ mod tests {
             from_port: Some(5353),
             ..question(Way::Egress)
         };
-        let settled = asked.settle(&view(), None).unwrap();
+        let settled = asked.settle(&view(), None, Owner::UNKNOWN).unwrap();
         assert_eq!(settled.packet.source.to_string(), "fe80::1", "there is no better");
         assert_eq!(settled.sender, Sender { bound_port: 5353, is_full: true, ..Sender::NONE });
         assert_eq!(settled.injected, ["sending socket: a program's, bound to port 5353"]);
@@ -264,7 +275,7 @@ mod tests {
     fn icmp_is_that_of_the_family() {
         let asked =
             Question { from: "2001:db8::1".parse().ok(), protocol: Some(1), ..question(Way::Ingress) };
-        let settled = asked.settle(&view(), None).unwrap();
+        let settled = asked.settle(&view(), None, Owner::UNKNOWN).unwrap();
         assert_eq!((settled.packet.protocol, settled.packet.icmp_type), (58, 128));
     }
 

@@ -91,6 +91,12 @@ pub(in crate::cli) struct WhyArguments {
     /// No socket sends it: it is forwarded, or the kernel's own.
     #[arg(long, requires = "egress", conflicts_with = "pcap")]
     pub no_socket: bool,
+    /// The systemd unit whose socket sends it; it must run. For rules with `by`.
+    #[arg(long, value_name = "NAME", requires = "egress", conflicts_with_all = ["no_socket", "pcap"])]
+    pub unit: Option<String>,
+    /// The user whose socket sends it, by name or number.
+    #[arg(long, value_name = "NAME", requires = "egress", conflicts_with_all = ["no_socket", "pcap"])]
+    pub user: Option<String>,
     /// The interface whose hook is asked [default: the first that is protected].
     #[arg(long, value_name = "NAME")]
     pub interface: Option<String>,

@@ -1,0 +1,130 @@
+//! Whose socket sends the packet that is asked about.
+
+use std::{fmt, fs, io, os::unix::fs::MetadataExt as _, path::Path};
+
+use mpesa_fw_common::owner::{LEVELS, Owner};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    agent::{
+        AgentError,
+        owners::{is_unit, uid_of},
+        processes::is_of_root,
+    },
+    datapath::cgroup_root,
+};
+
+/// Who has the socket, as somebody says; neither: nobody in particular, whom no rule with `by` knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnerAsked {
+    /// A systemd unit that runs, by its full name.
+    pub unit: Option<String>,
+    /// A user, by name or number.
+    pub user: Option<String>,
+}
+
+/// The user of a socket that the question gives none (`INVALID_UID`).
+const NO_USER: u32 = u32::MAX;
+
+impl OwnerAsked {
+    pub(super) const fn is_named(&self) -> bool {
+        self.unit.is_some() || self.user.is_some()
+    }
+
+    /// What the kernel would know the socket by at this moment.
+    pub(super) fn find(&self) -> Result<Owner, AgentError> {
+        if !self.is_named() {
+            return Ok(Owner::UNKNOWN);
+        }
+        let uid = match &self.user {
+            Some(user) => uid_of(user)
+                .ok_or_else(|| AgentError::Question(format!("this host has no user {user}: name another")))?,
+            None => NO_USER,
+        };
+        let cgroups = match &self.unit {
+            Some(unit) => groups_of(unit)?,
+            None => [0; LEVELS],
+        };
+        Ok(Owner { cgroups, uid, is_known: 1 })
+    }
+}
+
+impl fmt::Display for OwnerAsked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.unit, &self.user) {
+            (Some(unit), Some(user)) => write!(f, "unit {unit}, user {user}"),
+            (Some(unit), None) => write!(f, "unit {unit}, no user named"),
+            (None, Some(user)) => write!(f, "user {user}, no unit named"),
+            (None, None) => f.write_str("nobody in particular"),
+        }
+    }
+}
+
+/// The group of a unit and all that it is in, from below the root on.
+fn groups_of(unit: &str) -> Result<[u64; LEVELS], AgentError> {
+    let failed = |error: &dyn fmt::Display| {
+        AgentError::Question(format!("the unit {unit} can't be looked for among the cgroups: {error}"))
+    };
+    let root = cgroup_root().map_err(|error| failed(&error))?;
+    let mut groups = [0; LEVELS];
+    if descend(&root, unit, &mut groups, 0).map_err(|error| failed(&error))? {
+        return Ok(groups);
+    }
+    Err(AgentError::Question(format!(
+        "no unit {unit} runs now, so that no packet is its: `systemctl status {unit}` (of a template name an instance)"
+    )))
+}
+
+/// Whether the unit is below the directory; then the groups on the way to it are noted.
+fn descend(directory: &Path, unit: &str, groups: &mut [u64; LEVELS], level: usize) -> io::Result<bool> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        // Gone meanwhile, or no group.
+        let Ok(metadata) = entry.metadata() else { continue };
+        if level == LEVELS || !metadata.is_dir() || !is_of_root(&metadata) {
+            continue;
+        }
+        groups[level] = metadata.ino();
+        let is_it = entry.file_name().to_str().is_some_and(|name| is_unit(name, unit));
+        if is_it || descend(&entry.path(), unit, groups, level + 1).unwrap_or(false) {
+            return Ok(true);
+        }
+        groups[level] = 0;
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_not_there_is_no_sender() {
+        let asked = OwnerAsked::default();
+        assert_eq!(asked.find().unwrap(), Owner::UNKNOWN);
+        let asked = OwnerAsked { user: Some("root".to_owned()), unit: None };
+        let owner = asked.find().unwrap();
+        assert_eq!((owner.uid, owner.is_known, owner.cgroups[0]), (0, 1, 0));
+        let asked = OwnerAsked { user: Some("no-such-user-here".to_owned()), unit: None };
+        let error = asked.find().unwrap_err().to_string();
+        assert!(error.contains("no user no-such-user-here"), "{error}");
+    }
+
+    #[test]
+    fn a_unit_is_found_with_all_that_it_is_in() {
+        let root = tempfile::tempdir().unwrap();
+        for group in ["a.slice/x.service", "system.slice/pay.slice/payments@ke.service/worker", "z"] {
+            fs::create_dir_all(root.path().join(group)).unwrap();
+        }
+        let inode = |path: &str| fs::metadata(root.path().join(path)).unwrap().ino();
+        let mut groups = [0; LEVELS];
+        assert!(descend(root.path(), "payments@.service", &mut groups, 0).unwrap());
+        let expected =
+            ["system.slice", "system.slice/pay.slice", "system.slice/pay.slice/payments@ke.service"]
+                .map(inode);
+        assert_eq!(groups[..3], expected);
+        assert_eq!(groups[3], 0);
+        assert!(!descend(root.path(), "other.service", &mut [0; LEVELS], 0).unwrap());
+    }
+}
