@@ -66,13 +66,15 @@ ingress:
   default: drop
   services:
     - { name: web, ports: [80], from: $1 }
+    # The rest is not used: so that everything that a policy can ask for is verified too.
+    - { name: limited, ports: [81], from: [any], limit: { new_connections: 10/s, per: source }, by: { unit: nginx.service } }
+    - { name: local, ports: [82], to: ["2001:db8::1", $HOST4], from: ["2001:db8::/32"] }
     - { name: ping, protocol: icmp, types: [echo-request], from: $1 }
 egress:
   default: drop
   allow:
     - { name: out, to: [$FRIEND], ports: [8080] }
-    # Not used: so that what learns names and asks for owners is verified too.
-    - { name: dns, to: [192.0.2.53], protocol: udp, ports: [53] }
+    - { name: dns, to: [192.0.2.53, "2001:db8::53"], protocol: udp, ports: [53] }
     - { name: cloud, to: ["*.example.net"], ports: [443], by: [{ user: root }, { unit: payments.service }] }
 YAML
 }
