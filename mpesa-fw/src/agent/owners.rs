@@ -133,7 +133,7 @@ fn walk(
 }
 
 /// Whether the group of this name is the unit, or an instance of the template.
-pub(super) fn is_unit(name: &str, unit: &str) -> bool {
+fn is_unit(name: &str, unit: &str) -> bool {
     if name == unit {
         return true;
     }

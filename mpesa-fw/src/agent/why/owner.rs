@@ -1,16 +1,18 @@
 //! Whose socket sends the packet that is asked about.
 
-use std::{fmt, fs, io, os::unix::fs::MetadataExt as _, path::Path};
+use std::{
+    fmt,
+    fs::{self, Metadata},
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+};
 
 use mpesa_fw_common::owner::{LEVELS, Owner};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    agent::{
-        AgentError,
-        owners::{is_unit, uid_of},
-        processes::is_of_root,
-    },
+    agent::{AgentError, owners::uid_of, processes::is_of_root},
     datapath::cgroup_root,
 };
 
@@ -68,31 +70,47 @@ fn groups_of(unit: &str) -> Result<[u64; LEVELS], AgentError> {
     };
     let root = cgroup_root().map_err(|error| failed(&error))?;
     let mut groups = [0; LEVELS];
-    if descend(&root, unit, &mut groups, 0).map_err(|error| failed(&error))? {
+    if descend(&root, unit, &is_of_root, &mut groups).map_err(|error| failed(&error))? {
         return Ok(groups);
     }
     Err(AgentError::Question(format!(
-        "no unit {unit} runs now, so that no packet is its: `systemctl status {unit}` (of a template name an instance)"
+        "no unit {unit} runs now, so that no packet is its: `systemctl status {unit}` (of a template name an instance; what users start is none)"
     )))
 }
 
 /// Whether the unit is below the directory; then the groups on the way to it are noted.
-fn descend(directory: &Path, unit: &str, groups: &mut [u64; LEVELS], level: usize) -> io::Result<bool> {
+fn descend(
+    directory: &Path,
+    unit: &str,
+    is_roots: &dyn Fn(&Metadata) -> bool,
+    groups: &mut [u64],
+) -> io::Result<bool> {
+    let Some((first, rest)) = groups.split_first_mut() else { return Ok(false) };
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         // Gone meanwhile, or no group.
         let Ok(metadata) = entry.metadata() else { continue };
-        if level == LEVELS || !metadata.is_dir() || !is_of_root(&metadata) {
+        if !metadata.is_dir() || !is_roots(&metadata) {
             continue;
         }
-        groups[level] = metadata.ino();
-        let is_it = entry.file_name().to_str().is_some_and(|name| is_unit(name, unit));
-        if is_it || descend(&entry.path(), unit, groups, level + 1).unwrap_or(false) {
+        *first = metadata.ino();
+        if entry.file_name() == unit {
             return Ok(true);
         }
-        groups[level] = 0;
+        match descend(&entry.path(), unit, is_roots, rest) {
+            Ok(false) => {}
+            Err(error) if is_gone(&error) => {}
+            Ok(true) => return Ok(true),
+            Err(error) => return Err(error),
+        }
     }
+    *first = 0;
     Ok(false)
+}
+
+/// Whether a group ended while it was looked at.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV))
 }
 
 #[cfg(test)]
@@ -119,12 +137,15 @@ mod tests {
         }
         let inode = |path: &str| fs::metadata(root.path().join(path)).unwrap().ino();
         let mut groups = [0; LEVELS];
-        assert!(descend(root.path(), "payments@.service", &mut groups, 0).unwrap());
+        let all = |_: &Metadata| true;
+        assert!(descend(root.path(), "payments@ke.service", &all, &mut groups).unwrap());
         let expected =
             ["system.slice", "system.slice/pay.slice", "system.slice/pay.slice/payments@ke.service"]
                 .map(inode);
         assert_eq!(groups[..3], expected);
         assert_eq!(groups[3], 0);
-        assert!(!descend(root.path(), "other.service", &mut [0; LEVELS], 0).unwrap());
+        let mut groups = [0; LEVELS];
+        assert!(!descend(root.path(), "payments@.service", &all, &mut groups).unwrap());
+        assert_eq!(groups, [0; LEVELS]);
     }
 }
