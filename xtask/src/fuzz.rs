@@ -97,7 +97,7 @@ impl Target {
         match self {
             Self::Packet => &["-max_len=400"],
             Self::Sequence | Self::Kernel => &["-max_len=300"],
-            Self::Dns => &["-max_len=700"],
+            Self::Dns => &["-max_len=2401"],
             Self::Policy => &["-max_len=4096", "-dict=mpesa-fw/fuzz/policy.dict"],
             Self::SetFile => &["-max_len=2048"],
             Self::Control => &["-max_len=2048"],

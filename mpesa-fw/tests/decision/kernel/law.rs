@@ -85,7 +85,7 @@ fn run(case: &Case, number: usize, tally: &mut Tally) -> (usize, Vec<String>) {
                 let say = |what| format!("{}, {hook:?}: {what}", packet.label);
                 return (judged, differences.into_iter().map(say).collect());
             }
-            tally.count(packet, &decision, &pair.twins.oracle);
+            tally.count(packet, &decision, &pair.twins);
         }
     }
     (judged, pair.left_over())

@@ -10,7 +10,7 @@ use mpesa_fw::sys::{KernelMap, Plain};
 use mpesa_fw_common::{
     Address,
     counter::{Counter, CounterBlock},
-    dns::{Learnt, LearntName, NameBudget, tick},
+    dns::{Learnt, LearntName, NameBudget},
     event::EventBucket,
     limit::{LIMIT_SETS, LIMIT_WAYS, LimitEntry},
     state::{BITMAP_WORDS, FlowKey, FlowState, FragmentKey, FragmentState},
@@ -156,8 +156,8 @@ fn set_bit(ebpf: &mut Ebpf, name: &str, bit: u16) {
     words.set(word, old | 1 << (bit % 64), 0).expect("set");
 }
 
-/// Makes everything older: the clock can't be moved.
-pub(super) fn age(ebpf: &mut Ebpf, time: u64) {
+/// Makes everything older, by nanoseconds and by the ticks that these are: the clock can't be moved.
+pub(super) fn age(ebpf: &mut Ebpf, time: u64, ticks: u32) {
     let mut flows: HashMap<_, FlowKey, FlowState> = map_mut!(ebpf, "FLOWS");
     for (key, flow) in all(&flows) {
         let older =
@@ -172,7 +172,7 @@ pub(super) fn age(ebpf: &mut Ebpf, time: u64) {
     let mut learnt: HashMap<_, Address, Learnt> = map_mut!(ebpf, "LEARNT");
     for (address, names) in all(&learnt) {
         let older = names.map(|name| match name.slot() {
-            Some(slot) => LearntName::new(slot, name.until().saturating_sub(tick(time))),
+            Some(slot) => LearntName::new(slot, name.until().saturating_sub(ticks)),
             None => name,
         });
         learnt.insert(address, older, 0).expect("it was there");

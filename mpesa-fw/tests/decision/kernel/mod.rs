@@ -25,6 +25,7 @@ use mpesa_fw::datapath::{Judgement, OBJECT, Probe, Program as Asked, Twin, fill,
 use mpesa_fw_common::{
     DropReason, Reason, Verdict,
     decide::{Decision, step},
+    dns::tick,
     event::{CAPTURE_BYTES, Event},
     settings::Direction,
     tables::Tables,
@@ -269,6 +270,8 @@ pub(crate) struct Pair {
     traced: bool,
     /// Until when the host's clock, which stands still by itself, has gone with the kernel's.
     clock: Instant,
+    /// How much older the kernel's entries were made, nanoseconds.
+    aged: u64,
     /// Of generations before.
     strays: Vec<String>,
 }
@@ -282,7 +285,7 @@ impl Pair {
     pub(crate) fn of(twins: Twins, traced: bool) -> Self {
         let mut kernel = Kernel::load(&twins.rules, traced);
         maps::put_state(&mut kernel.ebpf, &twins.state);
-        Self { twins, kernel, traced, clock: Instant::now(), strays: Vec::new() }
+        Self { twins, kernel, traced, clock: Instant::now(), aged: 0, strays: Vec::new() }
     }
 
     /// From now on oracle and host are asked about another policy than the kernel has.
@@ -297,7 +300,10 @@ impl Pair {
             Step::Packet(_) => unreachable!("it is judged"),
             Step::Wait(time) => {
                 self.twins.wait(*time);
-                maps::age(&mut self.kernel.ebpf, *time);
+                // Each time rounded alone, ticks would be lost.
+                let ticks = tick(self.aged + time) - tick(self.aged);
+                self.aged += time;
+                maps::age(&mut self.kernel.ebpf, *time, ticks);
             }
             Step::Reload(policy) => {
                 self.strays.extend(strays(&self.kernel.maps, &self.twins.rules));

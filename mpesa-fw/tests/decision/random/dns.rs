@@ -24,8 +24,7 @@ const AAAA: u16 = 28;
 const POINTER: [u8; 2] = [0xc0, 12];
 
 impl Chance {
-    /// A question, what comes back, and who connects to an address that was in it. Not spoilt: of what is wrong in a message
-    /// this host may learn more than a parser of DNS.
+    /// A question, what comes back, and who connects to an address that was in it.
     pub(super) fn resolution(&mut self, pool: &Pool) -> Vec<(Direction, Vec<u8>)> {
         let server = self.pick(&pool.servers);
         let local = self.pick(&pool.local[usize::from(server.is_ipv6())]);

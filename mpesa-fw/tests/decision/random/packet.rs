@@ -98,12 +98,20 @@ impl Chance {
     /// Packets that belong together, as honest hosts send them: a request and its answer, or the pieces of a datagram.
     pub(super) fn exchange(&mut self, pool: &Pool) -> Vec<(Direction, Vec<u8>)> {
         let direction = self.pick(&Direction::ALL);
-        let frame = self.fresh(pool, direction);
+        let frame = if self.one_in(4) { self.ping(pool, direction) } else { self.fresh(pool, direction) };
         if self.one_in(3) {
             return vec![(direction, piece(&frame, true)), (direction, piece(&frame, false))];
         }
         let back = answer(&frame);
         vec![(direction, frame), (other(direction), back)]
+    }
+
+    fn ping(&mut self, pool: &Pool, direction: Direction) -> Vec<u8> {
+        let family = self.up_to(1);
+        let (local, remote) = (self.pick(&pool.local[family]), self.pick(&pool.remote[family]));
+        let (source, target) = ends(direction, local, remote);
+        let message = frames::icmp_message(TYPES[family][0], self.pick(&[1, 2]), b"ping");
+        frames::packet(source, target, frames::icmp_number(source), &message)
     }
 
     /// A frame, and what the hook knows of it beside.

@@ -5,7 +5,9 @@ use super::Chance;
 pub(super) const NAMES: [&str; 4] = ["one.example", "two.example", "three.example", "*.wild.example"];
 /// The destination that lists name servers.
 pub(super) const SERVERS: &str = "dns";
-/// Where each of them may be reached, in every policy.
+/// The destination of every policy for all of them.
+pub(super) const BY_NAME: &str = "names";
+/// Its port.
 pub(super) const NAMES_PORT: u16 = 9;
 
 /// Addresses of both families, prefixes around them.
@@ -68,11 +70,11 @@ impl Chance {
 
     /// `protocol:` with what goes with it.
     fn claim(&mut self) -> String {
-        match self.up_to(9) {
+        match self.up_to(10) {
             0..=4 => format!("protocol: tcp, ports: [{}]", self.ports()),
             5 => format!("protocol: [tcp, udp], ports: [{}]", self.ports()),
             6 | 7 => format!("protocol: udp, ports: [{}]", self.ports()),
-            8 => self
+            8 | 9 => self
                 .pick(&[
                     "protocol: [icmp, icmpv6], types: [echo-request]",
                     "protocol: [icmp, icmpv6]",
@@ -139,8 +141,9 @@ impl Chance {
         // So that each name keeps its slot in all policies of a case: what becomes of a slot that another name gets is the
         // agent's to see to.
         let names = NAMES.join("\", \"");
-        text +=
-            &format!("    - {{ name: names, protocol: tcp, ports: [{NAMES_PORT}], to: [\"{names}\"] }}\n");
+        text += &format!(
+            "    - {{ name: {BY_NAME}, protocol: tcp, ports: [{NAMES_PORT}], to: [\"{names}\"] }}\n"
+        );
         text
     }
 

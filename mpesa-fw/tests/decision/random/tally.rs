@@ -5,14 +5,16 @@ use std::{collections::BTreeMap, fmt};
 use mpesa_fw::reference::{Facts, Fragment, Upper};
 use mpesa_fw_common::{Direction, DropReason, PassReason, Reason, decide::Decision};
 
-use crate::{case::Packet, host, oracle::Oracle};
+use super::policy::BY_NAME;
+use crate::{case::Packet, host, twins::Twins};
 
 /// How often each number of the precedence, each reason, and some ways to them came up.
 #[derive(Default)]
 pub(crate) struct Tally(BTreeMap<String, usize>);
 
 impl Tally {
-    pub(crate) fn count(&mut self, packet: &Packet, decision: &Decision, oracle: &Oracle) {
+    pub(crate) fn count(&mut self, packet: &Packet, decision: &Decision, twins: &Twins) {
+        let Twins { rules, oracle, .. } = twins;
         let direction = packet.direction;
         let word = match decision.reason {
             Reason::Pass(reason) => format!("{} pass {}", direction.label(), reason.label()),
@@ -24,7 +26,9 @@ impl Tally {
         {
             self.add_one(format!("{word}, {way}"));
         }
-        if oracle.learnt(host::facts(&packet.frame).target.into()) {
+        // That destination has no addresses.
+        let is_by_name = rules.rule_name(direction, decision.rule) == BY_NAME;
+        if is_by_name && oracle.learnt(host::facts(&packet.frame).target.into()) {
             self.add_one(format!("{word}, learnt"));
         }
         if decision.near_miss != 0 {
