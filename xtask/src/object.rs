@@ -15,14 +15,15 @@ pub(crate) const PACKAGE: &str = "mpesa-fw-ebpf";
 /// The object that it builds.
 pub(crate) const BINARY: &str = "mpesa-fw";
 
-/// What an environment can say otherwise than the profile in `mpesa-fw-ebpf/Cargo.toml`. Compiled in other pieces the programs
-/// inline other functions, and then need more stack than the kernel allows.
-const PROFILE: [&str; 5] = [
-    "CARGO_PROFILE_RELEASE_CODEGEN_UNITS",
-    "CARGO_PROFILE_RELEASE_DEBUG",
-    "CARGO_PROFILE_RELEASE_INCREMENTAL",
-    "CARGO_PROFILE_RELEASE_LTO",
-    "CARGO_PROFILE_RELEASE_OPT_LEVEL",
+/// The profile of `mpesa-fw-ebpf/Cargo.toml`, whatever the environment or a configuration file of the user says. Compiled in other
+/// pieces the programs inline other functions, and then need more stack than the kernel allows.
+const PROFILE: [&str; 6] = [
+    "profile.release.codegen-units=1",
+    "profile.release.debug-assertions=false",
+    "profile.release.incremental=false",
+    "profile.release.lto=true",
+    "profile.release.opt-level=3",
+    "profile.release.overflow-checks=false",
 ];
 
 const FLAGS: [&str; 4] = [
@@ -58,9 +59,10 @@ pub(crate) fn cargo(toolchain: &Toolchain, architecture: &str, workspace: &Path,
         .env_remove("RUSTC_WRAPPER")
         .env_remove("RUSTC_WORKSPACE_WRAPPER")
         .env_remove("CARGO_BUILD_TARGET")
+        // Outranks the profile.
         .env("CARGO_INCREMENTAL", "0");
-    for variable in PROFILE {
-        cargo.env_remove(variable);
+    for setting in PROFILE {
+        cargo.args(["--config", setting]);
     }
     cargo
 }
