@@ -110,11 +110,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         return Ok(true);
     }
     let all = wanted.len();
-    wanted.drain(..all.min(arguments.from.saturating_sub(1)));
+    if arguments.from == 0 || arguments.from > all {
+        bail!("--from {}: there are {all}, the first is 1", arguments.from);
+    }
+    wanted.drain(..arguments.from - 1);
     let tree = Tree::update()?;
     tree.must_be_sound(&wanted)?;
     let (mut survivors, mut table) = (0, Vec::new());
-    for (mutant, n) in wanted.iter().zip(arguments.from.max(1)..) {
+    for (mutant, n) in wanted.iter().zip(arguments.from..) {
         if mutant.suites.iter().copied().any(Suite::with_object) && !is_root() {
             bail!("`{}` is looked for in the kernel: run `cargo xtask mutants` as root", mutant.breaks);
         }
@@ -200,17 +203,23 @@ impl Tree {
 
     /// Without a defect nothing may fail, or what fails with one would show nothing.
     fn must_be_sound(&self, wanted: &[&Mutant]) -> Result<()> {
-        let asked: BTreeSet<(Suite, &[String])> = wanted
-            .iter()
-            .flat_map(|mutant| mutant.suites.iter().map(|suite| (*suite, mutant.tests.as_slice())))
-            .collect();
+        let mut asked = BTreeSet::new();
+        for mutant in wanted {
+            for suite in &mutant.suites {
+                // Each name must be that of a test.
+                asked.extend(mutant.tests.iter().map(|test| (*suite, std::slice::from_ref(test))));
+                if mutant.tests.is_empty() {
+                    asked.insert((*suite, &[][..]));
+                }
+            }
+        }
         for (suite, tests) in asked {
             let tally = self.test(suite, tests)?;
             if tally.failed() > 0 {
                 bail!("without any defect these fail: {}", tally.failures().join(", "));
             }
             if tally.passed() == 0 {
-                bail!("{suite:?} has no test called {}", tests.join(" or "));
+                bail!("{suite:?} has no test called {}", tests.concat());
             }
         }
         Ok(())
