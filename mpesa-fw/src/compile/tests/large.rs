@@ -1,4 +1,4 @@
-//! Large sets: right, small, and quickly built.
+//! Large sets: right, and small.
 
 use std::{collections::HashMap, net::IpAddr};
 
