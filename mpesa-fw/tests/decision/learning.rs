@@ -2,7 +2,11 @@
 //! oracle by a parser of DNS that shares nothing with them.
 #![expect(clippy::wildcard_enum_match_arm, reason = "hickory's enum of all records grows")]
 
-use std::{collections::HashSet, net::IpAddr, time::Duration};
+use std::{
+    collections::{HashSet, hash_map::Entry},
+    net::IpAddr,
+    time::Duration,
+};
 
 use hickory_resolver::proto::{
     op::{Message, MessageType, OpCode, ResponseCode},
@@ -67,9 +71,19 @@ pub(crate) fn by_host(compiled: &Compiled, state: &HostState, frame: &Frame, dec
             Record::Address(ttl) if reading.address.is_host() => {
                 let until = dns::until(state.now(), ttl);
                 let mut learnt = state.learnt.borrow_mut();
-                let known: &mut Learnt = learnt.entry(reading.address).or_insert([LearntName::default(); 8]);
                 for slot in slots.into_iter().filter(|slot| *slot != 0) {
-                    dns::note(known, (slot & !WILDCARD) - 1, until, dns::tick(state.now()), || true);
+                    let slot = (slot & !WILDCARD) - 1;
+                    match learnt.entry(reading.address) {
+                        Entry::Occupied(mut known) => {
+                            dns::note(known.get_mut(), slot, until, dns::tick(state.now()), || true);
+                        }
+                        // In the first place: which one is taken over when its time is up depends on that.
+                        Entry::Vacant(room) => {
+                            let mut fresh: Learnt = [LearntName::NONE; 8];
+                            fresh[0] = LearntName::new(slot, until);
+                            room.insert(fresh);
+                        }
+                    }
                 }
             }
             Record::Address(..) => {}
