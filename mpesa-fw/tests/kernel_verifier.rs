@@ -7,7 +7,7 @@ mod lab;
 use std::collections::BTreeMap;
 
 use aya::programs::loaded_programs;
-use lab::{Lab, interface, reload};
+use lab::{Lab, OF_SOCKETS, interface, reload};
 use mpesa_fw::policy::{self, Permissions};
 use mpesa_fw_common::settings::feature;
 
@@ -48,9 +48,6 @@ const FEATURES: u32 = feature::SOURCE4
     | feature::LIMITS
     | feature::NAMES
     | feature::REFUSES_ATTEMPTS;
-
-/// Programs of sockets, which are there where a cgroup v2 is.
-const OF_SOCKETS: [&str; 6] = ["bypass", "connect4", "connect6", "connections", "sendmsg4", "sendmsg6"];
 
 /// Half of the limit is left for kernels that cut fewer ways short. `cargo xtask kernels` reads what is printed.
 #[test]

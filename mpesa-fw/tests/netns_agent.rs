@@ -9,11 +9,6 @@ use nix::sys::signal::Signal;
 use support::{Field, SOON, WEB, policy};
 use testbed::{Answer, Curl, Firewall, Host, eventually, holds, ok, place, run, serve::TcpEcho};
 
-fn enforced(field: &Field) -> bool {
-    Curl::http(field.host.place.v4, 80).from(&field.safaricom.namespace).is_ok()
-        && Curl::http(field.host.place.v4, 80).from(&field.attacker.namespace) == Answer::Silence
-}
-
 #[test]
 #[ignore = "needs root and a kernel"]
 fn enforcement_outlives_the_agent_and_the_next_one_adopts_it() -> Result<()> {
@@ -23,11 +18,11 @@ fn enforcement_outlives_the_agent_and_the_next_one_adopts_it() -> Result<()> {
     let rules = policy(&[WEB], &["{ name: daraja, to: [192.0.2.80], ports: [443] }"]);
     let (firewall, mut agent) = field.protected(&rules)?;
     let mut flow = field.host.namespace.inside(|| std::net::TcpStream::connect((api.place.v4, 443)))?;
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     let before = firewall.metrics()?;
     agent.process.kill()?;
 
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     assert!(echoes(&mut flow)?);
     assert_eq!(firewall.ask(["status"])?.code, Some(3));
     assert_eq!(firewall.ask(["reload"])?.code, Some(3));
@@ -38,7 +33,7 @@ fn enforcement_outlives_the_agent_and_the_next_one_adopts_it() -> Result<()> {
     let dropped = |metrics: &testbed::Metrics| metrics.dropped("ingress", "web", "source_not_allowed");
     assert!(dropped(&after) > dropped(&before), "counted while no agent ran");
     assert!(echoes(&mut flow)?, "flows are adopted too");
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     firewall.reload(&policy(&[WEB, "{ name: more, ports: [81], from: [any] }"], &[]))?;
     next.process.kill()?;
     // Killed in the middle of reloads: whatever is left is one of the two generations, and the next start mends it.
@@ -49,10 +44,10 @@ fn enforcement_outlives_the_agent_and_the_next_one_adopts_it() -> Result<()> {
         std::thread::sleep(Duration::from_millis(20 + 30 * round));
         agent.process.kill()?;
         reload.wait()?;
-        assert!(enforced(&field), "round {round}");
+        assert!(field.is_enforced(), "round {round}");
     }
     let _last = firewall.start(&[])?;
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     Ok(())
 }
 
@@ -64,7 +59,7 @@ fn sigterm_leaves_the_datapath_and_detach_takes_it_away() -> Result<()> {
     let (firewall, mut agent) = field.protected(&policy(&[WEB], &[]))?;
     agent.process.signal(Signal::SIGTERM)?;
     assert!(agent.process.wait(SOON)?.success(), "{}", agent.process.log());
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     assert!(!firewall.runtime().join("control.sock").exists(), "the socket is gone with the agent");
 
     // No agent: from the pins alone.
@@ -77,7 +72,7 @@ fn sigterm_leaves_the_datapath_and_detach_takes_it_away() -> Result<()> {
 
     // With an agent: it ends, too.
     let mut agent = firewall.start(&[])?;
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     let ran = firewall.ask([std::ffi::OsStr::new("detach"), "--bpffs".as_ref(), bpffs.as_os_str()])?;
     assert_eq!(ran.code, Some(0), "{}", ran.text());
     assert!(Curl::http(field.host.place.v4, 80).from(&field.attacker.namespace).is_ok());
@@ -101,7 +96,7 @@ fn detach_does_not_work_around_an_agent_that_hangs() -> Result<()> {
     assert_eq!(ran.code, Some(4), "{}", ran.text());
     let holder = format!("process {}", agent.process.pid());
     assert!(ran.stderr.contains(&holder) && ran.stderr.contains("systemctl stop mpesa-fw"), "{}", ran.stderr);
-    assert!(enforced(&field), "not half of it was taken away");
+    assert!(field.is_enforced(), "not half of it was taken away");
     // The question was asked, and the agent answers it when it goes on.
     agent.process.signal(Signal::SIGCONT)?;
     assert!(agent.process.wait(SOON)?.success(), "{}", agent.process.log());
@@ -113,7 +108,7 @@ fn detach_does_not_work_around_an_agent_that_hangs() -> Result<()> {
     agent.process.signal(Signal::SIGSTOP)?;
     let waiting = detach_command(&firewall).spawn()?;
     std::thread::sleep(Duration::from_millis(500));
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     agent.process.kill()?;
     let ran = waiting.wait_with_output()?;
     assert!(ran.status.success(), "{ran:?}");
@@ -169,10 +164,10 @@ fn a_defect_ends_the_agent_and_not_the_firewall() -> Result<()> {
         let log = agent.process.log();
         let said = ["a test asked for a defect", "please report it", "stays in force"];
         assert!(said.iter().all(|text| log.contains(text)), "{order}: {log}");
-        assert!(enforced(&field), "{order}");
+        assert!(field.is_enforced(), "{order}");
     }
     let _agent = firewall.start(&[])?;
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     assert_eq!(firewall.status()?["protection"], "enforcing");
     Ok(())
 }
@@ -245,11 +240,11 @@ fn a_bpffs_that_is_not_mounted_is_mounted() -> Result<()> {
     firewall.bpffs = firewall.directory.join("fresh/mpesa-fw");
     fs::create_dir_all(firewall.directory.join("fresh"))?;
     let mut agent = firewall.start(&[])?;
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     assert!(agent.process.log().contains("mounted"), "says so: {}", agent.process.log());
     agent.process.kill()?;
     let mut agent = firewall.start(&[])?;
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     let ran =
         firewall.ask([std::ffi::OsStr::new("detach"), "--bpffs".as_ref(), firewall.bpffs.as_os_str()])?;
     assert_eq!(ran.code, Some(0), "{}", ran.text());
@@ -301,13 +296,13 @@ fn two_agents_in_two_namespaces_do_not_disturb_each_other() -> Result<()> {
     other.policy(&policy(&["{ name: web, ports: [80], from: [198.51.100.66] }"], &[]))?;
     let _other_agent = other.start(&[])?;
     let get = |from: &Host, to: &Host| Curl::http(to.place.v4, 80).from(&from.namespace);
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     assert!(get(&field.attacker, &second).is_ok());
     assert_eq!(get(&field.safaricom, &second), Answer::Silence);
     agent.process.kill()?;
     other.reload(&policy(&["{ name: web, ports: [80], from: [196.201.214.200] }"], &[]))?;
     assert!(get(&field.safaricom, &second).is_ok());
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     Ok(())
 }
 

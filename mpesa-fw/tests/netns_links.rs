@@ -14,11 +14,6 @@ use testbed::{
     Answer, Curl, Firewall, Host, Namespace, attach_foreign_tc, attach_foreign_xdp, holds, ok, run,
 };
 
-fn enforced(field: &Field) -> bool {
-    Curl::http(field.host.place.v4, 80).from(&field.safaricom.namespace).is_ok()
-        && Curl::http(field.host.place.v4, 80).from(&field.attacker.namespace) == Answer::Silence
-}
-
 fn ready(firewall: &Firewall<'_>, status: u16) -> bool {
     firewall.namespace.get(Firewall::METRICS, "/readyz").is_ok_and(|(answer, _)| answer == status)
 }
@@ -85,7 +80,7 @@ fn a_renamed_interface_stays_protected_until_a_reload_says_otherwise() -> Result
     rename("eth0", "wan0")?;
     back()?;
     holds("the loss of the name", SOON, || protection(&firewall).is_ok_and(|word| word == "incomplete"))?;
-    assert!(enforced(&field), "the same card, judged as before");
+    assert!(field.is_enforced(), "the same card, judged as before");
     let status = firewall.status()?;
     assert_eq!(status["missing"][0], "eth0", "{status}");
     assert!(status["interfaces"].to_string().contains("wan0"), "{status}");
@@ -96,7 +91,7 @@ fn a_renamed_interface_stays_protected_until_a_reload_says_otherwise() -> Result
         .sh("ip link add eth0 type veth peer name other; ip link set eth0 up; ip link set other up")?;
     holds("the new eth0", SOON, || ready(&firewall, 200))?;
     assert_eq!(links(&firewall)?, ["eth0-egress", "eth0-ingress", "wan0-egress", "wan0-ingress"]);
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     field.host.namespace.sh("ip link delete eth0")?;
     holds("its pins to go", SOON, || links(&firewall).is_ok_and(|links| links.len() == 2))?;
     // The policy counts, and whoever reloads is told.
@@ -108,7 +103,7 @@ fn a_renamed_interface_stays_protected_until_a_reload_says_otherwise() -> Result
     rename("wan0", "eth0")?;
     back()?;
     holds("protection under the old name", SOON, || ready(&firewall, 200))?;
-    assert!(enforced(&field) && agent.process.running());
+    assert!(field.is_enforced() && agent.process.running());
     Ok(())
 }
 
@@ -127,7 +122,7 @@ fn an_interface_that_is_made_again_is_protected_at_once() -> Result<()> {
         holds("its pins to come", SOON, || links(&firewall).is_ok_and(|links| links.len() == 2))?;
         times.push(begun.elapsed().as_millis());
         holds("readiness", SOON, || ready(&firewall, 200))?;
-        assert!(enforced(&field));
+        assert!(field.is_enforced());
     }
     println!("protected after {times:?} ms, of which making the link takes some");
     assert!(times.iter().all(|time| *time < 3000), "{times:?}");
@@ -159,7 +154,7 @@ fn an_interface_that_moves_to_another_namespace_and_back_is_protected_again() ->
     elsewhere.sh(&format!("ip link set eth0 netns {}", field.host.namespace.name()))?;
     address(&field)?;
     holds("it to be protected again", SOON, || ready(&firewall, 200))?;
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     let counted = firewall.metrics()?.sum("mpesa_fw_dropped_packets_total", &[("interface", "eth0")]);
     assert_eq!(Curl::http(field.host.place.v4, 80).from(&field.attacker.namespace), Answer::Silence);
     let now = firewall.metrics()?.sum("mpesa_fw_dropped_packets_total", &[("interface", "eth0")]);
@@ -192,17 +187,17 @@ fn what_others_attach_later_takes_nothing_from_us() -> Result<()> {
         let mut off = field.host.namespace.command("ip");
         off.args(["link", "set", "dev", "eth0", mode, "off"]);
         run(&mut off)?;
-        assert!(enforced(&field), "{mode}");
+        assert!(field.is_enforced(), "{mode}");
     }
     attach_foreign_tc(&field.host, bpffs)?;
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     assert_eq!(
         firewall.metrics()?.sum("mpesa_fw_enforcing", &[]),
         2.0,
         "a filter after ours decides nothing"
     );
     firewall.reload(&policy(&[WEB, FENCE], &[]))?;
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     assert_eq!(protection(&firewall)?, "enforcing");
     Ok(())
 }
@@ -241,6 +236,6 @@ fn more_changes_than_the_socket_holds_are_read_again() -> Result<()> {
             })
         })
     })?;
-    assert!(enforced(&field) && protection(&firewall)? == "enforcing");
+    assert!(field.is_enforced() && protection(&firewall)? == "enforcing");
     Ok(())
 }

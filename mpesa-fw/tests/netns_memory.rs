@@ -3,37 +3,15 @@
 
 mod support;
 
-use std::{
-    os::unix::process::ExitStatusExt as _,
-    path::Path,
-    process::{Command, ExitStatus},
-    time::Duration,
-};
+use std::{os::unix::process::ExitStatusExt as _, process::ExitStatus, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use support::{FENCE, Field, SOON, WEB, memory::MemoryGroup, policy};
-use testbed::{Answer, Curl, Firewall, Started, eventually, ok};
+use support::{FENCE, Field, SOON, WEB, memory::MemoryGroup, pins, policy};
+use testbed::{Firewall, Started, eventually};
 
 const MIB: u64 = 1 << 20;
 /// An agent that is neither ready nor at its end by then hangs.
 const START: Duration = Duration::from_secs(30);
-
-fn open(field: &Field) -> bool {
-    Curl::http(field.host.place.v4, 80).from(&field.attacker.namespace).is_ok()
-}
-
-fn enforced(field: &Field) -> bool {
-    Curl::http(field.host.place.v4, 80).from(&field.safaricom.namespace).is_ok()
-        && Curl::http(field.host.place.v4, 80).from(&field.attacker.namespace) == Answer::Silence
-}
-
-/// Pins of maps, programs and links.
-fn pins(bpffs: &Path) -> Result<Vec<String>> {
-    let found = ok(Command::new("find").arg(bpffs).args(["-type", "f"]))?;
-    let mut lines: Vec<_> = found.lines().map(String::from).collect();
-    lines.sort();
-    Ok(lines)
-}
 
 /// Whether an error says that the kernel had no memory, and what to do.
 fn is_told(error: &str) -> bool {
@@ -57,10 +35,9 @@ fn start_within(firewall: &Firewall<'_>, group: &MemoryGroup) -> Result<Outcome>
         return Ok(Outcome::Ready(agent));
     }
     let status = agent.process.wait(SOON)?;
-    let log = agent.process.log();
-    let said = log.lines().rev().take_while(|line| !line.contains("error:")).count();
-    let lines: Vec<_> = log.lines().collect();
-    Ok(Outcome::Ended(status, lines[lines.len().saturating_sub(said + 1)..].join("\n")))
+    // One log for all starts.
+    let said = agent.process.log().rsplit("error:").next().unwrap_or_default().to_owned();
+    Ok(Outcome::Ended(status, said))
 }
 
 #[test]
@@ -88,18 +65,19 @@ fn a_start_without_memory_for_its_tables_attaches_nothing() -> Result<()> {
                 ensure!(status.signal() == Some(libc::SIGKILL), "with {limit} MiB: {status}: {said}");
             }
         }
-        assert!(open(&field), "with {limit} MiB: nothing is half attached");
+        assert!(field.is_open(), "with {limit} MiB: nothing is half attached");
     }
     let mut ready = ready.context("no limit was high enough")?;
     assert!(told > 0, "the kernel refused no map");
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     // What the failed starts left is not kept beside what this one made.
-    let after = pins(&firewall.bpffs)?;
+    let after = pins(&firewall)?;
     ready.process.kill()?;
-    firewall.ask(["detach".as_ref(), "--bpffs".as_ref(), firewall.bpffs.as_os_str()])?;
-    assert!(open(&field));
+    let ran = firewall.ask(["detach".as_ref(), "--bpffs".as_ref(), firewall.bpffs.as_os_str()])?;
+    assert_eq!(ran.code, Some(0), "{}", ran.text());
+    assert!(field.is_open());
     let _agent = firewall.start(&[])?;
-    assert_eq!(pins(&firewall.bpffs)?.len(), after.len());
+    assert_eq!(pins(&firewall)?.len(), after.len());
     Ok(())
 }
 
@@ -114,7 +92,7 @@ fn a_reload_without_memory_for_its_tables_changes_nothing() -> Result<()> {
     firewall.policy(&policy(&[WEB, FENCE], &[]))?;
     let (mut told, mut reloaded) = (0, false);
     for limit in 9..64 {
-        let before = (firewall.status()?["generation"].clone(), pins(&firewall.bpffs)?);
+        let before = (firewall.status()?["generation"].clone(), pins(&firewall)?);
         group.limit(limit * MIB)?;
         let ran = firewall.ask(["reload", "--force"])?;
         group.unlimited()?;
@@ -122,11 +100,11 @@ fn a_reload_without_memory_for_its_tables_changes_nothing() -> Result<()> {
             reloaded = true;
             break;
         }
-        assert!(enforced(&field), "with {limit} MiB: {}", ran.text());
+        assert!(field.is_enforced(), "with {limit} MiB: {}", ran.text());
         if agent.process.running() {
             ensure!(ran.code == Some(4) && is_told(&ran.stderr), "with {limit} MiB: {}", ran.text());
             told += usize::from(ran.stderr.contains("failed to create map"));
-            let after = (firewall.status()?["generation"].clone(), pins(&firewall.bpffs)?);
+            let after = (firewall.status()?["generation"].clone(), pins(&firewall)?);
             assert_eq!(after, before, "with {limit} MiB: {}", ran.text());
         } else {
             // Killed for a page of its own; the next one takes over what judges.
@@ -137,6 +115,6 @@ fn a_reload_without_memory_for_its_tables_changes_nothing() -> Result<()> {
     }
     assert!(reloaded, "no limit was high enough");
     assert!(told > 0, "the kernel refused no map");
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     Ok(())
 }

@@ -7,16 +7,7 @@ use std::{fs, path::Path, process::Command};
 use anyhow::{Context as _, Result, ensure};
 use mpesa_fw_common::ABI_VERSION;
 use support::{FENCE, Field, SOON, WEB, policy};
-use testbed::{Answer, Curl, Firewall, holds, ok};
-
-fn enforced(field: &Field) -> bool {
-    Curl::http(field.host.place.v4, 80).from(&field.safaricom.namespace).is_ok()
-        && Curl::http(field.host.place.v4, 80).from(&field.attacker.namespace) == Answer::Silence
-}
-
-fn open(field: &Field) -> bool {
-    Curl::http(field.host.place.v4, 80).from(&field.attacker.namespace).is_ok()
-}
+use testbed::{Firewall, holds, ok};
 
 /// Remounts the bpffs.
 fn remount(firewall: &Firewall<'_>, how: &str) -> Result<()> {
@@ -40,7 +31,7 @@ fn a_read_only_bpffs_changes_nothing_and_is_said() -> Result<()> {
     let ran = firewall.run(&[])?;
     assert_eq!(ran.code, Some(4), "{}", ran.text());
     assert!(ran.stderr.contains("ead-only") && ran.stderr.contains("remount"), "{}", ran.stderr);
-    assert!(open(&field), "nothing is half attached");
+    assert!(field.is_open(), "nothing is half attached");
     remount(&firewall, "rw")?;
 
     let mut agent = firewall.start(&[])?;
@@ -57,7 +48,7 @@ fn a_read_only_bpffs_changes_nothing_and_is_said() -> Result<()> {
     let ran = detach(&firewall)?;
     assert_eq!(ran.code, Some(4), "{}", ran.text());
     assert!(ran.stderr.contains("remount"), "{}", ran.stderr);
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     remount(&firewall, "rw")?;
     assert_eq!(firewall.status()?["generation"], before, "nothing was changed");
     remount(&firewall, "ro")?;
@@ -66,12 +57,12 @@ fn a_read_only_bpffs_changes_nothing_and_is_said() -> Result<()> {
     let ran = firewall.run(&[])?;
     assert_eq!(ran.code, Some(4), "{}", ran.text());
     assert_eq!(detach(&firewall)?.code, Some(4));
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     remount(&firewall, "rw")?;
     let _agent = firewall.start(&[])?;
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     assert_eq!(detach(&firewall)?.code, Some(0));
-    assert!(open(&field));
+    assert!(field.is_open());
     Ok(())
 }
 
@@ -99,10 +90,10 @@ fn what_others_left_in_the_bpffs_is_neither_touched_nor_in_the_way() -> Result<(
     pin_map(&firewall.bpffs.join("abi-x/map"))?;
     firewall.policy(&policy(&[WEB], &[]))?;
     let mut agent = firewall.start(&[])?;
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     assert!(agent.process.log().contains("eth8-ingress"), "said: {}", agent.process.log());
     firewall.reload(&policy(&[WEB, FENCE], &[]))?;
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     for kept in ["links/eth7-ingress", "links/eth8-ingress", "state/else", "generation-x"] {
         assert!(root.join(kept).exists(), "{kept} is none of ours");
     }
@@ -117,7 +108,7 @@ fn what_others_left_in_the_bpffs_is_neither_touched_nor_in_the_way() -> Result<(
         let ran = firewall.run(&[])?;
         assert_eq!(ran.code, Some(4), "{}", ran.text());
         assert!(ran.stderr.contains("eth0-egress") && ran.stderr.contains("rm -r"), "{}", ran.stderr);
-        assert!(open(&field), "nothing is half attached");
+        assert!(field.is_open(), "nothing is half attached");
         fs::remove_file(root.join("links/eth0-egress"))?;
     }
     // And in the place of a state map.
@@ -139,7 +130,7 @@ fn what_others_left_in_the_bpffs_is_neither_touched_nor_in_the_way() -> Result<(
         fs::remove_file(pin)?;
     }
     let _agent = firewall.start(&[])?;
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     Ok(())
 }
 
@@ -157,9 +148,9 @@ fn another_version_is_taken_over_without_a_gap() -> Result<()> {
             agent.process.kill()?;
             let root = |version: u32| firewall.bpffs.join(format!("abi-{version}"));
             fs::rename(root(ABI_VERSION), root(version))?;
-            assert!(enforced(&field), "{tc}: the old version's programs judge");
+            assert!(field.is_enforced(), "{tc}: the old version's programs judge");
             agent = firewall.start(&arguments)?;
-            assert!(enforced(&field), "{tc}");
+            assert!(field.is_enforced(), "{tc}");
             let status = firewall.status()?;
             assert_eq!(
                 status["interfaces"][0]["ingress"], "xdp_native",
@@ -178,7 +169,7 @@ fn another_version_is_taken_over_without_a_gap() -> Result<()> {
             firewall.bpffs.join(format!("abi-{}", ABI_VERSION + 1)),
         )?;
         assert_eq!(detach(&firewall)?.code, Some(0));
-        assert!(open(&field), "{tc}");
+        assert!(field.is_open(), "{tc}");
     }
     Ok(())
 }
@@ -195,7 +186,7 @@ fn without_room_for_the_next_descriptor_a_reload_fails_half_way_and_changes_noth
     };
     let count = || fs::read_dir(format!("/proc/{pid}/fd")).map(Iterator::count);
     let before = firewall.status()?["generation"].clone();
-    let (idle, pins) = (count()?, pins(&firewall)?);
+    let (idle, pins) = (count()?, support::pins(&firewall)?);
     let mut failed = 0;
     // Each descriptor is a map, a program or a file: one more of them fits each time.
     for more in (2..110).step_by(if long() { 1 } else { 6 }) {
@@ -209,23 +200,16 @@ fn without_room_for_the_next_descriptor_a_reload_fails_half_way_and_changes_noth
         ensure!(matches!(ran.code, Some(1 | 3 | 4)), "{}", ran.text());
         failed += 1;
         assert_eq!(firewall.status()?["generation"], before, "with {more} more: {}", ran.text());
-        assert_eq!(self::pins(&firewall)?, pins, "with {more} more");
+        assert_eq!(support::pins(&firewall)?, pins, "with {more} more");
     }
     assert!(failed > 5, "only {failed} failed");
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     holds("descriptors to be closed", SOON, || count().is_ok_and(|now| now <= idle))?;
     firewall.reload(&policy(&[WEB, FENCE], &[]))?;
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     Ok(())
 }
 
 fn long() -> bool {
     std::env::var_os("MPESA_FW_FAULTS").is_some_and(|value| value == "all")
-}
-
-fn pins(firewall: &Firewall<'_>) -> Result<Vec<String>> {
-    let found = ok(Command::new("find").arg(&firewall.bpffs))?;
-    let mut lines: Vec<_> = found.lines().map(String::from).collect();
-    lines.sort();
-    Ok(lines)
 }

@@ -15,12 +15,7 @@ use anyhow::{Context as _, Result, ensure};
 use mpesa_fw::fault;
 use nix::sys::signal::Signal;
 use support::{FENCE, Field, SOON, WEB, policy};
-use testbed::{Answer, Curl, Firewall, Process, holds, ok};
-
-fn enforced(field: &Field) -> bool {
-    Curl::http(field.host.place.v4, 80).from(&field.safaricom.namespace).is_ok()
-        && Curl::http(field.host.place.v4, 80).from(&field.attacker.namespace) == Answer::Silence
-}
+use testbed::{Firewall, Process, holds, ok};
 
 fn reloads(firewall: &Firewall<'_>, result: &str) -> Result<f64> {
     Ok(firewall.metrics()?.sum("mpesa_fw_reloads_total", &[("result", result)]))
@@ -60,7 +55,7 @@ fn a_file_that_is_being_written_is_refused() -> Result<()> {
     drop(writer);
     assert_eq!(firewall.ask(["reload"])?.code, Some(0), "complete now");
     assert_ne!(generation(&firewall)?, before);
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     Ok(())
 }
 
@@ -119,7 +114,7 @@ fn files_that_change_while_they_are_read_are_old_or_new_or_refused() -> Result<(
         digests.iter().filter(|(code, _)| *code == Some(0)).count(),
         digests.len()
     );
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     Ok(())
 }
 
@@ -143,7 +138,7 @@ fn a_full_disk_under_the_state_directory_is_said_and_stops_nothing() -> Result<(
     assert!(!state.join("reloads.new").exists(), "half a file helps nobody");
     agent.process.kill()?;
     let mut agent = firewall.start(&[])?;
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     drop(filler);
     fs::remove_file(state.join("filler"))?;
     firewall.reload(&policy(&[WEB, FENCE], &[]))?;
@@ -179,7 +174,7 @@ fn signals_in_the_middle_of_a_reload_do_no_harm() -> Result<()> {
     sleep(Duration::from_millis(500));
     let count = reloads(&firewall, "ok")?;
     assert!((2.0..=5.0).contains(&count), "{count} reloads for a storm");
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
 
     // An order to end while a client waits: the step is finished, and the client told that nobody answers.
     fs::write(&orders, "HookReplaced pause 1\n")?;
@@ -193,14 +188,14 @@ fn signals_in_the_middle_of_a_reload_do_no_harm() -> Result<()> {
     let code = client.wait(SOON)?.code();
     assert_eq!(code, Some(3), "{}", client.log());
     assert!(client.log().contains("hung up") && client.log().contains("journalctl"), "{}", client.log());
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     let agent = firewall.start(&[])?;
     assert!(
         !agent.process.log().contains("ran generation"),
         "no hook was left behind: {}",
         agent.process.log()
     );
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     Ok(())
 }
 
@@ -222,7 +217,7 @@ fn clients_that_hang_hold_up_no_reload() -> Result<()> {
         firewall.reload(&rules)?;
     }
     assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     Ok(())
 }
 
@@ -249,7 +244,7 @@ fn a_second_agent_is_refused_whatever_it_shares() -> Result<()> {
     assert_eq!(ran.code, Some(4), "{}", ran.text());
     assert!(ran.stderr.contains("in use by another agent (process "), "{}", ran.stderr);
     assert_eq!(generation(&firewall)?, before);
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     Ok(())
 }
 
@@ -271,7 +266,7 @@ fn a_wall_clock_that_jumps_is_survived() -> Result<()> {
         firewall.reload(&policy(&[WEB], &[]))?;
         assert_eq!(firewall.metrics()?.went_back(&metrics), [] as [String; 0], "{offset}");
         assert_eq!(firewall.status()?["protection"], "enforcing", "{offset}");
-        assert!(enforced(&field), "{offset}");
+        assert!(field.is_enforced(), "{offset}");
     }
     Ok(())
 }
@@ -342,6 +337,6 @@ fn reloads_without_end_let_nothing_grow() -> Result<()> {
     assert_eq!(counts(&late), counts(&early));
     assert_eq!(late.programs, 3);
     assert!(late.resident <= early.resident + 2048, "kB: {} then {}", early.resident, late.resident);
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     Ok(())
 }

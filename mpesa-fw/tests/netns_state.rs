@@ -17,11 +17,6 @@ use testbed::{
 
 const API: &str = "{ name: api, protocol: [udp, tcp], ports: [5000], to: [192.0.2.80] }";
 
-fn enforced(field: &Field) -> bool {
-    Curl::http(field.host.place.v4, 80).from(&field.safaricom.namespace).is_ok()
-        && Curl::http(field.host.place.v4, 80).from(&field.attacker.namespace) == Answer::Silence
-}
-
 #[test]
 #[ignore = "needs root and a kernel"]
 fn a_full_flow_table_stays_in_its_bounds_and_serves_the_new() -> Result<()> {
@@ -45,7 +40,7 @@ fn a_full_flow_table_stays_in_its_bounds_and_serves_the_new() -> Result<()> {
         socket.send_to(b"again", to)?;
         socket.recv_from(&mut [0; 8])?;
     }
-    assert!(enforced(&field), "services need no flows");
+    assert!(field.is_enforced(), "services need no flows");
     Ok(())
 }
 
@@ -59,9 +54,9 @@ fn pins_of_another_shape_are_refused_and_stay_in_force() -> Result<()> {
     let ran = firewall.run(&["--flows-capacity", "1024"])?;
     assert_eq!(ran.code, Some(4), "{}", ran.text());
     assert!(ran.stderr.contains("detach"), "says what to do: {}", ran.stderr);
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     let _agent = firewall.start(&[])?;
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     Ok(())
 }
 
@@ -80,7 +75,7 @@ fn an_interface_may_be_replaced_while_no_agent_runs() -> Result<()> {
         "nobody protects it now"
     );
     let _agent = firewall.start(&[])?;
-    assert!(enforced(&field));
+    assert!(field.is_enforced());
     assert_eq!(firewall.metrics()?.went_back(&before), [] as [String; 0]);
     Ok(())
 }
@@ -99,13 +94,13 @@ fn clsact_does_what_tcx_does() -> Result<()> {
     };
     let mut agent = firewall.start(&["--tc", "clsact"])?;
     assert!(firewall.ask(["status"])?.stdout.contains("clsact"));
-    assert!(egress() && enforced(&field));
+    assert!(egress() && field.is_enforced());
     firewall.reload(&policy(&[WEB, FENCE], &[API]))?;
-    assert!(egress() && enforced(&field));
+    assert!(egress() && field.is_enforced());
     agent.process.kill()?;
-    assert!(egress() && enforced(&field), "filters stay without the agent");
+    assert!(egress() && field.is_enforced(), "filters stay without the agent");
     let _agent = firewall.start(&["--tc", "clsact"])?;
-    assert!(egress() && enforced(&field));
+    assert!(egress() && field.is_enforced());
     let filters = field.host.namespace.sh("tc filter show dev eth0 egress")?;
     assert_eq!(filters.matches("handle").count(), 1, "{filters}");
     let ran =
@@ -172,10 +167,10 @@ fn foreign_tc_filters_are_kept() -> Result<()> {
     firewall.policy(&policy(&[WEB], &[]))?;
     for &tc in support::tc_ways() {
         let mut agent = firewall.start(&["--tc", tc])?;
-        assert!(foreign() && enforced(&field), "{tc}");
+        assert!(foreign() && field.is_enforced(), "{tc}");
         firewall.reload(&policy(&[WEB, FENCE], &[]))?;
         firewall.reload(&policy(&[WEB], &[]))?;
-        assert!(foreign() && enforced(&field), "{tc}");
+        assert!(foreign() && field.is_enforced(), "{tc}");
         let ran =
             firewall.ask([std::ffi::OsStr::new("detach"), "--bpffs".as_ref(), firewall.bpffs.as_os_str()])?;
         assert_eq!(ran.code, Some(0), "{}", ran.text());

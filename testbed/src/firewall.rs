@@ -124,13 +124,14 @@ impl<'a> Firewall<'a> {
     /// # Errors
     /// Likewise.
     pub fn start_with_capabilities_of_the_unit(&self) -> Result<Started> {
-        let mut command = self.namespace.command("setpriv");
-        command.args(["--bounding-set", "-all,+bpf,+net_admin,+perfmon", "--no-new-privs"]);
-        let agent = self.run_command(&[]);
-        // What is in front of the agent enters the namespace, which this has done already.
-        let arguments = agent.get_args().skip_while(|argument| *argument != self.binary.as_os_str());
-        command.args(arguments).env_remove("NOTIFY_SOCKET");
-        self.ready(Started { process: Process::spawn(command, "agent", &self.directory)? })
+        self.ready(self.spawn_by(|agent| {
+            let mut command = self.namespace.command("setpriv");
+            command.args(["--bounding-set", "-all,+bpf,+net_admin,+perfmon", "--no-new-privs"]);
+            // What is in front of the agent enters the namespace, which this has done already.
+            let arguments = agent.get_args().skip_while(|argument| *argument != self.binary.as_os_str());
+            command.args(arguments).env_remove("NOTIFY_SOCKET");
+            command
+        })?)
     }
 
     fn ready(&self, mut started: Started) -> Result<Started> {

@@ -82,14 +82,14 @@ pub(super) fn look(owners: &Owners, seen: &mut dyn FnMut(&Path)) -> Present {
             Owner::User(_) => None,
         })
         .collect();
-    let mut found = |name: &str, id: u64| {
+    let mut found = |name: &str, ids: &[u64]| {
         for (owner, _, rules) in units.iter().filter(|(_, unit, _)| is_unit(name, unit)) {
-            add(OwnerKey::cgroup(id), owner, rules);
+            ids.last().into_iter().for_each(|id| add(OwnerKey::cgroup(*id), owner, rules));
         }
     };
     let walked = match cgroup_root() {
         _ if units.is_empty() => Ok(()),
-        Ok(root) => walk(&root, 1, seen, &mut found).map_err(|error| error.to_string()),
+        Ok(root) => walk(&root, &mut Vec::new(), seen, &mut found).map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     };
     present.error = walked.err();
@@ -100,31 +100,34 @@ pub(super) fn look(owners: &Owners, seen: &mut dyn FnMut(&Path)) -> Present {
     present
 }
 
-/// Every group below `directory`, with its id. Only what root made and only root can change: below a directory that is
+/// Every group below `directory`, with its id behind those of the groups that it is in (`above`, of the directory itself). Only what root made and only root can change: below a directory that is
 /// delegated to a user (`user@1000.service`), he makes groups of any name.
-fn walk(
+pub(super) fn walk(
     directory: &Path,
-    level: usize,
+    above: &mut Vec<u64>,
     seen: &mut dyn FnMut(&Path),
-    found: &mut dyn FnMut(&str, u64),
+    found: &mut dyn FnMut(&str, &[u64]),
 ) -> io::Result<()> {
     seen(directory);
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         // Gone meanwhile.
-        Err(error) if level > 1 && error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if !above.is_empty() && error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
     for entry in entries {
-        let (Ok(entry), true) = (entry, level <= LEVELS) else { continue };
+        let (Ok(entry), true) = (entry, above.len() < LEVELS) else { continue };
         let Ok(metadata) = entry.metadata() else { continue };
         if !metadata.is_dir() || !is_of_root(&metadata) {
             continue;
         }
+        above.push(metadata.ino());
         if let Some(name) = entry.file_name().to_str() {
-            found(name, metadata.ino());
+            found(name, above);
         }
-        match walk(&entry.path(), level + 1, seen, found) {
+        let walked = walk(&entry.path(), above, seen, found);
+        above.pop();
+        match walked {
             Err(error) if error.raw_os_error() != Some(libc::ENODEV) => return Err(error),
             Ok(()) | Err(_) => {}
         }

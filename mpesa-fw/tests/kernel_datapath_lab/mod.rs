@@ -29,6 +29,10 @@ pub(crate) const FRIEND: &str = "198.51.100.2";
 /// Another address of the peer.
 pub(crate) const STRANGER: &str = "198.51.100.3";
 
+/// Programs at the cgroups' root, which are there where a cgroup v2 is; and their pins.
+pub(crate) const OF_SOCKETS: [&str; 6] =
+    ["bypass", "connect4", "connect6", "connections", "sendmsg4", "sendmsg6"];
+
 pub(crate) struct Lab {
     directory: PathBuf,
     peer: Child,
@@ -144,11 +148,7 @@ impl Lab {
                     .collect()
             })
             .unwrap_or_default();
-        // There are more, of the programs at the cgroups' root, where there is a cgroup v2.
-        names.retain(|name| {
-            !["connections", "bypass", "connect4", "connect6", "sendmsg4", "sendmsg6"]
-                .contains(&name.as_str())
-        });
+        names.retain(|name| !OF_SOCKETS.contains(&name.as_str()));
         names.sort();
         names
     }

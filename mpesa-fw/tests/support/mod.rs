@@ -6,11 +6,11 @@ pub mod groups;
 pub mod memory;
 pub mod traffic;
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, process::Command, time::Duration};
 
 use anyhow::Result;
 use testbed::{
-    Drops, Firewall, Host, Metrics, Network, Place, Started, Wire, place,
+    Answer, Curl, Drops, Firewall, Host, Metrics, Network, Place, Started, Wire, ok, place,
     serve::{Nginx, Site},
 };
 
@@ -52,6 +52,17 @@ impl Field {
     /// nginx on the callback host.
     pub fn web(&self, ports: &[u16]) -> Result<Nginx> {
         web(&self.network, &self.host, ports)
+    }
+
+    /// Whether [`WEB`] is served to Safaricom, and to nobody else.
+    pub fn is_enforced(&self) -> bool {
+        Curl::http(self.host.place.v4, 80).from(&self.safaricom.namespace).is_ok()
+            && Curl::http(self.host.place.v4, 80).from(&self.attacker.namespace) == Answer::Silence
+    }
+
+    /// Whether it is served to the attacker.
+    pub fn is_open(&self) -> bool {
+        Curl::http(self.host.place.v4, 80).from(&self.attacker.namespace).is_ok()
     }
 
     /// Both addresses of the callback host.
@@ -133,6 +144,14 @@ pub fn kinds(drops: &Drops) -> Vec<&str> {
 /// Passed packets of a rule since an earlier scrape.
 pub fn passed_since(now: &Metrics, before: &Metrics, direction: &str, rule: &str) -> u64 {
     (now.passed(direction, rule) - before.passed(direction, rule)) as u64
+}
+
+/// Everything below the firewall's bpffs, in order.
+pub fn pins(firewall: &Firewall<'_>) -> Result<Vec<String>> {
+    let found = ok(Command::new("find").arg(&firewall.bpffs))?;
+    let mut lines: Vec<_> = found.lines().map(String::from).collect();
+    lines.sort();
+    Ok(lines)
 }
 
 /// What `--tc` can name here, of both ways.

@@ -14,9 +14,10 @@ const AGENT: &str = "mpesa-fw";
 
 /// The test programs that run in a guest, what says most first: where the time does not suffice, the last are not begun.
 /// Those that ask a kernel for what kernels differ in; all of them would keep an emulated processor for an hour.
-const TESTS: [&str; 16] = [
+const TESTS: [&str; 17] = [
     "kernel_verifier",
     "kernel_datapath",
+    "kernel_datapath_interfaces",
     "netns_egress",
     "netns_ingress",
     "netns_reload",

@@ -1,18 +1,15 @@
 //! Whose socket sends the packet that is asked about.
 
-use std::{
-    fmt,
-    fs::{self, Metadata},
-    io,
-    os::unix::fs::MetadataExt as _,
-    path::Path,
-};
+use std::{fmt, io, path::Path};
 
 use mpesa_fw_common::owner::{LEVELS, Owner};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    agent::{AgentError, owners::uid_of, processes::is_of_root},
+    agent::{
+        AgentError,
+        owners::{uid_of, walk},
+    },
     datapath::cgroup_root,
 };
 
@@ -69,52 +66,30 @@ fn groups_of(unit: &str) -> Result<[u64; LEVELS], AgentError> {
         AgentError::Question(format!("the unit {unit} can't be looked for among the cgroups: {error}"))
     };
     let root = cgroup_root().map_err(|error| failed(&error))?;
-    let mut groups = [0; LEVELS];
-    if descend(&root, unit, &is_of_root, &mut groups).map_err(|error| failed(&error))? {
-        return Ok(groups);
-    }
-    Err(AgentError::Question(format!(
-        "no unit {unit} runs now, so that no packet is its: `systemctl status {unit}` (of a template name an instance; what users start is none)"
-    )))
+    groups_below(&root, unit).map_err(|error| failed(&error))?.ok_or_else(|| {
+        AgentError::Question(format!(
+            "no unit {unit} runs now, so that no packet is its: `systemctl status {unit}` (of a template name an instance; what users start is none)"
+        ))
+    })
 }
 
-/// Whether the unit is below the directory; then the groups on the way to it are noted.
-fn descend(
-    directory: &Path,
-    unit: &str,
-    is_roots: &dyn Fn(&Metadata) -> bool,
-    groups: &mut [u64],
-) -> io::Result<bool> {
-    let Some((first, rest)) = groups.split_first_mut() else { return Ok(false) };
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        // Gone meanwhile, or no group.
-        let Ok(metadata) = entry.metadata() else { continue };
-        if !metadata.is_dir() || !is_roots(&metadata) {
-            continue;
+fn groups_below(root: &Path, unit: &str) -> io::Result<Option<[u64; LEVELS]>> {
+    let mut groups = None;
+    let mut found = |name: &str, ids: &[u64]| {
+        if name == unit && groups.is_none() {
+            let mut all = [0; LEVELS];
+            all[..ids.len()].copy_from_slice(ids);
+            groups = Some(all);
         }
-        *first = metadata.ino();
-        if entry.file_name() == unit {
-            return Ok(true);
-        }
-        match descend(&entry.path(), unit, is_roots, rest) {
-            Ok(false) => {}
-            Err(error) if is_gone(&error) => {}
-            Ok(true) => return Ok(true),
-            Err(error) => return Err(error),
-        }
-    }
-    *first = 0;
-    Ok(false)
-}
-
-/// Whether a group ended while it was looked at.
-fn is_gone(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV))
+    };
+    walk(root, &mut Vec::new(), &mut |_| {}, &mut found)?;
+    Ok(groups)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::fs::MetadataExt as _};
+
     use super::*;
 
     #[test]
@@ -136,16 +111,16 @@ mod tests {
             fs::create_dir_all(root.path().join(group)).unwrap();
         }
         let inode = |path: &str| fs::metadata(root.path().join(path)).unwrap().ino();
-        let mut groups = [0; LEVELS];
-        let all = |_: &Metadata| true;
-        assert!(descend(root.path(), "payments@ke.service", &all, &mut groups).unwrap());
         let expected =
             ["system.slice", "system.slice/pay.slice", "system.slice/pay.slice/payments@ke.service"]
                 .map(inode);
-        assert_eq!(groups[..3], expected);
-        assert_eq!(groups[3], 0);
-        let mut groups = [0; LEVELS];
-        assert!(!descend(root.path(), "payments@.service", &all, &mut groups).unwrap());
-        assert_eq!(groups, [0; LEVELS]);
+        // Only what root owns is a unit's.
+        let is_root = nix::unistd::geteuid().is_root();
+        let groups = groups_below(root.path(), "payments@ke.service").unwrap();
+        assert_eq!(groups.is_some(), is_root);
+        if let Some(groups) = groups {
+            assert_eq!((&groups[..3], groups[3]), (&expected[..], 0));
+        }
+        assert_eq!(groups_below(root.path(), "payments@.service").unwrap(), None);
     }
 }
