@@ -8,7 +8,6 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
     address::{Address, Family},
-    event::Event,
     reason::DROP_REASONS,
 };
 
@@ -110,29 +109,3 @@ pub struct Refusals {
 
 /// Attempts that a CPU may tell of until its bucket (map `ATTEMPT_BUCKETS`, as [`EventBucket`](crate::event::EventBucket)) is filled again.
 pub const ATTEMPT_BURST: u32 = 32;
-
-/// Who attempted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct Program {
-    /// Cookie of the socket.
-    pub cookie: u64,
-    /// Id of the cgroup that the process is in.
-    pub cgroup: u64,
-    /// Process (thread group), in the namespace of the kernel's first process.
-    pub process: u32,
-    /// Real user.
-    pub uid: u32,
-    /// Name of the thread (`comm`), padded with zeros.
-    pub name: [u8; 16],
-}
-
-/// What is sent instead of an [`Event`] for an attempt: no packet, hence neither interface nor length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct AttemptEvent {
-    /// Where to, and why not.
-    pub event: Event,
-    /// Who.
-    pub program: Program,
-}

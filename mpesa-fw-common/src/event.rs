@@ -2,9 +2,10 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::address::Address;
+use crate::{address::Address, program::Program};
 
-/// One dropped packet (or one that observe mode would have dropped).
+/// One dropped packet (or one that observe mode would have dropped), or one attempt. Sent alone it is of a packet from
+/// outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Event {
@@ -34,21 +35,43 @@ pub struct Event {
     pub rule: u8,
     /// 1: dropped; 0: observe mode let it go.
     pub enforced: u8,
-    /// Keeps the size a multiple of 8.
-    pub reserved: u8,
+    /// An [`Occasion`].
+    pub occasion: u8,
     /// Bytes of the frame that follow; see [`CapturedEvent`].
     pub captured: u16,
+}
+
+/// What an event is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Occasion {
+    /// A packet.
+    Packet = 0,
+    /// A program that was to connect or to send ([`Attempt`](crate::attempt::Attempt)): neither interface nor length.
+    Attempt = 1,
+}
+
+/// What is sent of an attempt, and of a packet from this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ProgramEvent {
+    /// Where to, and why not.
+    pub event: Event,
+    /// Who.
+    pub program: Program,
 }
 
 /// Bytes of a frame that an event can carry: every header that counts, in all but rare cases.
 pub const CAPTURE_BYTES: usize = 256;
 
-/// What is sent instead of an [`Event`] while somebody captures (map `CAPTURE`, one element, not 0).
+/// What is sent of a packet of either direction while somebody captures (map `CAPTURE`, one element, not 0).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct CapturedEvent {
     /// What is always sent.
     pub event: Event,
+    /// Who; of a packet from outside, nobody.
+    pub program: Program,
     /// The beginning of the frame; behind [`Event::captured`] bytes, what was there before.
     pub bytes: [u8; CAPTURE_BYTES],
 }

@@ -20,6 +20,7 @@ pub mod limit;
 pub mod owner;
 pub mod packet;
 mod pod;
+pub mod program;
 pub mod reason;
 pub mod settings;
 pub mod state;
@@ -36,4 +37,4 @@ pub use zerocopy::FromBytes;
 
 /// Version of every lay-out in this crate; part of the pin directory's name, so that an agent
 /// never adopts maps whose values it would misread. Raise it with any change of a shared type.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;

@@ -1,4 +1,4 @@
-//! The one file of the programs (with its parts for sockets, connections, options and captures) that reads and writes through pointers: packets,
+//! The one file of the programs (with its parts for sockets, who made them, connections, options and captures) that reads and writes through pointers: packets,
 //! map values, sockets.
 
 use core::{arch::asm, ptr};
@@ -26,12 +26,14 @@ macro_rules! field {
 mod attempt;
 mod capture;
 mod connection;
+mod maker;
 mod option;
 mod socket;
 
 pub use attempt::{SocketAddress, current};
 pub use capture::{Message, Skb, Source, entry};
 pub use connection::Connection;
+pub use maker::NewSocket;
 pub use option::SocketOption;
 
 /// Verifier: an offset into a packet must have an upper bound before it is added (MAX_PACKET_OFF is 0xffff). No header

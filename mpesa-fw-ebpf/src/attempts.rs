@@ -6,10 +6,10 @@
 
 use mpesa_fw_common::{
     Address, Direction, DropReason, Family, Reason,
-    attempt::{ATTEMPT_BURST, Attempt, AttemptEvent, AttemptKind, Way, WayKey},
+    attempt::{ATTEMPT_BURST, Attempt, AttemptKind, Way, WayKey},
     counter::{INTERFACES, SLOT_EGRESS_NONE},
     decide,
-    event::Event,
+    event::{Event, Occasion, ProgramEvent},
     owner::Owner,
     reason::DROP_REASONS,
     state::State as _,
@@ -46,7 +46,12 @@ pub fn send(address: &SocketAddress, family: Family) -> i32 {
 #[inline(always)]
 fn judge(address: &SocketAddress, family: Family, kind: AttemptKind) -> i32 {
     // Other namespaces have agents of their own, or none.
-    if address.namespace() != namespace() || !is_vouched_for() {
+    if address.namespace() != namespace() {
+        return GO_ON;
+    }
+    // If not here, egress may drop its packets, and is to know whose they are.
+    address.note_maker();
+    if !is_vouched_for() {
         return GO_ON;
     }
     let (local_port, interface) = address.bound();
@@ -106,7 +111,7 @@ fn report(address: &SocketAddress, attempt: &Attempt, reason: DropReason, rule: 
     if !take_token(&maps::ATTEMPT_BUCKETS, ATTEMPT_BURST) {
         return;
     }
-    let Some(mut entry) = maps::EVENTS.reserve::<AttemptEvent>(0) else {
+    let Some(mut entry) = maps::EVENTS.reserve::<ProgramEvent>(0) else {
         return count_suppressed(&maps::ATTEMPT_BUCKETS);
     };
     let told = access::entry(&mut entry);
@@ -124,7 +129,7 @@ fn report(address: &SocketAddress, attempt: &Attempt, reason: DropReason, rule: 
         reason: reason as u8,
         rule: rule.raw(),
         enforced: refused as u8,
-        reserved: 0,
+        occasion: Occasion::Attempt as u8,
         captured: 0,
     };
     address.program(&mut told.program);

@@ -187,7 +187,7 @@ extern "C" fn report_case(direction: u32) -> u32 {
     if captures { code | CAPTURE } else { code }
 }
 
-/// Sends the event of a packet with the beginning of its frame. Returns [`PASS`], which means nothing.
+/// Sends the event of a packet with what its frame says. Returns [`PASS`], which means nothing.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn send_frame(context: *mut __sk_buff, direction: u32) -> u32 {

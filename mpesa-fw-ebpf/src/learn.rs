@@ -14,7 +14,7 @@ use mpesa_fw_common::{
     decide::is_resolver,
     dns::{
         self, LearnOutcome, Learnt, LearntName, NAME_ROOM, Next, Noted, RECORD_STEPS, Reading, Record,
-        WILDCARD,
+        SLOTS_PER_NAME, WILDCARD,
     },
     packet::FragmentKind,
     settings::{Direction, feature},
@@ -96,11 +96,15 @@ fn learn(message: &Message) -> u32 {
         count(LearnOutcome::Unreadable);
         return 0;
     };
-    let Some(slots) = access::trie_value(&maps::ASKED_NAMES, reading.name.room(), key) else {
-        return 0;
-    };
-    reading.slots = slots;
-    count(LearnOutcome::Answer);
+    reading.answered.time = access::now();
+    match access::trie_value(&maps::ASKED_NAMES, reading.answered.name.room(), key) {
+        Some(slots) => {
+            reading.slots = slots;
+            count(LearnOutcome::Answer);
+        }
+        // Of no rule: its addresses are noted, for whoever asks later why a packet to them was dropped.
+        None => reading.slots = [0; SLOTS_PER_NAME],
+    }
     each(RECORD_STEPS, step_record, reading);
     0
 }
@@ -144,12 +148,18 @@ extern "C" fn step_record(_: u32, given: &mut Given<'_>) -> i64 {
     }
 }
 
-/// Notes an address for each of the names that the question was for.
+/// Notes an address: with the name that was asked for, and for each of the names of the policy that it is.
 #[inline(always)]
 fn note(reading: &mut Reading, ttl: u32) {
-    let Reading { slots, fresh, address, .. } = reading;
-    if !address.is_host() {
+    if !reading.address.is_host() {
         return;
+    }
+    let may_note = reading.may_note();
+    let Reading { slots, fresh, address, answered, .. } = reading;
+    let (address, answered) = (&*address, &*answered);
+    if may_note {
+        // Where there is no room, a packet to there is told without its name.
+        let _noted = maps::ANSWERED.insert(address, answered, 0);
     }
     let now = access::now();
     let until = dns::until(now, ttl);

@@ -15,6 +15,7 @@ mod connections;
 mod flood;
 mod kernel;
 mod learn;
+mod makers;
 mod maps;
 mod report;
 mod search;
@@ -23,11 +24,11 @@ mod tally;
 mod trace;
 mod twin;
 
-use access::{Connection, SkbFrame, SocketAddress, SocketOption, XdpFrame};
+use access::{Connection, NewSocket, SkbFrame, SocketAddress, SocketOption, XdpFrame};
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
-    macros::{cgroup_sock_addr, cgroup_sockopt, classifier, sock_ops, xdp},
-    programs::{SockAddrContext, SockOpsContext, SockoptContext, TcContext, XdpContext},
+    macros::{cgroup_sock, cgroup_sock_addr, cgroup_sockopt, classifier, sock_ops, xdp},
+    programs::{SockAddrContext, SockContext, SockOpsContext, SockoptContext, TcContext, XdpContext},
 };
 use mpesa_fw_common::{Family, Verdict};
 
@@ -67,6 +68,13 @@ pub fn connections(context: SockOpsContext) -> u32 {
 #[inline(always)]
 pub fn bypass(context: SockoptContext) -> i32 {
     bypass::judge(&SocketOption::new(context.sockopt))
+}
+
+/// Sockets that are made. Refuses nothing: of a packet that is dropped it must be known whose it was.
+#[cgroup_sock(sock_create)]
+#[inline(always)]
+pub fn makers(context: SockContext) -> i32 {
+    makers::note(&NewSocket::new(context.sock))
 }
 
 /// Programs that connect to where no packet may go.

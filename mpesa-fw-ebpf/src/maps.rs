@@ -6,7 +6,8 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_F_RDONLY_PROG},
-    macros::map,
+    btf_maps::SkStorage,
+    macros::{btf_map, map},
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use mpesa_fw_common::{
@@ -14,10 +15,11 @@ use mpesa_fw_common::{
     attempt::{Lease, Refusals, WAYS_CAPACITY},
     connection::{CALLERS_CAPACITY, CallerKey, ConnectionCount},
     counter::{COUNTER_BLOCKS, COUNTER_SLOTS, CounterBlock, INTERFACES},
-    dns::{LEARNT_CAPACITY, LearnCount, Learnt, NameBudget, NameSlots, Reading},
+    dns::{ANSWERED_CAPACITY, Answered, LEARNT_CAPACITY, LearnCount, Learnt, NameBudget, NameSlots, Reading},
     event::EventBucket,
     limit::{LIMIT_SETS, LimitSet},
     owner::{OWNERS_CAPACITY, OwnerKey, OwnerRules},
+    program::Maker,
     state::{
         BITMAP_WORDS, FLOWS_CAPACITY, FRAGMENTS_CAPACITY, FlowKey, FlowState, FragmentKey, FragmentState,
         InterfaceSlot, NameSlot, OWN_ADDRESSES_CAPACITY, RESOLVED_CAPACITY,
@@ -111,6 +113,9 @@ pub static LEASE: Array<Lease> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
 pub static REFUSALS: Array<Refusals> = Array::with_max_entries(COUNTER_SLOTS as u32, 0);
 #[map]
 pub static ATTEMPT_BUCKETS: PerCpuArray<EventBucket> = PerCpuArray::with_max_entries(1, 0);
+/// Who made each socket of this namespace.
+#[btf_map]
+pub static MAKERS: SkStorage<Maker> = SkStorage::new();
 /// Who opened connections to which destination.
 #[map]
 pub static TALLIES: HashMap<TallyKey, Tally> = HashMap::with_max_entries(TALLIES_CAPACITY, 0);
@@ -137,6 +142,8 @@ pub static OWN_ADDRESSES: HashMap<Address, u8> = HashMap::with_max_entries(OWN_A
 pub static RESOLVED: HashMap<Address, ResolvedNames> = HashMap::with_max_entries(RESOLVED_CAPACITY, 0);
 #[map]
 pub static LEARNT: LruHashMap<Address, Learnt> = LruHashMap::with_max_entries(LEARNT_CAPACITY, 0);
+#[map]
+pub static ANSWERED: LruHashMap<Address, Answered> = LruHashMap::with_max_entries(ANSWERED_CAPACITY, 0);
 #[map]
 pub static NAME_BUDGETS: Array<NameBudget> = Array::with_max_entries(NAMES as u32, 0);
 #[map]

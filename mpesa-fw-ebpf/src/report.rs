@@ -4,7 +4,8 @@ use aya_ebpf::maps::PerCpuArray;
 use mpesa_fw_common::{
     DropReason, PassReason, Reason, Verdict,
     counter::{Counter, CounterBlock, INTERFACES, SLOT_EGRESS_NONE, SLOT_INGRESS_NONE, counter_index},
-    event::{CapturedEvent, EVENT_BURST, EVENT_REFILL_SHIFT, Event, EventBucket},
+    event::{CapturedEvent, EVENT_BURST, EVENT_REFILL_SHIFT, Event, EventBucket, Occasion, ProgramEvent},
+    program::Program,
     reason::DROP_REASONS,
     settings::Direction,
     tables::Tables,
@@ -53,7 +54,7 @@ pub fn report(case: &Case, direction: Direction) -> Reported {
                 count(&mut counts[access::opaque(reason as u32) as usize & (DROP_REASONS - 1)], length);
             }
             count_near_misses(decision.near_miss);
-            let captures = send_event(case, reason, enforced);
+            let captures = send_event(case, direction, reason, enforced);
             Reported { verdict: if enforced { Verdict::Drop } else { Verdict::Pass }, captures }
         }
     }
@@ -110,11 +111,12 @@ fn count_near_misses(sets: u64) {
 /// Sends an event if this CPU may; true: [`send_frame`] is to do it. Whether somebody captures is asked last: most of a
 /// flood does not come here.
 #[inline(always)]
-fn send_event(case: &Case, reason: DropReason, enforced: bool) -> bool {
+fn send_event(case: &Case, direction: Direction, reason: DropReason, enforced: bool) -> bool {
     if !take_token(&maps::EVENT_BUCKETS, EVENT_BURST) {
         return false;
     }
-    if maps::CAPTURE.get(0).is_some_and(|captures| *captures != 0) {
+    // Only the frame tells who sent it.
+    if matches!(direction, Direction::Egress) || captures() {
         return true;
     }
     match maps::EVENTS.reserve::<Event>(0) {
@@ -127,19 +129,44 @@ fn send_event(case: &Case, reason: DropReason, enforced: bool) -> bool {
     false
 }
 
-/// Sends the event of a packet with the beginning of its frame.
+#[inline(always)]
+fn captures() -> bool {
+    maps::CAPTURE.get(0).is_some_and(|captures| *captures != 0)
+}
+
+/// Sends the event of a packet with what the frame says: who sent it, and its beginning if somebody captures.
 #[inline(always)]
 pub fn send_frame(case: &Case, frame: &impl Source) {
     let Reason::Drop(reason) = case.decision.reason else {
         return;
     };
+    if !captures() {
+        let Some(mut entry) = maps::EVENTS.reserve::<ProgramEvent>(0) else {
+            return count_suppressed(&maps::EVENT_BUCKETS);
+        };
+        let told = access::entry(&mut entry);
+        told.event = event(case, reason, !KERNEL.observes());
+        sender(case, frame, &mut told.program);
+        entry.submit(0);
+        return;
+    }
     let Some(mut entry) = maps::EVENTS.reserve::<CapturedEvent>(0) else {
         return count_suppressed(&maps::EVENT_BUCKETS);
     };
     let captured = access::entry(&mut entry);
     captured.event = event(case, reason, !KERNEL.observes());
+    sender(case, frame, &mut captured.program);
     captured.event.captured = frame.copy(case.length, &mut captured.bytes);
     entry.submit(0);
+}
+
+/// Whoever sent it is known of what leaves only.
+#[inline(always)]
+fn sender(case: &Case, frame: &impl Source, program: &mut Program) {
+    match case.direction {
+        Direction::Ingress => *program = Program::NONE,
+        Direction::Egress => frame.program(program),
+    }
 }
 
 #[inline(always)]
@@ -159,7 +186,7 @@ fn event(case: &Case, reason: DropReason, enforced: bool) -> Event {
         reason: reason as u8,
         rule: decision.rule.raw(),
         enforced: enforced as u8,
-        reserved: 0,
+        occasion: Occasion::Packet as u8,
         captured: 0,
     }
 }

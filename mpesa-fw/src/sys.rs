@@ -23,8 +23,9 @@ mod info;
 mod map;
 
 pub use cgroup::{
-    BPF_CGROUP_INET4_CONNECT, BPF_CGROUP_INET6_CONNECT, BPF_CGROUP_SETSOCKOPT, BPF_CGROUP_SOCK_OPS,
-    BPF_CGROUP_UDP4_SENDMSG, BPF_CGROUP_UDP6_SENDMSG, cgroup_link_create, cgroup_programs, netns_cookie,
+    BPF_CGROUP_INET_SOCK_CREATE, BPF_CGROUP_INET4_CONNECT, BPF_CGROUP_INET6_CONNECT, BPF_CGROUP_SETSOCKOPT,
+    BPF_CGROUP_SOCK_OPS, BPF_CGROUP_UDP4_SENDMSG, BPF_CGROUP_UDP6_SENDMSG, cgroup_link_create,
+    cgroup_programs, netns_cookie,
 };
 pub use info::{
     LinkInfo, LinkKind, MapInfo, ObjectKind, ProgramInfo, link_info, map_info, object_kind, program_info,

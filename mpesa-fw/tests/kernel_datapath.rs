@@ -69,7 +69,7 @@ fn tracing_programs_are_verified_too() {
 #[ignore = "needs root and a kernel"]
 fn reloads_lose_no_packet_and_leave_nothing_behind() {
     for &tc in tc_ways() {
-        Lab::run(move |lab| {
+        Lab::run_alone(move |lab| {
             let mut datapath = lab.open_tc(tc);
             let (narrow, wide) = (policy(&[&friend()]), policy(&[&friend(), "203.0.113.0/24"]));
             let interfaces = [interface("va")];

@@ -28,7 +28,8 @@ fn links(firewall: &Firewall<'_>) -> Result<Vec<String>> {
     let names = fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
     let mut names = names.collect::<Result<Vec<_>>>()?;
     names.retain(|name| {
-        !["connections", "bypass", "connect4", "connect6", "sendmsg4", "sendmsg6"].contains(&name.as_str())
+        !["connections", "bypass", "makers", "connect4", "connect6", "sendmsg4", "sendmsg6"]
+            .contains(&name.as_str())
     });
     names.sort();
     Ok(names)

@@ -105,7 +105,8 @@ pub(crate) fn tally(arguments: &Arguments) -> Result<Tally> {
 
 /// Tests that need root and a kernel are marked `#[ignore = "…"]`, wherever they stand.
 fn kernel_tests() -> Command {
-    let threads = thread::available_parallelism().map_or(2, usize::from).clamp(2, 4);
+    // Most of them wait most of the time: for an agent, a packet that does not come, the kernel.
+    let threads = thread::available_parallelism().map_or(2, usize::from).clamp(2, 4) * 2;
     let mut cargo = cargo_test(true);
     cargo.args(["--workspace", "--lib", "--bins", "--tests", "--", "--ignored"]);
     cargo.arg(format!("--test-threads={threads}"));

@@ -8,10 +8,12 @@
 //! UDP only. Where a segment of TCP begins is the peer's choice, and the contents of a TXT record are anybody's: what lies
 //! at the beginning of a segment proves nothing.
 
+mod answered;
 mod learnt;
 mod name;
 mod reading;
 
+pub use answered::{ANSWERED_AT_ONCE, ANSWERED_CAPACITY, Answered};
 pub use learnt::{
     LEARNT_CAPACITY, LearnCount, LearnOutcome, Learnt, LearntName, NameBudget, Noted, PERIOD_SHIFT, note,
     tick, until,

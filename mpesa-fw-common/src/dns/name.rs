@@ -1,5 +1,7 @@
 //! A name that is asked for, as the key of a trie: its octets in reverse, so that what wildcards have in common comes first.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 /// Octets of a name in the form `api.example.com`, at most (RFC 1035 3.1: 255 on the wire).
 const TEXT: usize = 253;
 /// Octets of the data of a key (`LPM_DATA_SIZE_MAX` of the kernel).
@@ -22,7 +24,7 @@ pub const WILDCARD: u16 = 1 << 15;
 pub type TrieKey = [u8; LENGTH + DATA];
 
 /// A name that is being read from a message.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct NameKey {
     bytes: [u8; NAME_ROOM],
@@ -62,6 +64,12 @@ impl NameKey {
             *self.bytes.get_mut(begin + n)? = octet;
         }
         Some(begin)
+    }
+
+    /// The name, if it has `length` octets: letters, digits, `-`, `_` and dots.
+    pub fn text(&self, length: u32) -> impl Iterator<Item = char> + '_ {
+        let begin = END.saturating_sub(length as usize);
+        self.bytes[begin..END].iter().rev().map(|octet| char::from(*octet))
     }
 
     /// All octets, for [`Self::finish`]ed keys to begin in.

@@ -1,8 +1,9 @@
 //! A message that is being read, step by step.
 
 use super::{
+    answered::{ANSWERED_AT_ONCE, Answered},
     learnt::{Learnt, LearntName},
-    name::{NameKey, NameSlots, SLOTS_PER_NAME},
+    name::{NameSlots, SLOTS_PER_NAME},
 };
 use crate::{address::Address, tables::NAMES_PER_ADDRESS};
 
@@ -53,8 +54,8 @@ pub enum Record {
 pub struct Reading {
     /// The message, as far as it goes.
     pub message: [u8; MESSAGE],
-    /// The name that is asked for.
-    pub name: NameKey,
+    /// The name that is asked for, as it is noted with its addresses.
+    pub answered: Answered,
     /// The policy's names that it is.
     pub slots: NameSlots,
     /// What is noted of an address that nothing was known of.
@@ -71,14 +72,15 @@ pub struct Reading {
     text: u32,
     /// Not 0: the name is read to its end.
     is_named: u32,
-    reserved: u32,
+    /// Addresses that were noted with the name.
+    noted: u32,
 }
 
 impl Reading {
     /// Nothing read yet.
     pub const EMPTY: Self = Self {
         message: [0; MESSAGE],
-        name: NameKey::EMPTY,
+        answered: Answered::NONE,
         slots: [0; SLOTS_PER_NAME],
         fresh: [LearntName::NONE; NAMES_PER_ADDRESS],
         address: Address::UNSPECIFIED,
@@ -87,7 +89,7 @@ impl Reading {
         left: 0,
         text: 0,
         is_named: 0,
-        reserved: 0,
+        noted: 0,
     };
 
     /// Begins with a message of `length` octets. False: it is no answer to one question, or reports an error.
@@ -98,6 +100,7 @@ impl Reading {
         self.left = 0;
         self.text = 0;
         self.is_named = 0;
+        self.noted = 0;
         if length < HEADER + 1 + QUESTION {
             return false;
         }
@@ -135,10 +138,10 @@ impl Reading {
     fn write(&mut self, octet: u8) -> Next {
         let text = self.text;
         self.text = text + 1;
-        if self.name.put(text, octet) { Next::Step } else { Next::Stop }
+        if self.answered.name.put(text, octet) { Next::Step } else { Next::Stop }
     }
 
-    /// Ends the question: where the key of its name begins in [`NameKey::room`]. None: nothing is learnt from its answer.
+    /// Ends the question: where the key of its name begins in [`NameKey::room`](super::NameKey::room). None: nothing is learnt from its answer.
     #[inline(always)]
     pub fn end_name(&mut self) -> Option<usize> {
         let at = self.at;
@@ -147,7 +150,18 @@ impl Reading {
         }
         self.at = at + QUESTION;
         self.left = u32::from(self.pair(6));
-        self.name.finish(self.text)
+        self.answered.length = self.text;
+        self.answered.name.finish(self.text)
+    }
+
+    /// Whether an address is to be noted with the name that was asked for; counts it.
+    #[inline(always)]
+    pub fn may_note(&mut self) -> bool {
+        if self.noted >= ANSWERED_AT_ONCE {
+            return false;
+        }
+        self.noted += 1;
+        true
     }
 
     /// One label of the name of a record, or its end with the record. Whose address it is does not matter: the chain from

@@ -9,7 +9,9 @@ use aya_ebpf::{
         bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_get_netns_cookie, bpf_get_socket_cookie,
     },
 };
-use mpesa_fw_common::{Address, Family, attempt::Program, owner::Owner};
+use mpesa_fw_common::{Address, Family, owner::Owner, program::Program};
+
+use super::maker::note_maker;
 
 /// An address that a program connects or sends to.
 pub struct SocketAddress {
@@ -85,9 +87,18 @@ impl SocketAddress {
         unsafe {
             program.cookie = bpf_get_socket_cookie(self.context.cast());
             program.cgroup = bpf_get_current_cgroup_id();
-            program.process = (bpf_get_current_pid_tgid() >> 32) as u32;
+            program.maker.process = (bpf_get_current_pid_tgid() >> 32) as u32;
         }
-        (program.uid, program.name) = current();
+        (program.uid, program.maker.name) = current();
+    }
+
+    /// Notes with the socket who uses it.
+    #[inline(always)]
+    pub fn note_maker(&self) {
+        let socket = field!(self, __bindgen_anon_1.sk);
+        if !socket.is_null() {
+            note_maker(socket);
+        }
     }
 
     /// The cgroup that the process is in, and its real user.

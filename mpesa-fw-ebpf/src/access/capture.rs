@@ -4,16 +4,20 @@ use core::{arch::asm, mem::MaybeUninit};
 
 use aya_ebpf::{
     bindings::{__sk_buff, xdp_md},
-    helpers::generated::{bpf_skb_load_bytes, bpf_xdp_load_bytes},
+    helpers::generated::{
+        bpf_get_socket_cookie, bpf_get_socket_uid, bpf_skb_cgroup_id, bpf_skb_load_bytes, bpf_xdp_load_bytes,
+    },
 };
-use mpesa_fw_common::{FromBytes, dns::MESSAGE, event::CAPTURE_BYTES};
+use mpesa_fw_common::{FromBytes, dns::MESSAGE, event::CAPTURE_BYTES, program::Program};
 
-use super::XdpFrame;
+use super::{XdpFrame, maker::maker};
 
 /// Where the bytes of a frame are copied from.
 pub trait Source {
     /// Copies the beginning of a frame of `length` bytes, and says how many bytes that are.
     fn copy(&self, length: u32, to: &mut [u8; CAPTURE_BYTES]) -> u16;
+    /// Says who sends the frame.
+    fn program(&self, program: &mut Program);
 }
 
 impl Source for XdpFrame {
@@ -23,6 +27,11 @@ impl Source for XdpFrame {
         // SAFETY: the context is valid, and `to` has room for `length` bytes.
         let failed = unsafe { bpf_xdp_load_bytes(self.context, 0, to.as_mut_ptr().cast(), length as u32) };
         if failed == 0 { length as u16 } else { 0 }
+    }
+
+    #[inline(always)]
+    fn program(&self, program: &mut Program) {
+        *program = Program::NONE;
     }
 }
 
@@ -36,6 +45,25 @@ impl Source for Skb {
         // SAFETY: the context is valid, and `to` has room for `length` bytes.
         let failed = unsafe { bpf_skb_load_bytes(self.0.cast(), 0, to.as_mut_ptr().cast(), length as u32) };
         if failed == 0 { length as u16 } else { 0 }
+    }
+
+    #[inline(always)]
+    fn program(&self, program: &mut Program) {
+        *program = Program::NONE;
+        // SAFETY: the context is valid, and `sk` is null or a socket held by the packet.
+        unsafe {
+            let socket = (*self.0).__bindgen_anon_2.sk;
+            // Of nobody's packet the helpers would say 65534.
+            if socket.is_null() {
+                return;
+            }
+            program.cookie = bpf_get_socket_cookie(self.0.cast());
+            program.cgroup = bpf_skb_cgroup_id(self.0);
+            program.uid = bpf_get_socket_uid(self.0);
+            if let Some(maker) = maker(socket.cast()) {
+                program.maker = maker;
+            }
+        }
     }
 }
 

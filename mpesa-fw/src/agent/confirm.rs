@@ -259,7 +259,7 @@ impl Agent {
             EventRecord::Packet(packet) => Some(packet),
             EventRecord::Attempt(_) | EventRecord::Listener(_) => None,
         };
-        let events = self.last_events(super::events::KEPT, &Wanted::default()).unwrap_or_default();
+        let events = self.last_events(super::kept::KEPT, &Wanted::default()).unwrap_or_default();
         let scene = Scene { events: events.into_iter().filter_map(packets).collect(), ..scene };
         let record = self.trial_record()?;
         let evidence = beside(move || scene.evidence()).await;

@@ -2,23 +2,24 @@
 
 use std::{collections::VecDeque, net::IpAddr};
 
-use mpesa_fw_common::{Direction, DropReason, attempt::AttemptEvent, event::Event};
+use mpesa_fw_common::{Direction, DropReason};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use zerocopy::FromBytes;
 
 use super::{
-    attempts::{AttemptRecord, ProgramRecord},
+    attempts::AttemptRecord,
     capture::Frame,
     clock,
     feed::{Feed, Occurrence},
+    kept::{Kept, Kind},
+    program::ProgramRecord,
     running::Running,
     seed::protocol,
     selection::Selection,
+    told::Told,
+    witness::Testimony,
 };
 
-/// Events kept.
-pub const KEPT: usize = 1000;
 /// Generations whose rules are still known by name.
 const GENERATIONS: usize = 8;
 
@@ -40,6 +41,15 @@ impl EventRecord {
             Self::Packet(packet) => packet.time,
             Self::Attempt(attempt) => attempt.time,
             Self::Listener(listener) => listener.time,
+        }
+    }
+
+    /// One more of the same.
+    pub(super) const fn count_repeat(&mut self) {
+        match self {
+            Self::Packet(packet) => packet.repeated += 1,
+            Self::Attempt(attempt) => attempt.repeated += 1,
+            Self::Listener(_) => {}
         }
     }
 }
@@ -92,13 +102,19 @@ pub struct PacketRecord {
     pub length: u32,
     /// False: observe mode let it go.
     pub dropped: bool,
+    /// Who on this host sent it; none: it came from outside, or is forwarded, or the kernel's own.
+    pub program: Option<ProgramRecord>,
+    /// The name that this host had asked for last of those that the target was an answer to; of egress alone.
+    pub asked_for: Option<String>,
+    /// More of the same program to the same place within the minute after it.
+    pub repeated: u64,
 }
 
-/// The last [`KEPT`] packets, and as many other events.
+/// The last [`KEPT`](super::kept::KEPT) packets, and as many other events.
 #[derive(Default)]
 pub struct EventLog {
-    packets: VecDeque<EventRecord>,
-    others: VecDeque<EventRecord>,
+    packets: Kept,
+    others: Kept,
     generations: VecDeque<RuleNames>,
     /// Whoever wants to see what comes.
     pub(super) feed: Feed,
@@ -123,31 +139,30 @@ impl EventLog {
         self.generations.truncate(GENERATIONS);
     }
 
-    /// Takes the bytes of one event. `interface` finds a name by index; `program` is who made the attempt, if it is one.
-    pub fn take(
+    /// Takes one event. `interface` finds a name by index.
+    pub(super) fn take(
         &mut self,
-        bytes: &[u8],
+        told: &Told<'_>,
         interface: impl FnOnce(u32) -> String,
-        program: Option<ProgramRecord>,
+        testimony: Testimony,
     ) {
-        if let Some(program) = program
-            && let Ok(told) = AttemptEvent::read_from_bytes(bytes)
-        {
-            return self.take_attempt(&told, program);
-        }
-        let Ok((event, frame)) = Event::read_from_prefix(bytes) else { return };
-        let frame = frame.get(..usize::from(event.captured)).filter(|frame| !frame.is_empty());
+        let event = &told.event;
         let direction =
             if event.direction == Direction::Egress as u8 { Direction::Egress } else { Direction::Ingress };
-        let reason = DropReason::try_from(event.reason).unwrap_or(DropReason::Internal);
-        self.record(Occurrence {
-            frame: frame.map(|bytes| Frame::new(bytes, event.length)),
-            record: EventRecord::Packet(PacketRecord {
+        let reason = DropReason::try_from(event.reason).unwrap_or(DropReason::Internal).label();
+        let rule = self.rule(event.generation, direction, event.rule);
+        let kind = Kind::of(told).map(|kind| (kind, event.time));
+        let Testimony { program, asked_for } = testimony;
+        let record = match program {
+            Some(program) if told.is_attempt() => {
+                EventRecord::Attempt(AttemptRecord::new(event, rule, reason, program, asked_for))
+            }
+            program => EventRecord::Packet(PacketRecord {
                 time: clock::wall(event.time),
                 interface: interface(event.interface),
                 direction: direction.label().to_owned(),
-                rule: self.rule(event.generation, direction, event.rule),
-                reason: reason.label().to_owned(),
+                rule,
+                reason: reason.to_owned(),
                 source: event.source.into(),
                 source_port: event.source_port,
                 target: event.target.into(),
@@ -155,37 +170,35 @@ impl EventLog {
                 protocol: protocol(event.protocol),
                 length: event.length,
                 dropped: event.enforced != 0,
+                program,
+                asked_for,
+                repeated: 0,
             }),
-        });
+        };
+        let frame = (!told.frame.is_empty()).then(|| Frame::new(told.frame, event.length));
+        self.keep(record, frame, kind);
     }
 
-    fn take_attempt(&mut self, told: &AttemptEvent, program: ProgramRecord) {
-        let event = &told.event;
-        let rule = self.rule(event.generation, Direction::Egress, event.rule);
-        let reason = DropReason::try_from(event.reason).unwrap_or(DropReason::Internal);
-        let record = EventRecord::Attempt(AttemptRecord::new(event, rule, reason.label(), program));
-        self.record(Occurrence { record, frame: None });
+    /// Keeps an event that is like no other, and tells whoever follows.
+    pub(super) fn record(&mut self, record: EventRecord) {
+        self.keep(record, None, None);
     }
 
-    /// Keeps an event, and tells whoever follows.
-    pub(super) fn record(&mut self, occurrence: Occurrence) {
+    fn keep(&mut self, record: EventRecord, frame: Option<Frame>, kind: Option<(Kind, u64)>) {
         // Apart, so that no flood of packets takes away who tried what.
-        let kept = match &occurrence.record {
+        let kept = match &record {
             EventRecord::Packet(_) => &mut self.packets,
             EventRecord::Attempt(_) | EventRecord::Listener(_) => &mut self.others,
         };
-        if kept.len() == KEPT {
-            kept.pop_front();
-        }
-        kept.push_back(occurrence.record.clone());
-        self.feed.tell(occurrence);
+        let is_first = kept.take(record.clone(), kind);
+        self.feed.tell(Occurrence { record, frame, is_first });
     }
 
     /// The last `count` events that are wanted, oldest first.
     #[must_use]
     pub(super) fn last(&self, count: usize, selection: &Selection) -> Vec<EventRecord> {
-        let of = |kept: &'_ VecDeque<EventRecord>| -> Vec<EventRecord> {
-            kept.iter().rev().filter(|event| selection.takes(event)).take(count).cloned().collect()
+        let of = |kept: &Kept| -> Vec<EventRecord> {
+            kept.newest().filter(|event| selection.takes(event)).take(count).cloned().collect()
         };
         let mut last = of(&self.packets);
         last.extend(of(&self.others));
@@ -216,12 +229,15 @@ impl EventLog {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use mpesa_fw_common::Address;
-    use zerocopy::IntoBytes;
+    use super::{super::kept::KEPT, *};
+    use mpesa_fw_common::{
+        Address,
+        event::Event,
+        program::{Maker, Program},
+    };
 
-    fn event(port: u16) -> Event {
-        Event {
+    fn told(port: u16, process: u32) -> Told<'static> {
+        let event = Event {
             time: clock::monotonic(),
             source: Address::from_v4_octets([203, 0, 113, 9]),
             target: Address::from_v4_octets([10, 0, 0, 5]),
@@ -235,36 +251,64 @@ mod tests {
             reason: DropReason::NoService as u8,
             rule: 64,
             enforced: 1,
-            reserved: 0,
+            occasion: 0,
             captured: 0,
-        }
+        };
+        let maker = Maker { process, ..Maker::default() };
+        let program = Program { cookie: u64::from(port), maker, ..Program::NONE };
+        Told { event, program: (process != 0).then_some(program), frame: &[] }
     }
 
-    fn packet(event: EventRecord) -> PacketRecord {
-        match event {
+    fn take(log: &mut EventLog, told: &Told<'_>) {
+        log.take(told, |index| format!("if{index}"), Testimony::default());
+    }
+
+    fn all(log: &EventLog) -> Vec<PacketRecord> {
+        let packet = |event| match event {
             EventRecord::Packet(packet) => packet,
             EventRecord::Attempt(_) | EventRecord::Listener(_) => panic!("{event:?}"),
-        }
+        };
+        log.last(5000, &Selection::default()).into_iter().map(packet).collect()
     }
 
     #[test]
     fn only_the_last_thousand_are_kept() {
         let mut log = EventLog::default();
         for port in 0..1500 {
-            log.take(event(port).as_bytes(), |index| format!("if{index}"), None);
+            take(&mut log, &told(port, 0));
         }
-        let all = Selection::default();
-        let last: Vec<PacketRecord> = log.last(5000, &all).into_iter().map(packet).collect();
+        let last = all(&log);
         assert_eq!((last.len(), last[0].target_port, last[999].target_port), (KEPT, 500, 1499));
         assert_eq!(last[0].source.to_string(), "203.0.113.9");
         assert_eq!((last[0].interface.as_str(), last[0].reason.as_str()), ("if2", "no_service"));
-        assert_eq!(log.last(3, &all).len(), 3);
+        assert_eq!(log.last(3, &Selection::default()).len(), 3);
     }
 
     #[test]
-    fn what_is_too_short_is_left_out() {
+    fn what_a_program_does_again_and_again_is_one_event() {
         let mut log = EventLog::default();
-        log.take(&event(1).as_bytes()[..20], |_| String::new(), None);
-        assert!(log.last(1, &Selection::default()).is_empty());
+        for _ in 0..5 {
+            take(&mut log, &told(443, 7));
+            take(&mut log, &told(443, 8));
+            take(&mut log, &told(443, 0));
+        }
+        let repeated: Vec<u64> = all(&log).iter().map(|packet| packet.repeated).collect();
+        assert_eq!(repeated, [4, 4, 0, 0, 0, 0, 0], "of nobody, each is one");
+
+        let mut later = told(443, 7);
+        later.event.time += 61_000_000_000;
+        take(&mut log, &later);
+        assert_eq!(all(&log).len(), 8, "after a minute it is told of again");
+
+        for port in 1000..2000 {
+            take(&mut log, &told(port, 9));
+        }
+        take(&mut log, &told(443, 8));
+        let last = all(&log);
+        assert_eq!(
+            (last.len(), last[999].target_port, last[999].repeated),
+            (KEPT, 443, 0),
+            "the first is gone"
+        );
     }
 }

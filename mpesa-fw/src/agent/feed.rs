@@ -28,6 +28,8 @@ pub struct Occurrence {
     pub record: EventRecord,
     /// Of a packet, while somebody captures.
     pub frame: Option<Frame>,
+    /// False: it is counted with one that was told before. Only whoever captures hears of it.
+    pub is_first: bool,
 }
 
 /// What a follower wants to hear.
@@ -138,7 +140,7 @@ impl Feed {
 
 impl Follower {
     fn offer(&self, occurrence: &Arc<Occurrence>) {
-        let is_whole = !self.captures || occurrence.frame.is_some();
+        let is_whole = if self.captures { occurrence.frame.is_some() } else { occurrence.is_first };
         if !is_whole || !self.selection.takes(&occurrence.record) {
             return;
         }

@@ -16,7 +16,6 @@ use time::OffsetDateTime;
 use super::{
     Agent, AgentError,
     events::{EventRecord, ListenerRecord},
-    feed::Occurrence,
     kernel::beside,
     processes::{Process, holders},
     seed::protocol,
@@ -212,7 +211,7 @@ impl Agent {
                 process: process.map(ToString::to_string),
                 unit: process.and_then(|process| process.unit.clone()),
             });
-            self.event_log().record(Occurrence { record, frame: None });
+            self.event_log().record(record);
         }
     }
 }

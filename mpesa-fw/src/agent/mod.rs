@@ -24,12 +24,14 @@ mod exits;
 pub mod feed;
 mod flows;
 mod frame;
+mod groups;
 mod guard;
 mod guests;
 mod handshakes;
 mod install;
 pub mod interfaces;
 mod judge;
+mod kept;
 mod kernel;
 mod links;
 mod listeners;
@@ -43,6 +45,7 @@ mod options;
 mod owners;
 mod prepare;
 mod processes;
+mod program;
 mod reload;
 mod resolver;
 mod revocation;
@@ -58,6 +61,7 @@ pub mod status;
 mod store;
 mod tamper;
 mod tasks;
+mod told;
 mod trace;
 pub mod trial;
 pub mod view;
@@ -66,6 +70,7 @@ pub mod watchdog;
 mod ways;
 pub mod why;
 mod window;
+mod witness;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -78,7 +83,7 @@ use std::{
 use tokio::sync::Notify;
 
 pub use archive::KeptGeneration;
-pub use attempts::{AttemptRecord, ProgramRecord};
+pub use attempts::AttemptRecord;
 pub use audit::EgressAudit;
 pub use callers::CallerStatus;
 pub use capture::Depth;
@@ -99,6 +104,7 @@ pub use options::Options;
 pub use owners::OwnerStatus;
 pub use processes::Process;
 pub(crate) use processes::holders;
+pub use program::ProgramRecord;
 pub use reload::{Asked, ReloadRequest, Reloaded};
 pub use running::{Running, hex};
 pub use seed::Denied;

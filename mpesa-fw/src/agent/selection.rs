@@ -141,6 +141,9 @@ mod tests {
             protocol: "tcp".into(),
             length: 74,
             dropped: true,
+            program: None,
+            asked_for: None,
+            repeated: 0,
         })
     }
 

@@ -6,8 +6,8 @@ use aya::maps::{MapData, RingBuf};
 use tokio::{io::unix::AsyncFd, task::JoinSet, time::sleep};
 
 use super::{
-    Agent, ProgramRecord, clock, flows, install::take, judge::Judge, kernel::beside, resolver::ask,
-    seed::Ground,
+    Agent, clock, flows, install::take, judge::Judge, kernel::beside, resolver::ask, seed::Ground,
+    told::Told, witness::Witness,
 };
 
 /// How often the flow table is looked through.
@@ -130,7 +130,9 @@ impl Agent {
     }
 
     async fn drain_events(self: Arc<Self>) {
-        let ring = self.kernel.with(|datapath| datapath.events()).await;
+        let (ring, names) = self.kernel.with(|datapath| (datapath.events(), datapath.asked_names())).await;
+        let names = names.inspect_err(|error| tracing::error!("events are told without names: {error}"));
+        let mut witness = Witness::new(names.ok());
         let ring = ring.map_err(|e| e.to_string()).and_then(|ring| pollable(ring).map_err(|e| e.to_string()));
         let mut ring = match ring {
             Ok(ring) => ring,
@@ -148,9 +150,10 @@ impl Agent {
                 }
             };
             while let Some(bytes) = ready.get_inner_mut().next() {
+                let Some(told) = Told::read(&bytes) else { continue };
                 // Before the log is locked, for it looks at a process.
-                let program = ProgramRecord::in_event(&bytes);
-                self.event_log().take(&bytes, |index| self.state().current.network.name(index), program);
+                let testimony = witness.testimony(&told);
+                self.event_log().take(&told, |index| self.state().current.network.name(index), testimony);
             }
             ready.clear_ready();
         }

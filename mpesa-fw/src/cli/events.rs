@@ -118,13 +118,37 @@ fn attempt_row(attempt: &AttemptRecord) -> [String; 9] {
         attempt.protocol.clone(),
         String::new(),
         SocketAddr::new(attempt.target, attempt.target_port).to_string(),
-        format!("{}{}", who(&attempt.program), if attempt.refused { "" } else { "; let go" }),
+        note(
+            Some(&attempt.program),
+            attempt.asked_for.as_deref(),
+            attempt.repeated,
+            if attempt.refused { None } else { Some("let go") },
+        ),
     ]
+}
+
+/// `curl (4711), user 1000, unit cron.service; asked for evil.example; 12 more; let go`
+fn note(
+    program: Option<&ProgramRecord>,
+    asked_for: Option<&str>,
+    repeated: u64,
+    let_go: Option<&str>,
+) -> String {
+    let parts = [
+        program.map(who),
+        asked_for.map(|name| format!("asked for {name}")),
+        (repeated > 0).then(|| format!("{repeated} more")),
+        let_go.map(str::to_owned),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
 /// `curl (4711), user 1000, logged in as 1000, unit cron.service, /usr/bin/curl`
 fn who(program: &ProgramRecord) -> String {
-    let mut who = format!("{} ({}), user {}", program.name, program.process, program.user);
+    let mut who = match program.process {
+        Some(process) => format!("{} ({process}), user {}", program.name, program.user),
+        None => format!("user {}", program.user),
+    };
     let more = [
         program.login_user.map(|user| format!("logged in as {user}")),
         program.unit.as_ref().map(|unit| format!("unit {unit}")),
@@ -167,7 +191,12 @@ fn packet_row(packet: &PacketRecord) -> [String; 9] {
         packet.protocol.clone(),
         end(packet.source, packet.source_port),
         end(packet.target, packet.target_port),
-        if packet.dropped { String::new() } else { "let go (observe)".to_owned() },
+        note(
+            packet.program.as_ref(),
+            packet.asked_for.as_deref(),
+            packet.repeated,
+            if packet.dropped { None } else { Some("let go (observe)") },
+        ),
     ]
 }
 

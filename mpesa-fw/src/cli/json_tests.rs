@@ -184,6 +184,9 @@ fn events() {
         protocol: "tcp".into(),
         length: 74,
         dropped: true,
+        program: None,
+        asked_for: None,
+        repeated: 0,
     });
     let listener = EventRecord::Listener(ListenerRecord {
         time: TIME,
@@ -203,7 +206,7 @@ fn events() {
         target_port: 4444,
         refused: true,
         program: ProgramRecord {
-            process: 4711,
+            process: Some(4711),
             name: "curl".into(),
             user: 1000,
             executable: Some("/usr/bin/curl".into()),
@@ -211,6 +214,8 @@ fn events() {
             unit: Some("session-3.scope".into()),
             socket: 12345,
         },
+        asked_for: Some("evil.example".into()),
+        repeated: 2,
     });
     insta::assert_snapshot!(json(&[event, listener, attempt]));
 }

@@ -104,6 +104,7 @@ mod tests {
     fn event(port: u16) -> Occurrence {
         Occurrence {
             frame: None,
+            is_first: true,
             record: EventRecord::Packet(PacketRecord {
                 time: OffsetDateTime::UNIX_EPOCH,
                 interface: "eth0".into(),
@@ -117,6 +118,9 @@ mod tests {
                 protocol: "tcp".into(),
                 length: 74,
                 dropped: true,
+                program: None,
+                asked_for: None,
+                repeated: 0,
             }),
         }
     }

@@ -22,6 +22,8 @@ pub(super) enum CgroupProgram {
     Connections,
     /// Refuses options of sockets by which frames would pass TC by.
     Bypass,
+    /// Notes who makes sockets.
+    Makers,
     /// Refuse programs that connect, or send a datagram, to where no packet may go.
     Connect4,
     Connect6,
@@ -30,14 +32,22 @@ pub(super) enum CgroupProgram {
 }
 
 impl CgroupProgram {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Connections, Self::Bypass, Self::Connect4, Self::Connect6, Self::Send4, Self::Send6];
+    pub(super) const ALL: [Self; 7] = [
+        Self::Connections,
+        Self::Bypass,
+        Self::Makers,
+        Self::Connect4,
+        Self::Connect6,
+        Self::Send4,
+        Self::Send6,
+    ];
 
     /// The program in the object, its pin in a generation, and the pin of its link.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Connections => "connections",
             Self::Bypass => "bypass",
+            Self::Makers => "makers",
             Self::Connect4 => "connect4",
             Self::Connect6 => "connect6",
             Self::Send4 => "sendmsg4",
@@ -49,7 +59,7 @@ impl CgroupProgram {
     pub(super) const fn is_wanted(self, settings: &Settings) -> bool {
         match self {
             _ if settings.twin != 0 => false,
-            Self::Connections | Self::Bypass => true,
+            Self::Connections | Self::Bypass | Self::Makers => true,
             Self::Connect4 | Self::Connect6 | Self::Send4 | Self::Send6 => {
                 settings.features & feature::REFUSES_ATTEMPTS != 0
             }
@@ -61,6 +71,7 @@ impl CgroupProgram {
         match self {
             Self::Connections => "completed connections are not counted",
             Self::Bypass => "sockets of programs with CAP_NET_RAW can pass TC by",
+            Self::Makers => "packets that are dropped are told of without their process",
             Self::Connect4 => {
                 "programs are not told when they connect to an IPv4 address that they may not reach"
             }
@@ -76,6 +87,7 @@ impl CgroupProgram {
         match self {
             Self::Connections => sys::BPF_CGROUP_SOCK_OPS,
             Self::Bypass => sys::BPF_CGROUP_SETSOCKOPT,
+            Self::Makers => sys::BPF_CGROUP_INET_SOCK_CREATE,
             Self::Connect4 => sys::BPF_CGROUP_INET4_CONNECT,
             Self::Connect6 => sys::BPF_CGROUP_INET6_CONNECT,
             Self::Send4 => sys::BPF_CGROUP_UDP4_SENDMSG,
@@ -124,6 +136,7 @@ impl CgroupProgram {
             )),
             Self::Bypass
             | Self::Connections
+            | Self::Makers
             | Self::Connect4
             | Self::Connect6
             | Self::Send4

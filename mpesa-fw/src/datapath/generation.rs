@@ -9,7 +9,7 @@ use std::{
 
 use aya::{
     Ebpf,
-    programs::{CgroupSockAddr, CgroupSockopt, Program, SchedClassifier, SockOps, Xdp},
+    programs::{CgroupSock, CgroupSockAddr, CgroupSockopt, Program, SchedClassifier, SockOps, Xdp},
 };
 use mpesa_fw_common::{settings::Direction, settings::Settings, tables::GenerationStamp};
 
@@ -201,6 +201,9 @@ fn load_program(name: &str, program: &mut Program) -> Result<()> {
         return program.load().context(what);
     }
     if let Ok(program) = <&mut CgroupSockopt>::try_from(&mut *program) {
+        return program.load().context(what);
+    }
+    if let Ok(program) = <&mut CgroupSock>::try_from(&mut *program) {
         return program.load().context(what);
     }
     if let Ok(program) = <&mut CgroupSockAddr>::try_from(&mut *program) {

@@ -5,6 +5,7 @@
 //! process ends: hooks live in pinned links (or clsact filters), and the next process adopts them.
 
 mod addresses;
+mod asked;
 mod attach;
 mod attempts;
 mod baseline;
@@ -54,6 +55,7 @@ use std::{
 use aya::maps::{MapData, RingBuf};
 use mpesa_fw_common::{state::InterfaceSlot, tables::GenerationStamp};
 
+pub use asked::AskedNames;
 pub use bypass::refuses_bypasses_since;
 pub use connections::{Caller, Handshakes};
 pub use counters::RuleCounts;

@@ -107,6 +107,7 @@ pub(super) fn data_of(map: &Map) -> Option<&MapData> {
         | Map::PerCpuHashMap(data)
         | Map::PerCpuLruHashMap(data)
         | Map::LpmTrie(data)
+        | Map::SkStorage(data)
         | Map::RingBuf(data) => Some(data),
         _ => None,
     }

@@ -8,7 +8,7 @@ use mpesa_fw_common::{
     attempt::{Lease, Refusals, WayKey},
     connection::{CallerKey, ConnectionCount},
     counter::CounterBlock,
-    dns::{LearnCount, Learnt},
+    dns::{Answered, LearnCount, Learnt},
     event::EventBucket,
     state::{FlowKey, FlowState, InterfaceSlot, NameSlot},
     tables::ResolvedNames,
@@ -168,6 +168,11 @@ pub(super) fn suppressed<'m>(
     let all = buckets.into_iter().map(of).collect::<Result<Vec<_>, _>>();
     let all = all.context(|| "read the counts of events not sent")?;
     Ok(all.iter().flatten().map(|bucket| bucket.suppressed).sum())
+}
+
+/// Names that addresses were answers to.
+pub(super) fn answered(pins: &Pins) -> Result<KernelMap<Address, Answered>> {
+    open(pins, "ANSWERED")
 }
 
 /// The ring buffer of events.

@@ -261,6 +261,7 @@ impl Datapath {
             let what = match at_root {
                 CgroupProgram::Connections => "its link was detached: completed connections were not counted",
                 CgroupProgram::Bypass => "its link was detached: sockets may have been told to pass TC by",
+                CgroupProgram::Makers => "its link was detached: it was not noted who made sockets",
                 CgroupProgram::Connect4
                 | CgroupProgram::Connect6
                 | CgroupProgram::Send4

@@ -7,6 +7,8 @@ use std::{
 
 use super::{Command, bpf_fd, programs_at, raw};
 
+/// Attach type of programs that are told of sockets that are made.
+pub const BPF_CGROUP_INET_SOCK_CREATE: u32 = 2;
 /// Attach type of programs that are told of TCP connections.
 pub const BPF_CGROUP_SOCK_OPS: u32 = 3;
 /// Attach types of programs that are asked before a socket is connected, or a datagram sent to an address that goes with it.

@@ -62,7 +62,8 @@ pub(crate) fn by_host(compiled: &Compiled, state: &HostState, frame: &Frame, dec
             break;
         }
     }
-    let Some(slots) = reading.end_name().and_then(|at| asked(compiled, &reading.name.room()[at..])) else {
+    let Some(slots) = reading.end_name().and_then(|at| asked(compiled, &reading.answered.name.room()[at..]))
+    else {
         return;
     };
     for _ in 0..RECORD_STEPS {

@@ -5,7 +5,7 @@
 use std::{
     path::PathBuf,
     process::{Child, Command},
-    sync::{Mutex, PoisonError},
+    sync::{PoisonError, RwLock},
     thread,
     time::{Duration, Instant},
 };
@@ -30,8 +30,10 @@ pub(crate) const FRIEND: &str = "198.51.100.2";
 pub(crate) const STRANGER: &str = "198.51.100.3";
 
 /// Programs at the cgroups' root, which are there where a cgroup v2 is; and their pins.
-pub(crate) const OF_SOCKETS: [&str; 6] =
-    ["bypass", "connect4", "connect6", "connections", "sendmsg4", "sendmsg6"];
+pub(crate) const OF_SOCKETS: [&str; 7] =
+    ["bypass", "connect4", "connect6", "connections", "makers", "sendmsg4", "sendmsg6"];
+
+static ALONE: RwLock<()> = RwLock::new(());
 
 pub(crate) struct Lab {
     directory: PathBuf,
@@ -39,10 +41,19 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    /// Runs a test in a lab of its own; one at a time, because times and descriptors are counted.
+    /// Runs a test in a lab of its own, beside others.
     pub(crate) fn run(test: impl FnOnce(&Lab) + Send + 'static) {
-        static ONE: Mutex<()> = Mutex::new(());
-        let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let _others_too = ALONE.read().unwrap_or_else(PoisonError::into_inner);
+        Self::run_one(test);
+    }
+
+    /// Runs a test while no other of this program runs: its times or the descriptors of the process are counted.
+    pub(crate) fn run_alone(test: impl FnOnce(&Lab) + Send + 'static) {
+        let _alone = ALONE.write().unwrap_or_else(PoisonError::into_inner);
+        Self::run_one(test);
+    }
+
+    fn run_one(test: impl FnOnce(&Lab) + Send + 'static) {
         let thread = thread::spawn(|| test(&Self::build()));
         if let Err(panic) = thread.join() {
             std::panic::resume_unwind(panic);

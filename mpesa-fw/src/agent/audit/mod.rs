@@ -2,7 +2,6 @@
 
 mod book;
 mod files;
-mod groups;
 mod report;
 
 use std::{
@@ -19,6 +18,7 @@ pub use report::{AuditRow, EgressAudit, Span};
 
 use super::{
     Agent, clock,
+    groups::Groups,
     kernel::{Kernel, beside},
 };
 use crate::{
@@ -27,7 +27,6 @@ use crate::{
     sys,
 };
 use book::{Book, HOUR, Moment, Source};
-use groups::Groups;
 
 /// How often the counts are looked at.
 const PERIOD: Duration = Duration::from_secs(10);

@@ -26,7 +26,8 @@ use mpesa_fw_common::{
     DropReason, Reason, Verdict,
     decide::{Decision, step},
     dns::tick,
-    event::{CAPTURE_BYTES, Event},
+    event::{CAPTURE_BYTES, Event, Occasion, ProgramEvent},
+    program,
     settings::Direction,
     tables::Tables,
 };
@@ -189,15 +190,25 @@ impl Kernel {
         let mut events = Vec::new();
         let captures = self.captures();
         while let Some(item) = self.events.next() {
-            let (event, frame) = Event::read_from_prefix(&item).expect("an event");
+            let (event, rest) = Event::read_from_prefix(&item).expect("an event");
             let captured = usize::from(event.captured);
             if captures {
+                let (program, frame) = program::Program::read_from_prefix(rest).expect("a program");
                 let most = packet.frame.bytes.len().min(CAPTURE_BYTES);
                 if captured != most || frame[..captured] != packet.frame.bytes[..most] {
                     wrong.push(format!("captured {:x?}", &frame[..captured]));
                 }
-            } else if captured != 0 || item.len() != size_of::<Event>() {
-                wrong.push(format!("captured {captured} bytes unasked"));
+                if packet.direction == Direction::Ingress && program != program::Program::NONE {
+                    wrong.push(format!("sent by {program:?}"));
+                }
+            } else {
+                let length = match packet.direction {
+                    Direction::Ingress => size_of::<Event>(),
+                    Direction::Egress => size_of::<ProgramEvent>(),
+                };
+                if captured != 0 || item.len() != length {
+                    wrong.push(format!("{} bytes, captured {captured} unasked", item.len()));
+                }
             }
             events.push(Event { captured: 0, ..event });
         }
@@ -245,7 +256,7 @@ fn event(rules: &Rules, packet: &Packet, decision: &Decision, reason: DropReason
         reason: reason as u8,
         rule: decision.rule.raw(),
         enforced: u8::from(!rules.compiled.observes()),
-        reserved: 0,
+        occasion: Occasion::Packet as u8,
         captured: 0,
     }
 }

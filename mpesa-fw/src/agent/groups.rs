@@ -2,12 +2,11 @@
 
 use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, path::Path};
 
-use super::Sender;
-use crate::{
-    agent::processes::{innermost, is_of_root},
-    datapath::cgroup_root,
-    printable::Printable,
+use super::{
+    audit::Sender,
+    processes::{innermost, is_of_root},
 };
+use crate::{datapath::cgroup_root, printable::Printable};
 
 /// Groups that are remembered at most; a host has some hundreds.
 const MOST: usize = 1 << 16;

@@ -1,0 +1,58 @@
+//! Who sent what was not let out, and which name was asked for: looked up while it can be.
+
+use std::time::{Duration, Instant};
+
+use mpesa_fw_common::Direction;
+
+use super::{audit::Sender, groups::Groups, program::ProgramRecord, told::Told};
+use crate::datapath::AskedNames;
+
+/// Cgroups are walked at most so often for one that is not known.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What is known of an event beyond what the kernel tells of it.
+#[derive(Default)]
+pub(super) struct Testimony {
+    /// Who.
+    pub(super) program: Option<ProgramRecord>,
+    /// The name that this host had asked for last of those that the target was an answer to.
+    pub(super) asked_for: Option<String>,
+}
+
+/// Looks it up.
+pub(super) struct Witness {
+    names: Option<AskedNames>,
+    groups: Groups,
+    looked: Option<Instant>,
+}
+
+impl Witness {
+    /// Without names where they can't be read.
+    pub(super) fn new(names: Option<AskedNames>) -> Self {
+        Self { names, groups: Groups::default(), looked: None }
+    }
+
+    /// What is known of an event. Looks at processes and cgroups as they are now.
+    pub(super) fn testimony(&mut self, told: &Told<'_>) -> Testimony {
+        if told.event.direction != Direction::Egress as u8 {
+            return Testimony::default();
+        }
+        let time = told.event.time;
+        Testimony {
+            program: told.program.map(|program| ProgramRecord::of(&program, time, |group| self.unit(group))),
+            asked_for: self.names.as_ref().and_then(|names| names.of(told.event.target)),
+        }
+    }
+
+    fn unit(&mut self, group: u64) -> Option<String> {
+        if self.groups.sender(group).is_none() && self.looked.is_none_or(|at| at.elapsed() >= LOOK) {
+            self.groups.look();
+            self.looked = Some(Instant::now());
+        }
+        match self.groups.sender(group) {
+            Some(Sender::Unit(unit)) => Some(unit.clone()),
+            Some(Sender::Group(_) | Sender::Gone(_) | Sender::Nobody | Sender::Others | Sender::NoRoom)
+            | None => None,
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Which names this host asked for: evidence, beside what was learnt for the policy's names.
+
+use std::io;
+
+use mpesa_fw_common::{Address, dns::Answered};
+
+use super::{Datapath, Result, state};
+use crate::sys::KernelMap;
+
+/// The last name that each address was an answer to. With a descriptor of its own: it is asked while others hold the datapath.
+pub struct AskedNames(KernelMap<Address, Answered>);
+
+impl AskedNames {
+    /// The last name that the address was an answer to, if the programs saw that answer and there was room for it. They read answers of the
+    /// policy's name servers, while the policy has names.
+    #[must_use]
+    pub fn of(&self, address: Address) -> Option<String> {
+        let answered = self.0.get(&address).unwrap_or_else(|error: io::Error| {
+            tracing::debug!(%error, "names that were asked for can't be read");
+            None
+        })?;
+        Some(answered.name.text(answered.length).collect())
+    }
+}
+
+impl Datapath {
+    /// The names that were asked for.
+    ///
+    /// # Errors
+    /// The map can't be opened.
+    pub fn asked_names(&self) -> Result<AskedNames> {
+        state::answered(&self.pins).map(AskedNames)
+    }
+}
