@@ -106,6 +106,3 @@ pub struct Refusals {
     /// Let go, likewise: in observe mode, where it is not certain that every packet would be dropped, and what the kernel connects.
     pub let_go: [u64; DROP_REASONS],
 }
-
-/// Attempts that a CPU may tell of until its bucket (map `ATTEMPT_BUCKETS`, as [`EventBucket`](crate::event::EventBucket)) is filled again.
-pub const ATTEMPT_BURST: u32 = 32;

@@ -6,10 +6,10 @@
 
 use mpesa_fw_common::{
     Address, Direction, DropReason, Family, Reason,
-    attempt::{ATTEMPT_BURST, Attempt, AttemptKind, Way, WayKey},
+    attempt::{Attempt, AttemptKind, Way, WayKey},
     counter::{INTERFACES, SLOT_EGRESS_NONE},
     decide,
-    event::{Event, Occasion, ProgramEvent},
+    event::{Event, Occasion, ProgramEvent, Quota},
     owner::Owner,
     reason::DROP_REASONS,
     state::State as _,
@@ -108,11 +108,11 @@ fn report(address: &SocketAddress, attempt: &Attempt, reason: DropReason, rule: 
         tally::refusal(cgroup, uid, slot);
     }
     // A bucket apart from that of packets: no flood hides who tries.
-    if !take_token(&maps::ATTEMPT_BUCKETS, ATTEMPT_BURST) {
+    if !take_token(Quota::Attempt) {
         return;
     }
     let Some(mut entry) = maps::EVENTS.reserve::<ProgramEvent>(0) else {
-        return count_suppressed(&maps::ATTEMPT_BUCKETS);
+        return count_suppressed(Quota::Attempt);
     };
     let told = access::entry(&mut entry);
     told.event = Event {

@@ -16,7 +16,7 @@ use mpesa_fw_common::{
     connection::{CALLERS_CAPACITY, CallerKey, ConnectionCount},
     counter::{COUNTER_BLOCKS, COUNTER_SLOTS, CounterBlock, INTERFACES},
     dns::{ANSWERED_CAPACITY, Answered, LEARNT_CAPACITY, LearnCount, Learnt, NameBudget, NameSlots, Reading},
-    event::EventBucket,
+    event::{EventBucket, QUOTAS},
     limit::{LIMIT_SETS, LimitSet},
     owner::{OWNERS_CAPACITY, OwnerKey, OwnerRules},
     program::Maker,
@@ -111,8 +111,6 @@ pub static WAYS: LpmTrie<[u8; 16], u32> =
 pub static LEASE: Array<Lease> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
 #[map]
 pub static REFUSALS: Array<Refusals> = Array::with_max_entries(COUNTER_SLOTS as u32, 0);
-#[map]
-pub static ATTEMPT_BUCKETS: PerCpuArray<EventBucket> = PerCpuArray::with_max_entries(1, 0);
 /// Who made each socket of this namespace.
 #[btf_map]
 pub static MAKERS: SkStorage<Maker> = SkStorage::new();
@@ -127,7 +125,7 @@ pub static NEAR_MISSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(WATCHED
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 #[map]
-pub static EVENT_BUCKETS: PerCpuArray<EventBucket> = PerCpuArray::with_max_entries(1, 0);
+pub static EVENT_BUCKETS: PerCpuArray<EventBucket> = PerCpuArray::with_max_entries(QUOTAS, 0);
 /// Not 0: somebody captures what is dropped, and events carry the beginning of the frame.
 #[map]
 pub static CAPTURE: Array<u32> = Array::with_max_entries(1, 0);

@@ -1,10 +1,9 @@
 //! What is left of a packet: counts, and for some drops an event.
 
-use aya_ebpf::maps::PerCpuArray;
 use mpesa_fw_common::{
     DropReason, PassReason, Reason, Verdict,
     counter::{Counter, CounterBlock, INTERFACES, SLOT_EGRESS_NONE, SLOT_INGRESS_NONE, counter_index},
-    event::{CapturedEvent, EVENT_BURST, EVENT_REFILL_SHIFT, Event, EventBucket, Occasion, ProgramEvent},
+    event::{CapturedEvent, EVENT_REFILL_SHIFT, Event, EventBucket, Occasion, ProgramEvent, Quota},
     program::Program,
     reason::DROP_REASONS,
     settings::Direction,
@@ -112,7 +111,8 @@ fn count_near_misses(sets: u64) {
 /// flood does not come here.
 #[inline(always)]
 fn send_event(case: &Case, direction: Direction, reason: DropReason, enforced: bool) -> bool {
-    if !take_token(&maps::EVENT_BUCKETS, EVENT_BURST) {
+    let quota = Quota::of_packets(direction);
+    if !take_token(quota) {
         return false;
     }
     // Only the frame tells who sent it.
@@ -124,7 +124,7 @@ fn send_event(case: &Case, direction: Direction, reason: DropReason, enforced: b
             entry.write(event(case, reason, enforced));
             entry.submit(0);
         }
-        None => count_suppressed(&maps::EVENT_BUCKETS),
+        None => count_suppressed(quota),
     }
     false
 }
@@ -142,7 +142,7 @@ pub fn send_frame(case: &Case, frame: &impl Source) {
     };
     if !captures() {
         let Some(mut entry) = maps::EVENTS.reserve::<ProgramEvent>(0) else {
-            return count_suppressed(&maps::EVENT_BUCKETS);
+            return count_suppressed(Quota::of_packets(case.direction));
         };
         let told = access::entry(&mut entry);
         told.event = event(case, reason, !KERNEL.observes());
@@ -151,7 +151,7 @@ pub fn send_frame(case: &Case, frame: &impl Source) {
         return;
     }
     let Some(mut entry) = maps::EVENTS.reserve::<CapturedEvent>(0) else {
-        return count_suppressed(&maps::EVENT_BUCKETS);
+        return count_suppressed(Quota::of_packets(case.direction));
     };
     let captured = access::entry(&mut entry);
     captured.event = event(case, reason, !KERNEL.observes());
@@ -193,16 +193,21 @@ fn event(case: &Case, reason: DropReason, enforced: bool) -> Event {
 
 /// There was no room for it.
 #[inline(always)]
-pub fn count_suppressed(buckets: &PerCpuArray<EventBucket>) {
-    if let Some(bucket) = access::value(buckets.get_ptr_mut(0)) {
+pub fn count_suppressed(quota: Quota) {
+    if let Some(bucket) = bucket(quota) {
         bucket.suppressed += 1;
     }
 }
 
+#[inline(always)]
+fn bucket<'a>(quota: Quota) -> Option<&'a mut EventBucket> {
+    access::value(maps::EVENT_BUCKETS.get_ptr_mut(quota as u32))
+}
+
 /// Whether this CPU may still send an event of that kind in this epoch; counts the ones that it may not.
 #[inline(always)]
-pub fn take_token(buckets: &PerCpuArray<EventBucket>, burst: u32) -> bool {
-    let Some(bucket) = access::value(buckets.get_ptr_mut(0)) else {
+pub fn take_token(quota: Quota) -> bool {
+    let Some(bucket) = bucket(quota) else {
         return false;
     };
     let epoch = access::jiffies() >> EVENT_REFILL_SHIFT;
@@ -210,7 +215,7 @@ pub fn take_token(buckets: &PerCpuArray<EventBucket>, burst: u32) -> bool {
         bucket.epoch = epoch;
         bucket.spent = 0;
     }
-    if bucket.spent >= burst {
+    if bucket.spent >= quota.burst() {
         bucket.suppressed += 1;
         return false;
     }

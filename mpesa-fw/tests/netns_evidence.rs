@@ -123,6 +123,45 @@ fn whoever_sends_is_named_whatever_the_socket() -> Result<()> {
     Ok(())
 }
 
+/// A flood from outside takes neither the kernel's quota of events nor the agent's memory of them from who sends from here.
+#[test]
+#[ignore = "needs root and a kernel"]
+fn no_flood_from_outside_hides_who_sends() -> Result<()> {
+    const FLOOD: &str = "
+import socket, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+end = time.monotonic() + 12
+print('sent', flush=True)
+n = 0
+while time.monotonic() < end:
+    s.sendto(b'x', ('203.0.113.10', 20000 + n % 10000)); n += 1
+    if n % 50 == 0: time.sleep(0.005)
+";
+    const SENDER: &str = "
+import socket, time
+for n in range(20):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.sendto(b'x', ('192.0.2.66', 3000 + n)); time.sleep(0.05)
+print('sent', flush=True)
+time.sleep(60)
+";
+    let field = Field::new()?;
+    let (firewall, _agent) = field.protected(POLICY)?;
+    let mut flood = field.attacker.namespace.command("/usr/bin/python3");
+    flood.args(["-c", FLOOD]);
+    let mut flood = Process::spawn(flood, "flood", firewall.logs())?;
+    flood.wait_for_log("sent", SOON)?;
+    let suppressed =
+        || Ok::<_, anyhow::Error>(firewall.metrics()?.sum("mpesa_fw_events_suppressed_total", &[]));
+    holds("events of the flood to be left out", SOON, || suppressed().is_ok_and(|events| events > 500.0))?;
+    let _sender = insider(&field, None, INSIDER, SENDER, firewall.logs())?;
+    for port in 3000..3020 {
+        holds(&format!("the datagram to port {port}"), SOON, || event(&firewall, "udp", port).is_ok())?;
+    }
+    let before = suppressed()?;
+    holds("the flood to go on meanwhile", SOON, || suppressed().is_ok_and(|events| events > before))?;
+    Ok(())
+}
+
 #[test]
 #[ignore = "needs root and a kernel"]
 fn again_and_again_is_one_event() -> Result<()> {

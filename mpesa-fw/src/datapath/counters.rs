@@ -64,7 +64,7 @@ pub(super) fn near_misses(state: &State, registry: &RegistryRows) -> Result<Vec<
 }
 
 pub(super) fn events_suppressed(state: &State) -> Result<u64> {
-    suppressed([&state.event_buckets, &state.attempt_buckets])
+    suppressed(&state.event_buckets)
 }
 
 pub(super) fn in_use(rows: &[NameSlot]) -> impl Iterator<Item = (u32, &NameSlot)> {

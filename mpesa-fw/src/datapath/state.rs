@@ -9,7 +9,7 @@ use mpesa_fw_common::{
     connection::{CallerKey, ConnectionCount},
     counter::CounterBlock,
     dns::{Answered, LearnCount, Learnt},
-    event::EventBucket,
+    event::{EventBucket, QUOTAS},
     state::{FlowKey, FlowState, InterfaceSlot, NameSlot},
     tables::ResolvedNames,
     tally::{Tally, TallyKey},
@@ -39,7 +39,6 @@ pub(super) struct State {
     pub(super) tallies_rest: KernelMap<u32, Tally>,
     pub(super) near_misses: KernelMap<u32, u64>,
     pub(super) event_buckets: KernelMap<u32, EventBucket>,
-    pub(super) attempt_buckets: KernelMap<u32, EventBucket>,
     pub(super) own_hints: KernelMap<u32, u64>,
     pub(super) own_addresses: KernelMap<Address, u8>,
     pub(super) resolved: KernelMap<Address, ResolvedNames>,
@@ -72,7 +71,6 @@ impl State {
             tallies_rest: open(pins, "TALLIES_REST")?,
             near_misses: open(pins, "NEAR_MISSES")?,
             event_buckets: open(pins, "EVENT_BUCKETS")?,
-            attempt_buckets: open(pins, "ATTEMPT_BUCKETS")?,
             own_hints: open(pins, "OWN_HINTS")?,
             own_addresses: open(pins, "OWN_ADDRESSES")?,
             resolved: open(pins, "RESOLVED")?,
@@ -133,14 +131,12 @@ fn open_map(pins: &Pins, name: &str) -> Result<OwnedFd> {
 /// What events carry, and how many are not sent. With descriptors of its own: it is asked while others hold the datapath.
 pub struct EventSwitch {
     capture: KernelMap<u32, u32>,
-    /// Of packets, and of attempts.
-    buckets: [KernelMap<u32, EventBucket>; 2],
+    buckets: KernelMap<u32, EventBucket>,
 }
 
 impl EventSwitch {
     pub(super) fn open(pins: &Pins) -> Result<Self> {
-        let buckets = [open(pins, "EVENT_BUCKETS")?, open(pins, "ATTEMPT_BUCKETS")?];
-        Ok(Self { capture: open(pins, "CAPTURE")?, buckets })
+        Ok(Self { capture: open(pins, "CAPTURE")?, buckets: open(pins, "EVENT_BUCKETS")? })
     }
 
     /// Whether events carry the beginning of their frame from now on.
@@ -160,12 +156,9 @@ impl EventSwitch {
     }
 }
 
-/// Sum over all CPUs.
-pub(super) fn suppressed<'m>(
-    buckets: impl IntoIterator<Item = &'m KernelMap<u32, EventBucket>>,
-) -> Result<u64> {
-    let of = |map: &KernelMap<u32, EventBucket>| map.per_cpu(&0);
-    let all = buckets.into_iter().map(of).collect::<Result<Vec<_>, _>>();
+/// Sum over all CPUs and kinds.
+pub(super) fn suppressed(buckets: &KernelMap<u32, EventBucket>) -> Result<u64> {
+    let all = (0..QUOTAS).map(|quota| buckets.per_cpu(&quota)).collect::<Result<Vec<_>, _>>();
     let all = all.context(|| "read the counts of events not sent")?;
     Ok(all.iter().flatten().map(|bucket| bucket.suppressed).sum())
 }

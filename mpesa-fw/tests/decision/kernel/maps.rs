@@ -11,7 +11,7 @@ use mpesa_fw_common::{
     Address,
     counter::{Counter, CounterBlock},
     dns::{Learnt, LearntName, NameBudget},
-    event::EventBucket,
+    event::{EventBucket, QUOTAS},
     limit::{LIMIT_SETS, LIMIT_WAYS, LimitEntry},
     state::{BITMAP_WORDS, FlowKey, FlowState, FragmentKey, FragmentState},
     tables::{NAMES, NAMES_PER_ADDRESS, ResolvedNames},
@@ -96,7 +96,10 @@ impl PerCpu {
     }
 
     pub(super) fn suppressed_events(&self) -> u64 {
-        self.event_buckets.per_cpu(&0).expect("event buckets").iter().map(|bucket| bucket.suppressed).sum()
+        (0..QUOTAS)
+            .flat_map(|quota| self.event_buckets.per_cpu(&quota).expect("event buckets"))
+            .map(|bucket| bucket.suppressed)
+            .sum()
     }
 
     /// Whether somebody captures from now on.
@@ -105,7 +108,7 @@ impl PerCpu {
     }
 
     pub(super) fn fill_event_bucket(&self) {
-        self.event_buckets.zero_per_cpu(&0).expect("filled");
+        (0..QUOTAS).for_each(|quota| self.event_buckets.zero_per_cpu(&quota).expect("filled"));
     }
 }
 

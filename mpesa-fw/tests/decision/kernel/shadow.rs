@@ -12,7 +12,7 @@ use mpesa_fw::{
 };
 use mpesa_fw_common::{
     counter::{COUNTER_BLOCKS, CounterBlock},
-    event::EventBucket,
+    event::{EventBucket, QUOTAS},
     limit::LIMIT_SETS,
     state::{BITMAP_WORDS, FlowKey, FlowState, FragmentKey, FragmentState},
     tables::WATCHED_SETS,
@@ -59,7 +59,7 @@ impl Dump {
         );
         dump.insert("COUNTERS", per_cpu::<CounterBlock>(ebpf, "COUNTERS", COUNTER_BLOCKS as u32));
         dump.insert("NEAR_MISSES", per_cpu::<u64>(ebpf, "NEAR_MISSES", WATCHED_SETS as u32));
-        dump.insert("EVENT_BUCKETS", per_cpu::<EventBucket>(ebpf, "EVENT_BUCKETS", 1));
+        dump.insert("EVENT_BUCKETS", per_cpu::<EventBucket>(ebpf, "EVENT_BUCKETS", QUOTAS));
         let mut events = Vec::new();
         while let Some(event) = pair.kernel.events.next() {
             events.push(event.to_vec());
