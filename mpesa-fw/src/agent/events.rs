@@ -260,7 +260,9 @@ mod tests {
     }
 
     fn take(log: &mut EventLog, told: &Told<'_>) {
-        log.take(told, |index| format!("if{index}"), Testimony::default());
+        let program = told.program.map(|program| ProgramRecord::of(&program, 0, |_| None));
+        let testimony = Testimony { program, asked_for: None };
+        log.take(told, |index| format!("if{index}"), testimony);
     }
 
     fn all(log: &EventLog) -> Vec<PacketRecord> {
