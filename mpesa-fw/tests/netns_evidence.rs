@@ -230,8 +230,9 @@ fn the_name_that_was_asked_for_is_told() -> Result<()> {
     let event_now = event(&firewall, "tcp", 8443)?;
     ensure!(asked_for(&event_now) == Some("drop.evil.example"), "{event_now}");
     ensure!(event_now["program"]["name"] == "curl", "{event_now}");
+    ensure!(event_now["rule"] == "" && event_now["nearest"] == "daraja (tcp 443)", "{event_now}");
     let shown = firewall.ask(["events", "--direction", "egress"])?.stdout;
-    ensure!(shown.contains("; asked for drop.evil.example"), "{shown}");
+    ensure!(shown.contains("; asked for drop.evil.example; nearest: daraja (tcp 443)"), "{shown}");
 
     // One that is allowed, but not at this port: of several, the last that was asked for.
     ensure!(!visit("api.example.net").is_ok());

@@ -68,6 +68,8 @@ enum Suite {
     Tamper,
     /// Ways round TC, with the attackers' programs
     Bypass,
+    /// Who sent what was dropped, with an insider's programs
+    Evidence,
 }
 
 impl Suite {
@@ -83,6 +85,7 @@ impl Suite {
             Self::Revocation => &["-p", "mpesa-fw", "--test", "netns_revocation", "--", "--ignored"],
             Self::Tamper => &["-p", "mpesa-fw", "--test", "netns_tamper_watch", "--", "--ignored"],
             Self::Bypass => &["-p", "mpesa-fw", "--test", "netns_bypass", "--", "--ignored"],
+            Self::Evidence => &["-p", "mpesa-fw", "--test", "netns_evidence", "--", "--ignored"],
         }
     }
 
@@ -90,7 +93,13 @@ impl Suite {
     const fn with_object(self) -> bool {
         matches!(
             self,
-            Self::Kernel | Self::Guard | Self::Trial | Self::Revocation | Self::Tamper | Self::Bypass
+            Self::Kernel
+                | Self::Guard
+                | Self::Trial
+                | Self::Revocation
+                | Self::Tamper
+                | Self::Bypass
+                | Self::Evidence
         )
     }
 }

@@ -30,6 +30,8 @@ pub struct AttemptRecord {
     pub program: ProgramRecord,
     /// The name that this host had asked for last of those that the target was an answer to.
     pub asked_for: Option<String>,
+    /// Where no destination claims it, the one that comes nearest, with what it claims.
+    pub nearest: Option<String>,
     /// More of the same program to the same place within the minute after it.
     pub repeated: u64,
 }
@@ -42,6 +44,7 @@ impl AttemptRecord {
         reason: &str,
         program: ProgramRecord,
         asked_for: Option<String>,
+        nearest: Option<String>,
     ) -> Self {
         Self {
             time: clock::wall(event.time),
@@ -53,6 +56,7 @@ impl AttemptRecord {
             refused: event.enforced != 0,
             program,
             asked_for,
+            nearest,
             repeated: 0,
         }
     }

@@ -106,6 +106,8 @@ pub struct PacketRecord {
     pub program: Option<ProgramRecord>,
     /// The name that this host had asked for last of those that the target was an answer to; of egress alone.
     pub asked_for: Option<String>,
+    /// Where no destination claims it, the one that comes nearest, with what it claims.
+    pub nearest: Option<String>,
     /// More of the same program to the same place within the minute after it.
     pub repeated: u64,
 }
@@ -152,10 +154,10 @@ impl EventLog {
         let reason = DropReason::try_from(event.reason).unwrap_or(DropReason::Internal).label();
         let rule = self.rule(event.generation, direction, event.rule);
         let kind = Kind::of(told).map(|kind| (kind, event.time));
-        let Testimony { program, asked_for } = testimony;
+        let Testimony { program, asked_for, nearest } = testimony;
         let record = match program {
             Some(program) if told.is_attempt() => {
-                EventRecord::Attempt(AttemptRecord::new(event, rule, reason, program, asked_for))
+                EventRecord::Attempt(AttemptRecord::new(event, rule, reason, program, asked_for, nearest))
             }
             program => EventRecord::Packet(PacketRecord {
                 time: clock::wall(event.time),
@@ -172,6 +174,7 @@ impl EventLog {
                 dropped: event.enforced != 0,
                 program,
                 asked_for,
+                nearest,
                 repeated: 0,
             }),
         };
@@ -261,7 +264,7 @@ mod tests {
 
     fn take(log: &mut EventLog, told: &Told<'_>) {
         let program = told.program.map(|program| ProgramRecord::of(&program, 0, |_| None));
-        let testimony = Testimony { program, asked_for: None };
+        let testimony = Testimony { program, ..Testimony::default() };
         log.take(told, |index| format!("if{index}"), testimony);
     }
 

@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use mpesa_fw_common::Direction;
+use mpesa_fw_common::{Direction, tables::RuleIndex};
 
-use super::{audit::Sender, groups::Groups, program::ProgramRecord, told::Told};
+use super::{
+    audit::Sender, groups::Groups, program::ProgramRecord, running::Running, told::Told, why::destination,
+};
 use crate::datapath::AskedNames;
 
 /// Cgroups are walked at most so often for one that is not known.
@@ -17,6 +19,8 @@ pub(super) struct Testimony {
     pub(super) program: Option<ProgramRecord>,
     /// The name that this host had asked for last of those that the target was an answer to.
     pub(super) asked_for: Option<String>,
+    /// Where no destination claims it, the one that comes nearest.
+    pub(super) nearest: Option<String>,
 }
 
 /// Looks it up.
@@ -33,13 +37,16 @@ impl Witness {
     }
 
     /// What is known of an event. Looks at processes and cgroups as they are now.
-    pub(super) fn testimony(&mut self, told: &Told<'_>) -> Testimony {
+    pub(super) fn testimony(&mut self, told: &Told<'_>, running: &Running) -> Testimony {
         if told.event.direction != Direction::Egress as u8 {
             return Testimony::default();
         }
         let time = told.event.time;
+        let is_claimed = told.event.rule != RuleIndex::NONE.raw();
+        let is_current = told.event.generation == running.stamp.number;
         Testimony {
             program: told.program.map(|program| ProgramRecord::of(&program, time, |group| self.unit(group))),
+            nearest: (is_current && !is_claimed).then(|| destination(&running.policy, &told.event)).flatten(),
             asked_for: self.names.as_ref().and_then(|names| names.of(told.event.target)),
         }
     }

@@ -121,22 +121,25 @@ fn attempt_row(attempt: &AttemptRecord) -> [String; 9] {
         note(
             Some(&attempt.program),
             attempt.asked_for.as_deref(),
+            attempt.nearest.as_deref(),
             attempt.repeated,
             if attempt.refused { None } else { Some("let go") },
         ),
     ]
 }
 
-/// `curl (4711), user 1000, unit cron.service; asked for evil.example; 12 more; let go`
+/// `curl (4711), user 1000, unit cron.service; asked for evil.example; nearest: dns (udp 53); 12 more; let go`
 fn note(
     program: Option<&ProgramRecord>,
     asked_for: Option<&str>,
+    nearest: Option<&str>,
     repeated: u64,
     let_go: Option<&str>,
 ) -> String {
     let parts = [
         program.map(who),
         asked_for.map(|name| format!("asked for {name}")),
+        nearest.map(|rule| format!("nearest: {rule}")),
         (repeated > 0).then(|| format!("{repeated} more")),
         let_go.map(str::to_owned),
     ];
@@ -194,6 +197,7 @@ fn packet_row(packet: &PacketRecord) -> [String; 9] {
         note(
             packet.program.as_ref(),
             packet.asked_for.as_deref(),
+            packet.nearest.as_deref(),
             packet.repeated,
             if packet.dropped { None } else { Some("let go (observe)") },
         ),

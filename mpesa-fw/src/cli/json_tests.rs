@@ -186,6 +186,7 @@ fn events() {
         dropped: true,
         program: None,
         asked_for: None,
+        nearest: None,
         repeated: 0,
     });
     let listener = EventRecord::Listener(ListenerRecord {
@@ -215,6 +216,7 @@ fn events() {
             socket: 12345,
         },
         asked_for: Some("evil.example".into()),
+        nearest: Some("daraja (tcp 443)".into()),
         repeated: 2,
     });
     insta::assert_snapshot!(json(&[event, listener, attempt]));

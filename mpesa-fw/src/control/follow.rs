@@ -120,6 +120,7 @@ mod tests {
                 dropped: true,
                 program: None,
                 asked_for: None,
+                nearest: None,
                 repeated: 0,
             }),
         }

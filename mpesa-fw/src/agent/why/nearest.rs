@@ -9,6 +9,7 @@ use std::{
 use ipnet::IpNet;
 use mpesa_fw_common::{
     Family,
+    event::Event,
     packet::{PacketMeta, protocol},
 };
 
@@ -39,7 +40,11 @@ impl Topic {
     }
 
     fn new(meta: &PacketMeta, port: u16, icmp_type: u8) -> Self {
-        match (meta.protocol, meta.family) {
+        Self::by_numbers(meta.protocol, meta.family, port, icmp_type)
+    }
+
+    fn by_numbers(protocol: u8, family: Family, port: u16, icmp_type: u8) -> Self {
+        match (protocol, family) {
             (protocol::TCP, _) => Self::Tcp(port),
             (protocol::UDP, _) => Self::Udp(port),
             (protocol::ICMP, Family::V4) => Self::Icmp(icmp_type),
@@ -81,6 +86,15 @@ impl Topic {
             Self::Other(number) => format!("protocol: {number}"),
         }
     }
+}
+
+/// The destination that comes nearest to what left by none.
+pub(in crate::agent) fn destination(policy: &Policy, event: &Event) -> Option<String> {
+    let family = if event.target.is_v4() { Family::V4 } else { Family::V6 };
+    let kind = event.target_port.to_le_bytes()[0];
+    let topic = Topic::by_numbers(event.protocol, family, event.target_port, kind);
+    let rules = policy.egress.allow.iter().map(|rule| (rule.name.as_str(), rule.claims.as_slice()));
+    ports(topic, rules).into_iter().next()
 }
 
 /// Rules that claim ports (or types) of the protocol, the nearest first, with what they claim.
