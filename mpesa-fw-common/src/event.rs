@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{address::Address, program::Program, settings::Direction};
+use crate::{address::Address, program::Program};
 
 /// One dropped packet (or one that observe mode would have dropped), or one attempt. Sent alone it is of a packet from
 /// outside.
@@ -82,40 +82,30 @@ const _: () = assert!(CAPTURE_BYTES <= u16::MAX as usize, "their number fits its
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Quota {
-    /// Packets from outside.
-    Ingress = 0,
-    /// Packets from this host.
-    Egress = 1,
+    /// Packets that others cause: from outside, forwarded, the kernel's answers.
+    Others = 0,
+    /// Packets of programs here.
+    Programs = 1,
     /// Attempts ([`Occasion::Attempt`]).
-    Attempt = 2,
+    Attempts = 2,
 }
 
 /// How many there are.
 pub const QUOTAS: u32 = 3;
 
 impl Quota {
-    /// That of packets of a direction.
-    #[inline(always)]
-    #[must_use]
-    pub const fn of_packets(direction: Direction) -> Self {
-        match direction {
-            Direction::Ingress => Self::Ingress,
-            Direction::Egress => Self::Egress,
-        }
-    }
-
     /// Events a CPU may send until its bucket is filled again.
     #[inline(always)]
     #[must_use]
     pub const fn burst(self) -> u32 {
         match self {
-            Self::Ingress | Self::Egress => EVENT_BURST,
-            Self::Attempt => EVENT_BURST / 2,
+            Self::Others | Self::Programs => EVENT_BURST,
+            Self::Attempts => EVENT_BURST / 2,
         }
     }
 }
 
-/// Events of packets of one direction.
+/// Events of packets, of either kind.
 pub const EVENT_BURST: u32 = 64;
 /// The bucket is filled again each time this many bits of the jiffies have passed: 256 jiffies, which is
 /// 0.26 s at HZ=1000 and 1.02 s at HZ=250. `bpf_jiffies64` is inlined by the JIT, the clocks are not.

@@ -23,6 +23,7 @@ mod bridge {
         crate::connection::CallerKey,
         crate::connection::ConnectionCount,
         crate::counter::CounterBlock,
+        crate::dns::Answered,
         crate::dns::LearnCount,
         crate::dns::LearntName,
         crate::dns::NameBudget,

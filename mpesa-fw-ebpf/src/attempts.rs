@@ -34,23 +34,28 @@ const REFUSE: i32 = 0;
 /// A socket is about to be connected.
 #[inline(always)]
 pub fn connect(address: &SocketAddress, family: Family) -> i32 {
-    if address.is_tcp() { judge(address, family, AttemptKind::Connect) } else { GO_ON }
+    if is_ours(address) && address.is_tcp() { judge(address, family, AttemptKind::Connect) } else { GO_ON }
 }
 
 /// A datagram is about to be sent by a socket that is not connected to there.
 #[inline(always)]
 pub fn send(address: &SocketAddress, family: Family) -> i32 {
-    if address.is_udp() { judge(address, family, AttemptKind::Send) } else { GO_ON }
+    if is_ours(address) && address.is_udp() { judge(address, family, AttemptKind::Send) } else { GO_ON }
+}
+
+/// Whether the socket is of this namespace: others have agents of their own, or none. Notes who uses one that is: what is not refused
+/// here egress may drop, and is to know whose it is.
+#[inline(always)]
+fn is_ours(address: &SocketAddress) -> bool {
+    let is_ours = address.namespace() == namespace();
+    if is_ours {
+        address.note_maker();
+    }
+    is_ours
 }
 
 #[inline(always)]
 fn judge(address: &SocketAddress, family: Family, kind: AttemptKind) -> i32 {
-    // Other namespaces have agents of their own, or none.
-    if address.namespace() != namespace() {
-        return GO_ON;
-    }
-    // If not here, egress may drop its packets, and is to know whose they are.
-    address.note_maker();
     if !is_vouched_for() {
         return GO_ON;
     }
@@ -108,11 +113,11 @@ fn report(address: &SocketAddress, attempt: &Attempt, reason: DropReason, rule: 
         tally::refusal(cgroup, uid, slot);
     }
     // A bucket apart from that of packets: no flood hides who tries.
-    if !take_token(Quota::Attempt) {
+    if !take_token(Quota::Attempts) {
         return;
     }
     let Some(mut entry) = maps::EVENTS.reserve::<ProgramEvent>(0) else {
-        return count_suppressed(Quota::Attempt);
+        return count_suppressed(Quota::Attempts);
     };
     let told = access::entry(&mut entry);
     told.event = Event {

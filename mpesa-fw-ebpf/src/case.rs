@@ -72,7 +72,7 @@ pub fn ingress_xdp(frame: &XdpFrame) -> Verdict {
     access::settle();
     let Reported { verdict, captures } = report(case, Direction::Ingress);
     if captures {
-        report::send_frame(case, frame);
+        report::send_frame(case, Direction::Ingress, frame);
     }
     if learn::is_answer(case) {
         learn::learn_xdp(frame.context());
@@ -192,7 +192,7 @@ extern "C" fn report_case(direction: u32) -> u32 {
 #[inline(never)]
 extern "C" fn send_frame(context: *mut __sk_buff, direction: u32) -> u32 {
     if let Some(case) = access::value(maps::CASES.get_ptr_mut(direction)) {
-        report::send_frame(case, &Skb(context));
+        report::send_frame(case, case.direction, &Skb(context));
     }
     PASS
 }

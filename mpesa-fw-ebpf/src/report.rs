@@ -4,7 +4,7 @@ use mpesa_fw_common::{
     DropReason, PassReason, Reason, Verdict,
     counter::{Counter, CounterBlock, INTERFACES, SLOT_EGRESS_NONE, SLOT_INGRESS_NONE, counter_index},
     event::{CapturedEvent, EVENT_REFILL_SHIFT, Event, EventBucket, Occasion, ProgramEvent, Quota},
-    program::Program,
+    program::SocketKind,
     reason::DROP_REASONS,
     settings::Direction,
     tables::Tables,
@@ -107,16 +107,17 @@ fn count_near_misses(sets: u64) {
     }
 }
 
-/// Sends an event if this CPU may; true: [`send_frame`] is to do it. Whether somebody captures is asked last: most of a
-/// flood does not come here.
+/// Sends an event if this CPU may; true: [`send_frame`] is to do it, and for egress asks whether it may: only the frame tells
+/// whose it is. Whether somebody captures is asked last: most of a flood does not come here.
 #[inline(always)]
 fn send_event(case: &Case, direction: Direction, reason: DropReason, enforced: bool) -> bool {
-    let quota = Quota::of_packets(direction);
-    if !take_token(quota) {
+    if matches!(direction, Direction::Egress) {
+        return true;
+    }
+    if !take_token(Quota::Others) {
         return false;
     }
-    // Only the frame tells who sent it.
-    if matches!(direction, Direction::Egress) || captures() {
+    if captures() {
         return true;
     }
     match maps::EVENTS.reserve::<Event>(0) {
@@ -124,7 +125,7 @@ fn send_event(case: &Case, direction: Direction, reason: DropReason, enforced: b
             entry.write(event(case, reason, enforced));
             entry.submit(0);
         }
-        None => count_suppressed(quota),
+        None => count_suppressed(Quota::Others),
     }
     false
 }
@@ -136,37 +137,37 @@ fn captures() -> bool {
 
 /// Sends the event of a packet with what the frame says: who sent it, and its beginning if somebody captures.
 #[inline(always)]
-pub fn send_frame(case: &Case, frame: &impl Source) {
+pub fn send_frame(case: &Case, direction: Direction, frame: &impl Source) {
     let Reason::Drop(reason) = case.decision.reason else {
         return;
     };
+    // Whoever sent it is known of what leaves only.
+    let kind = match direction {
+        Direction::Ingress => SocketKind::Nobody,
+        Direction::Egress => frame.socket_kind(),
+    };
+    let quota = if matches!(kind, SocketKind::Own) { Quota::Programs } else { Quota::Others };
+    if matches!(direction, Direction::Egress) && !take_token(quota) {
+        return;
+    }
     if !captures() {
         let Some(mut entry) = maps::EVENTS.reserve::<ProgramEvent>(0) else {
-            return count_suppressed(Quota::of_packets(case.direction));
+            return count_suppressed(quota);
         };
         let told = access::entry(&mut entry);
         told.event = event(case, reason, !KERNEL.observes());
-        sender(case, frame, &mut told.program);
+        frame.program(kind, &mut told.program);
         entry.submit(0);
         return;
     }
     let Some(mut entry) = maps::EVENTS.reserve::<CapturedEvent>(0) else {
-        return count_suppressed(Quota::of_packets(case.direction));
+        return count_suppressed(quota);
     };
     let captured = access::entry(&mut entry);
     captured.event = event(case, reason, !KERNEL.observes());
-    sender(case, frame, &mut captured.program);
+    frame.program(kind, &mut captured.program);
     captured.event.captured = frame.copy(case.length, &mut captured.bytes);
     entry.submit(0);
-}
-
-/// Whoever sent it is known of what leaves only.
-#[inline(always)]
-fn sender(case: &Case, frame: &impl Source, program: &mut Program) {
-    match case.direction {
-        Direction::Ingress => *program = Program::NONE,
-        Direction::Egress => frame.program(program),
-    }
 }
 
 #[inline(always)]

@@ -9,9 +9,13 @@ use aya_ebpf::{
         bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_get_netns_cookie, bpf_get_socket_cookie,
     },
 };
-use mpesa_fw_common::{Address, Family, owner::Owner, program::Program};
+use mpesa_fw_common::{
+    Address, Family,
+    owner::Owner,
+    program::{Program, SocketKind},
+};
 
-use super::maker::note_maker;
+use super::{exactly_now, maker::note_maker};
 
 /// An address that a program connects or sends to.
 pub struct SocketAddress {
@@ -89,6 +93,9 @@ impl SocketAddress {
             program.cgroup = bpf_get_current_cgroup_id();
             program.maker.process = (bpf_get_current_pid_tgid() >> 32) as u32;
         }
+        program.socket = SocketKind::Own as u32;
+        program.maker.noted = exactly_now();
+        program.maker.reserved = 0;
         (program.uid, program.maker.name) = current();
     }
 

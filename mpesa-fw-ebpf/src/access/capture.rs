@@ -3,12 +3,18 @@
 use core::{arch::asm, mem::MaybeUninit};
 
 use aya_ebpf::{
-    bindings::{__sk_buff, xdp_md},
+    bindings::{__sk_buff, bpf_sock, xdp_md},
     helpers::generated::{
-        bpf_get_socket_cookie, bpf_get_socket_uid, bpf_skb_cgroup_id, bpf_skb_load_bytes, bpf_xdp_load_bytes,
+        bpf_get_socket_cookie, bpf_get_socket_uid, bpf_sk_fullsock, bpf_skb_cgroup_id, bpf_skb_load_bytes,
+        bpf_xdp_load_bytes,
     },
 };
-use mpesa_fw_common::{FromBytes, dns::MESSAGE, event::CAPTURE_BYTES, program::Program};
+use mpesa_fw_common::{
+    FromBytes,
+    dns::MESSAGE,
+    event::CAPTURE_BYTES,
+    program::{Program, SocketKind},
+};
 
 use super::{XdpFrame, maker::maker};
 
@@ -16,8 +22,10 @@ use super::{XdpFrame, maker::maker};
 pub trait Source {
     /// Copies the beginning of a frame of `length` bytes, and says how many bytes that are.
     fn copy(&self, length: u32, to: &mut [u8; CAPTURE_BYTES]) -> u16;
-    /// Says who sends the frame.
-    fn program(&self, program: &mut Program);
+    /// Whose the frame is.
+    fn socket_kind(&self) -> SocketKind;
+    /// Says who sends the frame, which is of such a socket.
+    fn program(&self, kind: SocketKind, program: &mut Program);
 }
 
 impl Source for XdpFrame {
@@ -30,7 +38,12 @@ impl Source for XdpFrame {
     }
 
     #[inline(always)]
-    fn program(&self, program: &mut Program) {
+    fn socket_kind(&self) -> SocketKind {
+        SocketKind::Nobody
+    }
+
+    #[inline(always)]
+    fn program(&self, _: SocketKind, program: &mut Program) {
         *program = Program::NONE;
     }
 }
@@ -48,23 +61,54 @@ impl Source for Skb {
     }
 
     #[inline(always)]
-    fn program(&self, program: &mut Program) {
-        *program = Program::NONE;
+    fn socket_kind(&self) -> SocketKind {
         // SAFETY: the context is valid, and `sk` is null or a socket held by the packet.
         unsafe {
             let socket = (*self.0).__bindgen_anon_2.sk;
-            // Of nobody's packet the helpers would say 65534.
-            if socket.is_null() {
-                return;
+            // One that waits for its end has no group either.
+            if socket.is_null() || bpf_skb_cgroup_id(self.0) == 0 {
+                return SocketKind::Nobody;
             }
+            let full = bpf_sk_fullsock(socket);
+            if full.is_null() {
+                return SocketKind::Listener;
+            }
+            if is_the_kernels(full, bpf_skb_cgroup_id(self.0)) { SocketKind::Nobody } else { SocketKind::Own }
+        }
+    }
+
+    #[inline(always)]
+    fn program(&self, kind: SocketKind, program: &mut Program) {
+        *program = Program::NONE;
+        program.socket = kind as u32;
+        if matches!(kind, SocketKind::Nobody) {
+            return;
+        }
+        // SAFETY: as above.
+        unsafe {
             program.cookie = bpf_get_socket_cookie(self.0.cast());
             program.cgroup = bpf_skb_cgroup_id(self.0);
             program.uid = bpf_get_socket_uid(self.0);
+            let socket = (*self.0).__bindgen_anon_2.sk;
+            if socket.is_null() {
+                return;
+            }
             if let Some(maker) = maker(socket.cast()) {
                 program.maker = maker;
             }
         }
     }
+}
+
+/// Whether it is one of the kernel's raw sockets, by which it sends RSTs and answers to pings: of nobody, in the root of the groups.
+#[inline(always)]
+unsafe fn is_the_kernels(socket: *mut bpf_sock, cgroup: u64) -> bool {
+    const ROOT: u64 = 1;
+    const SOCK_RAW: u32 = 3;
+    const AF_PACKET: u32 = 17;
+    // SAFETY: the caller's socket is held.
+    let (kind, family) = unsafe { ((*socket).type_, (*socket).family) };
+    cgroup == ROOT && kind == SOCK_RAW && family != AF_PACKET && maker(socket.cast()).is_none()
 }
 
 /// A frame of which a message is read.

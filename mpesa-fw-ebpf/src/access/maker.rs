@@ -10,6 +10,7 @@ use aya_ebpf::{
 };
 use mpesa_fw_common::program::Maker;
 
+use super::exactly_now;
 use crate::maps::MAKERS;
 
 /// A socket that is being made.
@@ -43,11 +44,8 @@ pub(super) fn note_maker(socket: *mut bpf_sock) {
     // SAFETY: takes no arguments.
     let process = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
     let Some(maker) = storage(socket.cast(), BPF_SK_STORAGE_GET_F_CREATE) else { return };
-    // Most use the same again and again.
-    if maker.process == process {
-        return;
-    }
     // A packet that is told of at this very moment may have the number of one and the name of another.
+    maker.noted = exactly_now();
     maker.process = process;
     // SAFETY: the name has its room.
     unsafe { bpf_get_current_comm(maker.name.as_mut_ptr().cast(), maker.name.len() as u32) };

@@ -15,7 +15,7 @@ use mpesa_fw_common::{
 use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 
-use crate::{denied, search, sets::PrefixSet, verdicts};
+use crate::{answers, denied, search, sets::PrefixSet, verdicts};
 
 const SIZES: [usize; 4] = [12, 1_000, 100_000, 1_000_000];
 
@@ -45,6 +45,8 @@ enum Table {
     Denied,
     /// Other packets
     Verdicts,
+    /// Answers of name servers
+    Answers,
     /// The search for a source, beside a trie of the kernel
     Search,
 }
@@ -75,6 +77,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.wants(Table::Verdicts) {
         println!("\n### Other packets\n");
         verdicts::table(&object, arguments)?;
+    }
+    if arguments.wants(Table::Answers) {
+        println!("\n### Answers of name servers\n");
+        answers::table(&object, arguments)?;
     }
     if arguments.wants(Table::Search) {
         println!("\n### The search alone, beside the kernel's LPM trie\n");

@@ -162,6 +162,12 @@ impl Kernel {
         Ok(flows.keys().filter(Result::is_ok).count())
     }
 
+    /// Entries of a map by address.
+    pub(crate) fn entries<V: aya::Pod>(&mut self, name: &str) -> Result<usize> {
+        let entries: HashMap<_, Address, V> = self.map(name)?.try_into()?;
+        Ok(entries.keys().filter(Result::is_ok).count())
+    }
+
     /// First fragments that are recorded.
     pub(crate) fn fragments(&mut self) -> Result<usize> {
         let fragments: HashMap<_, FragmentKey, FragmentState> = self.map("FRAGMENTS")?.try_into()?;

@@ -2,6 +2,7 @@
 //! output, progress on standard error.
 
 mod agent;
+mod answers;
 mod callbacks;
 mod calls;
 mod contender;

@@ -72,6 +72,29 @@ pub(crate) fn fragment(port: u16, first: bool) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// What a name server answers to a question for the addresses of a name, IPv4.
+pub(crate) fn answer(server: [u8; 4], local_port: u16, name: &str, addresses: u16) -> Result<Vec<u8>> {
+    /// Response, recursion desired and available (RFC 1035 4.1.1).
+    const FLAGS: [u8; 2] = [0x81, 0x80];
+    /// The name at octet 12, type A, class IN, a TTL of 60 seconds, four octets.
+    const RECORD: [u8; 12] = [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4];
+    let mut message = [&[0, 7][..], &FLAGS, &[0, 1], &addresses.to_be_bytes(), &[0; 4]].concat();
+    for label in name.split('.') {
+        message.push(label.len() as u8);
+        message.extend(label.bytes());
+    }
+    message.extend([0, 0, 1, 0, 1]);
+    for n in 0..addresses {
+        message.extend(RECORD);
+        message.extend([198, 19, 0, n as u8]);
+    }
+    let link = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+    let packet = link.ipv4(server, LOCAL4, 64).udp(53, local_port);
+    let mut bytes = Vec::with_capacity(packet.size(message.len()));
+    packet.write(&mut bytes, &message)?;
+    Ok(bytes)
+}
+
 /// A SYN to a port of this host behind one of each extension header, in the order of RFC 8200 4.1.
 pub(crate) fn behind_extension_headers(port: u16) -> Result<Vec<u8>> {
     /// PadN: six bytes of nothing.

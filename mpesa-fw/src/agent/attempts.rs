@@ -33,6 +33,7 @@ pub struct AttemptRecord {
     /// Where no destination claims it, the one that comes nearest, with what it claims.
     pub nearest: Option<String>,
     /// More of the same program to the same place within the minute after it.
+    #[serde(default)]
     pub repeated: u64,
 }
 

@@ -52,6 +52,17 @@ impl EventRecord {
             Self::Listener(_) => {}
         }
     }
+
+    /// As it is in another packet of the same program to the same place.
+    fn is_now(&mut self, told: &Told<'_>) {
+        if let Self::Packet(packet) = self {
+            packet.time = clock::wall(told.event.time);
+            packet.source = told.event.source.into();
+            packet.source_port = told.event.source_port;
+            packet.length = told.event.length;
+            packet.repeated = 0;
+        }
+    }
 }
 
 /// A listener that no service claims.
@@ -109,17 +120,22 @@ pub struct PacketRecord {
     /// Where no destination claims it, the one that comes nearest, with what it claims.
     pub nearest: Option<String>,
     /// More of the same program to the same place within the minute after it.
+    #[serde(default)]
     pub repeated: u64,
 }
 
-/// The last [`KEPT`](super::kept::KEPT) packets of nobody here, and as many other events.
+/// The last [`KEPT`](super::kept::KEPT) events of programs here, and as many that others caused.
 #[derive(Default)]
 pub struct EventLog {
-    of_nobody: Kept,
+    of_programs: Kept,
     others: Kept,
     generations: VecDeque<RuleNames>,
     /// Whoever wants to see what comes.
     pub(super) feed: Feed,
+}
+
+fn frame(told: &Told<'_>) -> Option<Frame> {
+    (!told.frame.is_empty()).then(|| Frame::new(told.frame, told.event.length))
 }
 
 struct RuleNames {
@@ -139,6 +155,19 @@ impl EventLog {
             ],
         });
         self.generations.truncate(GENERATIONS);
+    }
+
+    /// Counts an event with the one that it repeats; false: it repeats none, and is to be taken. Nothing is looked up for it.
+    pub(super) fn repeats(&mut self, told: &Told<'_>) -> bool {
+        let Some(kind) = Kind::of(told) else { return false };
+        let Some(first) = self.kept(told.is_wanted_here()).repeat(&kind, told.event.time) else {
+            return false;
+        };
+        let Some(frame) = frame(told) else { return true };
+        let mut record = first.clone();
+        record.is_now(told);
+        self.feed.tell(Occurrence { record, frame: Some(frame), is_first: false });
+        true
     }
 
     /// Takes one event. `interface` finds a name by index.
@@ -178,23 +207,19 @@ impl EventLog {
                 repeated: 0,
             }),
         };
-        let frame = (!told.frame.is_empty()).then(|| Frame::new(told.frame, event.length));
-        self.keep(record, frame, kind);
+        self.kept(told.is_wanted_here()).keep(record.clone(), kind);
+        self.feed.tell(Occurrence { record, frame: frame(told), is_first: true });
     }
 
     /// Keeps an event that is like no other, and tells whoever follows.
     pub(super) fn record(&mut self, record: EventRecord) {
-        self.keep(record, None, None);
+        self.kept(true).keep(record.clone(), None);
+        self.feed.tell(Occurrence { record, frame: None, is_first: true });
     }
 
-    fn keep(&mut self, record: EventRecord, frame: Option<Frame>, kind: Option<(Kind, u64)>) {
-        // Apart, so that no flood from outside takes away who tried what.
-        let kept = match &record {
-            EventRecord::Packet(PacketRecord { program: None, .. }) => &mut self.of_nobody,
-            EventRecord::Packet(_) | EventRecord::Attempt(_) | EventRecord::Listener(_) => &mut self.others,
-        };
-        let is_first = kept.take(record.clone(), kind);
-        self.feed.tell(Occurrence { record, frame, is_first });
+    /// Apart, so that no flood of what others cause takes away who tried what.
+    const fn kept(&mut self, is_of_programs: bool) -> &mut Kept {
+        if is_of_programs { &mut self.of_programs } else { &mut self.others }
     }
 
     /// The last `count` events that are wanted, oldest first.
@@ -203,7 +228,7 @@ impl EventLog {
         let of = |kept: &Kept| -> Vec<EventRecord> {
             kept.newest().filter(|event| selection.takes(event)).take(count).cloned().collect()
         };
-        let mut last = of(&self.of_nobody);
+        let mut last = of(&self.of_programs);
         last.extend(of(&self.others));
         last.sort_by_key(|event| std::cmp::Reverse(event.time()));
         last.truncate(count);
@@ -236,7 +261,7 @@ mod tests {
     use mpesa_fw_common::{
         Address,
         event::Event,
-        program::{Maker, Program},
+        program::{Maker, Program, SocketKind},
     };
 
     fn told(port: u16, process: u32) -> Told<'static> {
@@ -258,12 +283,16 @@ mod tests {
             captured: 0,
         };
         let maker = Maker { process, ..Maker::default() };
-        let program = Program { cookie: u64::from(port), maker, ..Program::NONE };
+        let socket = SocketKind::Own as u32;
+        let program = Program { cookie: u64::from(port), maker, socket, ..Program::NONE };
         Told { event, program: (process != 0).then_some(program), frame: &[] }
     }
 
     fn take(log: &mut EventLog, told: &Told<'_>) {
-        let program = told.program.map(|program| ProgramRecord::of(&program, 0, |_| None));
+        if log.repeats(told) {
+            return;
+        }
+        let program = told.program.map(|program| ProgramRecord::of(&program, |_| None));
         let testimony = Testimony { program, ..Testimony::default() };
         log.take(told, |index| format!("if{index}"), testimony);
     }
@@ -312,5 +341,11 @@ mod tests {
         let last: Vec<_> = all(&log).into_iter().filter(|packet| packet.target_port == 443).collect();
         assert_eq!(last.len(), 5 + 1, "what nobody here sent is kept apart");
         assert!(last.iter().all(|packet| packet.repeated == 0), "the first is gone");
+
+        for port in 0..1500 {
+            take(&mut log, &told(port, 0));
+        }
+        let of_programs = all(&log).iter().filter(|packet| packet.program.is_some()).count();
+        assert_eq!(of_programs, KEPT, "no flood takes them away");
     }
 }

@@ -156,7 +156,7 @@ impl Scene {
         let mut kinds: BTreeMap<NewlyDropped, usize> = BTreeMap::new();
         for event in self.events.iter().filter(|event| event.dropped && event.time >= begun) {
             if passes(&judge, event) {
-                *kinds.entry(NewlyDropped::of(event)).or_default() += 1;
+                *kinds.entry(NewlyDropped::of(event)).or_default() += 1 + event.repeated as usize;
             }
         }
         let mut list: Vec<_> =

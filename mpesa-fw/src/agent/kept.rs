@@ -12,23 +12,26 @@ pub(super) const KEPT: usize = 1000;
 /// For so long after the first of them, more of the same program to the same place are counted with it.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// What makes an event the same as another: the process and the socket's cgroup and user, where to, and why not.
+/// What makes an event the same as another: the process (where it is not known, the socket) with the socket's cgroup and user, where to, and
+/// why not.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct Kind {
     is_attempt: bool,
-    process: (u32, u64, u32),
+    program: (u32, u64, u64, u32),
     target: ([u32; 4], u16, u8),
     verdict: (u32, u8, u8, u8),
 }
 
 impl Kind {
-    /// Of an event whose process is known; none: it is like no other.
+    /// Of an event of a program; none: it is like no other.
     pub(super) fn of(told: &Told<'_>) -> Option<Self> {
-        let program = told.program.filter(|program| program.maker.process != 0)?;
+        let program = told.program?;
+        let process = program.maker.process;
+        let socket = if process == 0 { program.cookie } else { 0 };
         let event = &told.event;
         Some(Self {
             is_attempt: told.is_attempt(),
-            process: (program.maker.process, program.cgroup, program.uid),
+            program: (process, socket, program.cgroup, program.uid),
             target: (event.target.words, event.target_port, event.protocol),
             verdict: (event.generation, event.rule, event.reason, event.enforced),
         })
@@ -46,13 +49,10 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Keeps an event of a kind that came at that time, or counts it with one that is kept; whether it is kept.
-    pub(super) fn take(&mut self, record: EventRecord, kind: Option<(Kind, u64)>) -> bool {
+    /// Keeps an event, which is the first of a kind at that time.
+    pub(super) fn keep(&mut self, record: EventRecord, kind: Option<(Kind, u64)>) {
         let number = self.gone + self.records.len() as u64;
         if let Some((kind, time)) = kind {
-            if self.repeats(&kind, time) {
-                return false;
-            }
             if self.last.len() >= KEPT {
                 let gone = self.gone;
                 self.last.retain(|_, (number, _)| *number > gone);
@@ -64,18 +64,18 @@ impl Kept {
             self.gone += 1;
         }
         self.records.push_back(record);
-        true
     }
 
-    fn repeats(&mut self, kind: &Kind, time: u64) -> bool {
-        let Some((number, first)) = self.last.get(kind) else { return false };
+    /// Counts an event of a kind that came at that time with the one that is kept; none: it is the first.
+    pub(super) fn repeat(&mut self, kind: &Kind, time: u64) -> Option<&EventRecord> {
+        let (number, first) = self.last.get(kind)?;
         if time.saturating_sub(*first) >= MINUTE.as_nanos() as u64 {
-            return false;
+            return None;
         }
-        let place = number.checked_sub(self.gone).and_then(|place| usize::try_from(place).ok());
-        let Some(record) = place.and_then(|place| self.records.get_mut(place)) else { return false };
+        let place = usize::try_from(number.checked_sub(self.gone)?).ok()?;
+        let record = self.records.get_mut(place)?;
         record.count_repeat();
-        true
+        Some(record)
     }
 
     /// Newest first.

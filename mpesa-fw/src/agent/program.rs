@@ -31,19 +31,14 @@ pub struct ProgramRecord {
 }
 
 impl ProgramRecord {
-    /// What is known of a program, at that time of the monotonic clock (nanoseconds). Looks at the process, as it is now; `unit_of_group`
-    /// is asked for what it does not say.
-    pub(super) fn of(
-        program: &Program,
-        time: u64,
-        unit_of_group: impl FnOnce(u64) -> Option<String>,
-    ) -> Self {
-        let Maker { process: number, name } = program.maker;
+    /// What is known of a program. Looks at the process, as it is now; `unit_of_group` is asked for what it does not say.
+    pub(super) fn of(program: &Program, unit_of_group: impl FnOnce(u64) -> Option<String>) -> Self {
+        let Maker { noted, process: number, name, .. } = program.maker;
         let name = name.split(|octet| *octet == 0).next().unwrap_or_default();
         let number = (number != 0).then_some(number);
         let process = number.and_then(|number| Process::new(i32::try_from(number).ok()?).ok());
         let process = process.filter(|process| {
-            numbers_are_the_kernels() && began_before(process, time) && is_in(process, program.cgroup)
+            numbers_are_the_kernels() && began_before(process, noted) && is_in(process, program.cgroup)
         });
         Self {
             process: number,

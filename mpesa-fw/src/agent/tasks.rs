@@ -152,6 +152,9 @@ impl Agent {
             while let Some(bytes) = ready.get_inner_mut().next() {
                 let Some(told) = Told::read(&bytes) else { continue };
                 // Before the log is locked, for it looks at a process.
+                if self.event_log().repeats(&told) {
+                    continue;
+                }
                 let running = Arc::clone(&self.state().current.running);
                 let testimony = witness.testimony(&told, &running);
                 self.event_log().take(&told, |index| self.state().current.network.name(index), testimony);

@@ -2,7 +2,7 @@
 
 use mpesa_fw_common::{
     event::{Event, Occasion},
-    program::Program,
+    program::{Program, SocketKind},
 };
 use zerocopy::FromBytes as _;
 
@@ -25,7 +25,16 @@ impl<'b> Told<'b> {
             Err(_) => return None,
         };
         let frame = frame.get(..usize::from(event.captured))?;
-        Some(Self { event, program: program.filter(|program| program.cookie != 0), frame })
+        Some(Self {
+            event,
+            program: program.filter(|program| program.socket != SocketKind::Nobody as u32),
+            frame,
+        })
+    }
+
+    /// Whether a program here wanted it; else others caused it, also what the kernel answers on a program's behalf.
+    pub(super) fn is_wanted_here(&self) -> bool {
+        self.program.is_some_and(|program| program.socket == SocketKind::Own as u32)
     }
 
     /// Whether it is of an attempt, not of a packet.
@@ -46,10 +55,12 @@ mod tests {
         let told = Told::read(alone.as_bytes()).unwrap();
         assert!(told.event == alone && told.program.is_none() && told.frame.is_empty());
 
-        let program = Program { cookie: 7, uid: 1000, ..Program::NONE };
+        let socket = SocketKind::Own as u32;
+        let program = Program { cookie: 7, uid: 1000, socket, ..Program::NONE };
         let with_program = ProgramEvent { event: alone, program };
         let told = Told::read(with_program.as_bytes()).unwrap();
         assert!(told.program == Some(program) && told.frame.is_empty() && !told.is_attempt());
+        assert!(told.is_wanted_here());
         let of_nobody = ProgramEvent { event: alone, program: Program { uid: 65534, ..Program::NONE } };
         assert!(Told::read(of_nobody.as_bytes()).unwrap().program.is_none());
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use mpesa_fw_common::{Direction, tables::RuleIndex};
+use mpesa_fw_common::{Direction, DropReason};
 
 use super::{
     audit::Sender, groups::Groups, program::ProgramRecord, running::Running, told::Told, why::destination,
@@ -41,12 +41,13 @@ impl Witness {
         if told.event.direction != Direction::Egress as u8 {
             return Testimony::default();
         }
-        let time = told.event.time;
-        let is_claimed = told.event.rule != RuleIndex::NONE.raw();
+        let is_unclaimed = told.event.reason == DropReason::NoDestination as u8;
         let is_current = told.event.generation == running.stamp.number;
         Testimony {
-            program: told.program.map(|program| ProgramRecord::of(&program, time, |group| self.unit(group))),
-            nearest: (is_current && !is_claimed).then(|| destination(&running.policy, &told.event)).flatten(),
+            program: told.program.map(|program| ProgramRecord::of(&program, |group| self.unit(group))),
+            nearest: (is_current && is_unclaimed)
+                .then(|| destination(&running.policy, &told.event))
+                .flatten(),
             asked_for: self.names.as_ref().and_then(|names| names.of(told.event.target)),
         }
     }

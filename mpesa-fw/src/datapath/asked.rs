@@ -1,17 +1,22 @@
 //! Which names this host asked for: evidence, beside what was learnt for the policy's names.
 
-use std::io;
+use std::{io, time::Duration};
 
 use mpesa_fw_common::{Address, dns::Answered};
 
-use super::{Datapath, Result, state};
+use nix::time::{ClockId, clock_gettime};
+
+use super::{Datapath, Result, error::Context, state};
 use crate::sys::KernelMap;
+
+/// No cache hands out an answer that is older.
+const LONGEST: Duration = Duration::from_secs(86_400);
 
 /// The last name that each address was an answer to. With a descriptor of its own: it is asked while others hold the datapath.
 pub struct AskedNames(KernelMap<Address, Answered>);
 
 impl AskedNames {
-    /// The last name that the address was an answer to, if the programs saw that answer and there was room for it. They read answers of the
+    /// The last name that the address was an answer to within a day, if the programs saw that answer and there was room for it. They read answers of the
     /// policy's name servers, while the policy has names.
     #[must_use]
     pub fn of(&self, address: Address) -> Option<String> {
@@ -19,7 +24,8 @@ impl AskedNames {
             tracing::debug!(%error, "names that were asked for can't be read");
             None
         })?;
-        Some(answered.name.text(answered.length).collect())
+        let age = Duration::from_nanos(now().ok()?.saturating_sub(answered.time));
+        (age < LONGEST).then(|| answered.name.text(answered.length).collect())
     }
 }
 
@@ -31,4 +37,12 @@ impl Datapath {
     pub fn asked_names(&self) -> Result<AskedNames> {
         state::answered(&self.pins).map(AskedNames)
     }
+}
+
+/// Monotonic clock, nanoseconds.
+fn now() -> Result<u64> {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
+        .map_err(io::Error::from)
+        .context(|| "read the monotonic clock")?;
+    Ok(Duration::from(now).as_nanos() as u64)
 }
