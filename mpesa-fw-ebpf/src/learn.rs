@@ -70,7 +70,7 @@ pub extern "C" fn learn_tc(context: *mut __sk_buff) -> u32 {
 #[inline(never)]
 pub extern "C" fn is_from_resolver() -> u32 {
     let is_listed = case::current(Direction::Ingress)
-        .is_some_and(|case| is_resolver(&KERNEL, &KERNEL, case.meta.family, &case.meta.source));
+        .is_some_and(|case| is_resolver(&KERNEL, case.meta.family, &case.meta.source));
     if is_listed { LISTED } else { 0 }
 }
 

@@ -71,7 +71,7 @@ fn event(firewall: &Firewall<'_>, protocol: &str, port: u64) -> Result<Value> {
 }
 
 /// That of a name that was asked for.
-fn asked_for<'e>(event: &'e Value) -> Option<&'e str> {
+fn asked_for(event: &Value) -> Option<&str> {
     event["asked_for"].as_str()
 }
 

@@ -120,16 +120,11 @@ fn named<T: Tables, S: State + ?Sized>(tables: &T, state: &S, remote: &Address) 
     rules
 }
 
-/// Whether answers from `remote` are learnt from: a destination lists it as a name server.
+/// Whether answers from `remote` are learnt from: a destination lists its address as that of a name server. That it has a name which the
+/// same destination lists is not enough: whoever answers for that name would say who else is believed.
 #[inline(always)]
-pub fn is_resolver<T: Tables, S: State + ?Sized>(
-    tables: &T,
-    state: &S,
-    family: Family,
-    remote: &Address,
-) -> bool {
-    match destination(tables, state, family, ClaimIndex::udp(dns::PORT), remote) {
-        Permission::Allowed(rules) => !rules.and(tables.resolvers()).is_empty(),
-        Permission::Denied(..) | Permission::Unclaimed => false,
-    }
+pub fn is_resolver<T: Tables>(tables: &T, family: Family, remote: &Address) -> bool {
+    let Some(claimed) = tables.claims(Direction::Egress, ClaimIndex::udp(dns::PORT)) else { return false };
+    let Some(class) = look_up(tables, AddressTable::Destination, family, remote) else { return false };
+    !claimed.and(class.rules).and(tables.resolvers()).is_empty()
 }

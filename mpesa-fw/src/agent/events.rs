@@ -124,7 +124,7 @@ pub struct PacketRecord {
     pub repeated: u64,
 }
 
-/// The last [`KEPT`](super::kept::KEPT) events of programs here, and as many that others caused.
+/// The last thousand events of programs here, and as many that others caused.
 #[derive(Default)]
 pub struct EventLog {
     of_programs: Kept,

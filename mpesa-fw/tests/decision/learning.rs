@@ -48,7 +48,7 @@ fn message<'f>(frame: &'f Frame, decision: &Decision) -> Option<(PacketMeta, &'f
 /// As the program does.
 pub(crate) fn by_host(compiled: &Compiled, state: &HostState, frame: &Frame, decision: &Decision) {
     let Some((meta, bytes)) = message(frame, decision) else { return };
-    if compiled.tables.asked_names.is_empty() || !is_resolver(compiled, state, meta.family, &meta.source) {
+    if compiled.tables.asked_names.is_empty() || !is_resolver(compiled, meta.family, &meta.source) {
         return;
     }
     let mut reading = Reading::EMPTY;

@@ -22,7 +22,7 @@ egress:
 "#;
 
 pub(super) fn cases() -> Vec<Case> {
-    vec![names(), records(), senders(), hostile(), over(), over_at_most(), reload()]
+    vec![names(), records(), senders(), servers_by_name(), hostile(), over(), over_at_most(), reload()]
 }
 
 /// A name as it goes over the wire.
@@ -259,6 +259,24 @@ fn senders() -> Case {
         steps.push(connect("going out", &one(3), 443, denied()));
     }
     Case::new("senders of answers", POLICY, steps)
+}
+
+/// A name server that may be asked by its name is not believed: only an address makes one.
+fn servers_by_name() -> Case {
+    let policy = POLICY.replace("\"fd00::2\"]", "\"fd00::2\", ns.example.org]");
+    let mut steps = Vec::new();
+    for net in &NETS {
+        steps.push(ask(net));
+        let where_it_is = Answer::of("ns.example.org", net.outsider).frame(net);
+        steps.push(to(net.label("where the server is"), where_it_is, flow()));
+        let question = udp(&at(net.us, 4000), &at(net.outsider, 53));
+        steps.push(from(net.label("asks the server"), question, opened("dns")));
+        let target = address(net, 4);
+        let bytes = Answer::of("api.safaricom.co.ke", &target).bytes();
+        steps.push(to(net.label("its answer"), answer_frame(net.outsider, net.us, &bytes), flow()));
+        steps.push(connect("of a server by name", &target, 443, drop(NameNotAllowed, "daraja")));
+    }
+    Case::new("name servers by name", policy, steps)
 }
 
 /// What must teach nothing, each in a message of its own.
