@@ -22,7 +22,17 @@ egress:
 "#;
 
 pub(super) fn cases() -> Vec<Case> {
-    vec![names(), records(), senders(), servers_by_name(), hostile(), over(), over_at_most(), reload()]
+    vec![
+        names(),
+        records(),
+        senders(),
+        servers_by_name(),
+        beside_addresses(),
+        hostile(),
+        over(),
+        over_at_most(),
+        reload(),
+    ]
 }
 
 /// A name as it goes over the wire.
@@ -259,6 +269,33 @@ fn senders() -> Case {
         steps.push(connect("going out", &one(3), 443, denied()));
     }
     Case::new("senders of answers", POLICY, steps)
+}
+
+/// What a refusal is called where a destination has names, and what else.
+fn beside_addresses() -> Case {
+    const POLICY: &str = r#"
+sets:
+  partners: { addresses: ["198.51.100.0/24", "2001:db8:100::/48"] }
+ingress: { default: drop, services: [] }
+egress:
+  default: drop
+  allow:
+    - { name: names, to: [api.example.net], ports: [1] }
+    - { name: and-set, to: [api.example.net, partners], ports: [2] }
+    - { name: and-prefix, to: [api.example.net, 198.51.100.7, "2001:db8:100::7"], ports: [3] }
+"#;
+    let mut steps = Vec::new();
+    for net in &NETS {
+        let target = address(net, 9);
+        for (rule, port, reason) in [
+            ("names", 1, NameNotAllowed),
+            ("and-set", 2, DestinationNotAllowed),
+            ("and-prefix", 3, DestinationNotAllowed),
+        ] {
+            steps.push(connect(rule, &target, port, drop(reason, rule)));
+        }
+    }
+    Case::new("names beside addresses", POLICY, steps)
 }
 
 /// A name server that may be asked by its name is not believed: only an address makes one.
