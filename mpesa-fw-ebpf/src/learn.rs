@@ -158,8 +158,13 @@ fn note(reading: &mut Reading, ttl: u32) {
     let Reading { slots, fresh, address, answered, .. } = reading;
     let (address, answered) = (&*address, &*answered);
     if may_note {
-        // Where there is no room, a packet to there is told without its name.
-        let _noted = maps::ANSWERED.insert(address, answered, 0);
+        match access::value(maps::ANSWERED.get_ptr_mut(address)) {
+            Some(known) if known.is_same(answered) => known.time = answered.time,
+            Some(_) | None => {
+                // Where there is no room, a packet to there is told without its name.
+                let _noted = maps::ANSWERED.insert(address, answered, 0);
+            }
+        }
     }
     let now = access::now();
     let until = dns::until(now, ttl);

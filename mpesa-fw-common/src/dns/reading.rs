@@ -101,6 +101,7 @@ impl Reading {
         self.text = 0;
         self.is_named = 0;
         self.noted = 0;
+        self.answered.begin();
         if length < HEADER + 1 + QUESTION {
             return false;
         }
@@ -138,7 +139,7 @@ impl Reading {
     fn write(&mut self, octet: u8) -> Next {
         let text = self.text;
         self.text = text + 1;
-        if self.answered.name.put(text, octet) { Next::Step } else { Next::Stop }
+        if self.answered.put(text, octet) { Next::Step } else { Next::Stop }
     }
 
     /// Ends the question: where the key of its name begins in [`NameKey::room`](super::NameKey::room). None: nothing is learnt from its answer.
