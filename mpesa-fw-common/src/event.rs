@@ -78,7 +78,7 @@ pub struct CapturedEvent {
 
 const _: () = assert!(CAPTURE_BYTES <= u16::MAX as usize, "their number fits its field");
 
-/// Whose events. Each kind has a bucket of its own: no flood from outside hides who sends from here, nor either who attempted.
+/// Whose events. Each kind has a bucket of its own: no flood from outside hides who sends from here, and none of packets who attempted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Quota {

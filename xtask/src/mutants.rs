@@ -280,3 +280,21 @@ impl Tree {
         Ok(tally)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever changes a line that is broken on purpose hears of it here, not hours into a run.
+    #[test]
+    fn each_text_is_found_once() {
+        let mutants: Vec<Mutant> = serde_yaml::from_str(TABLE).unwrap();
+        let tree = process::workspace();
+        let wrong: Vec<String> = mutants
+            .iter()
+            .filter_map(|mutant| mutant.applied(&tree).err())
+            .map(|error| format!("{error:#}"))
+            .collect();
+        assert_eq!(wrong, [] as [String; 0]);
+    }
+}

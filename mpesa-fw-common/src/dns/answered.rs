@@ -20,7 +20,7 @@ pub struct Answered {
     pub time: u64,
     /// Octets of the name.
     pub length: u32,
-    /// FNV-1a of the name (32 bits): the same name need not be written again, which costs a third of reading an answer.
+    /// FNV-1a of the name (32 bits), so that one that is noted already need not be written again.
     pub hash: u32,
     /// The name. What lies ahead of it is left of others.
     pub name: NameKey,

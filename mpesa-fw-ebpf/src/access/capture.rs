@@ -3,11 +3,8 @@
 use core::{arch::asm, mem::MaybeUninit};
 
 use aya_ebpf::{
-    bindings::{__sk_buff, bpf_sock, xdp_md},
-    helpers::generated::{
-        bpf_get_socket_cookie, bpf_get_socket_uid, bpf_sk_fullsock, bpf_skb_cgroup_id, bpf_skb_load_bytes,
-        bpf_xdp_load_bytes,
-    },
+    bindings::{__sk_buff, xdp_md},
+    helpers::generated::{bpf_skb_load_bytes, bpf_xdp_load_bytes},
 };
 use mpesa_fw_common::{
     FromBytes,
@@ -16,9 +13,9 @@ use mpesa_fw_common::{
     program::{Program, SocketKind},
 };
 
-use super::{XdpFrame, maker::maker};
+use super::{XdpFrame, socket};
 
-/// Where the bytes of a frame are copied from.
+/// Where the bytes of a frame are copied from, and whose it is.
 pub trait Source {
     /// Copies the beginning of a frame of `length` bytes, and says how many bytes that are.
     fn copy(&self, length: u32, to: &mut [u8; CAPTURE_BYTES]) -> u16;
@@ -62,53 +59,13 @@ impl Source for Skb {
 
     #[inline(always)]
     fn socket_kind(&self) -> SocketKind {
-        // SAFETY: the context is valid, and `sk` is null or a socket held by the packet.
-        unsafe {
-            let socket = (*self.0).__bindgen_anon_2.sk;
-            // One that waits for its end has no group either.
-            if socket.is_null() || bpf_skb_cgroup_id(self.0) == 0 {
-                return SocketKind::Nobody;
-            }
-            let full = bpf_sk_fullsock(socket);
-            if full.is_null() {
-                return SocketKind::Listener;
-            }
-            if is_the_kernels(full, bpf_skb_cgroup_id(self.0)) { SocketKind::Nobody } else { SocketKind::Own }
-        }
+        socket::kind(self.0)
     }
 
     #[inline(always)]
     fn program(&self, kind: SocketKind, program: &mut Program) {
-        *program = Program::NONE;
-        program.socket = kind as u32;
-        if matches!(kind, SocketKind::Nobody) {
-            return;
-        }
-        // SAFETY: as above.
-        unsafe {
-            program.cookie = bpf_get_socket_cookie(self.0.cast());
-            program.cgroup = bpf_skb_cgroup_id(self.0);
-            program.uid = bpf_get_socket_uid(self.0);
-            let socket = (*self.0).__bindgen_anon_2.sk;
-            if socket.is_null() {
-                return;
-            }
-            if let Some(maker) = maker(socket.cast()) {
-                program.maker = maker;
-            }
-        }
+        socket::read_program(self.0, kind, program);
     }
-}
-
-/// Whether it is one of the kernel's raw sockets, by which it sends RSTs and answers to pings: of nobody, in the root of the groups.
-#[inline(always)]
-unsafe fn is_the_kernels(socket: *mut bpf_sock, cgroup: u64) -> bool {
-    const ROOT: u64 = 1;
-    const SOCK_RAW: u32 = 3;
-    const AF_PACKET: u32 = 17;
-    // SAFETY: the caller's socket is held.
-    let (kind, family) = unsafe { ((*socket).type_, (*socket).family) };
-    cgroup == ROOT && kind == SOCK_RAW && family != AF_PACKET && maker(socket.cast()).is_none()
 }
 
 /// A frame of which a message is read.

@@ -1,15 +1,18 @@
 //! The socket behind a packet at TC.
 
 use aya_ebpf::{
-    bindings::bpf_sock,
+    bindings::{__sk_buff, bpf_sock},
     helpers::generated::{
         bpf_get_socket_cookie, bpf_get_socket_uid, bpf_sk_fullsock, bpf_skb_ancestor_cgroup_id,
         bpf_skb_cgroup_id,
     },
 };
-use mpesa_fw_common::owner::Owner;
+use mpesa_fw_common::{
+    owner::Owner,
+    program::{Program, SocketKind},
+};
 
-use super::SkbFrame;
+use super::{SkbFrame, maker::maker};
 
 impl SkbFrame {
     /// The socket behind the packet, if there is one that a program may hold.
@@ -18,11 +21,7 @@ impl SkbFrame {
         // SAFETY: the context is valid, and `sk` is null or a socket held by the packet.
         unsafe {
             let socket = (*self.context).__bindgen_anon_2.sk;
-            if socket.is_null() {
-                return None;
-            }
-            let full = bpf_sk_fullsock(socket);
-            if full.is_null() { None } else { Some(Socket(full)) }
+            if socket.is_null() { None } else { Socket::full(socket) }
         }
     }
 
@@ -67,16 +66,68 @@ impl SkbFrame {
     /// Whether the socket is in the root of the cgroups, where the kernel's own are and no program of a systemd machine is.
     #[inline(always)]
     pub fn is_in_root(&self) -> bool {
-        const ROOT: u64 = 1;
         // SAFETY: the context is valid.
         unsafe { bpf_skb_cgroup_id(self.context) == ROOT }
     }
 }
 
+/// Whose the frame is, by what is behind it.
+#[inline(always)]
+pub(super) fn kind(context: *mut __sk_buff) -> SocketKind {
+    // SAFETY: the context is valid, and `sk` is null or a socket held by the packet.
+    unsafe {
+        let socket = (*context).__bindgen_anon_2.sk;
+        let cgroup = if socket.is_null() { 0 } else { bpf_skb_cgroup_id(context) };
+        // One that waits for its end has no group either.
+        if cgroup == 0 {
+            return SocketKind::Nobody;
+        }
+        let Some(socket) = Socket::full(socket) else { return SocketKind::Listener };
+        // The kernel sends RSTs and answers to pings by raw sockets that nobody made.
+        let is_the_kernels =
+            cgroup == ROOT && socket.is_raw() && !socket.is_packet() && maker(socket.0.cast()).is_none();
+        if is_the_kernels { SocketKind::Nobody } else { SocketKind::Own }
+    }
+}
+
+/// Says who sends a frame, which is of such a socket.
+#[inline(always)]
+pub(super) fn read_program(context: *mut __sk_buff, kind: SocketKind, program: &mut Program) {
+    *program = Program::NONE;
+    program.socket = kind as u32;
+    if matches!(kind, SocketKind::Nobody) {
+        return;
+    }
+    // SAFETY: as above.
+    unsafe {
+        program.cookie = bpf_get_socket_cookie(context.cast());
+        program.cgroup = bpf_skb_cgroup_id(context);
+        program.uid = bpf_get_socket_uid(context);
+        let socket = (*context).__bindgen_anon_2.sk;
+        if socket.is_null() {
+            return;
+        }
+        if let Some(maker) = maker(socket.cast()) {
+            program.maker = maker;
+        }
+    }
+}
+
+/// Id of the root of the cgroups.
+const ROOT: u64 = 1;
+
 /// A socket that a program may hold.
 pub struct Socket(*mut bpf_sock);
 
 impl Socket {
+    /// One that is held, if it is more than a request for one or its remains.
+    #[inline(always)]
+    unsafe fn full(socket: *mut bpf_sock) -> Option<Self> {
+        // SAFETY: the caller's socket is held, and not null.
+        let full = unsafe { bpf_sk_fullsock(socket) };
+        if full.is_null() { None } else { Some(Self(full)) }
+    }
+
     /// The port that it is bound to; 0: none.
     #[inline(always)]
     pub fn port(&self) -> u16 {

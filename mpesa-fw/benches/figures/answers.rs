@@ -105,9 +105,9 @@ pub(crate) fn table(object: &[u8], arguments: &Arguments) -> Result<()> {
     println!("| answer | not read, ns | the program, ns | over not read |\n|---|---|---|---|");
     let compiled = compiled(&PrefixSet::new(true, Spread::Random, 12), RULES)?;
     let counted = Counted { slot: SLOT_INGRESS_NONE, dropped: None };
-    let probe = [Probe { name: "bench_ingress", answer: XDP_PASS }];
+    let probe = Probe { name: "bench_ingress", answer: XDP_PASS };
     let load = |kind: Kind| -> Result<Kernel> {
-        let mut kernel = Kernel::new(object, &compiled, &kind.traffic()?, &probe, &[])?;
+        let mut kernel = Kernel::new(object, &compiled, &kind.traffic()?, &[probe], &[])?;
         let local = Address::from_v4_octets(packet::LOCAL4);
         let server = Address::from_v4_octets(kind.resolver());
         let flow = FlowKey::new(Family::V4, protocol::UDP, local, LOCAL_PORT, server, PORT);

@@ -28,15 +28,13 @@ pub(crate) fn rate<const N: usize>(
 
 /// Nanoseconds a packet of the same program with what two kernels hold, round by round. One round before them warms the caches.
 pub(crate) fn pair(
-    kernels: [&mut Kernel; 2],
-    probe: [Probe; 1],
+    mut kernels: [&mut Kernel; 2],
+    probe: Probe,
     arguments: &Arguments,
 ) -> Result<[Sample; 2]> {
-    let [probe] = probe;
     let mut samples = [const { Sample::new() }; 2];
-    let [first, second] = kernels;
     for round in 0..=arguments.rounds {
-        for (sample, kernel) in samples.iter_mut().zip([&mut *first, &mut *second]) {
+        for (sample, kernel) in samples.iter_mut().zip(&mut kernels) {
             let figure = kernel.rate(probe, arguments.packets)?;
             if round > 0 {
                 sample.push(figure);

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use mpesa_fw_common::{Direction, DropReason};
 
 use super::{
-    audit::Sender, groups::Groups, program::ProgramRecord, running::Running, told::Told, why::destination,
+    audit::Sender, groups::Groups, program::ProgramRecord, running::Running, told::Told,
+    why::nearest_destination,
 };
 use crate::datapath::AskedNames;
 
@@ -46,9 +47,9 @@ impl Witness {
         Testimony {
             program: told.program.map(|program| ProgramRecord::of(&program, |group| self.unit(group))),
             nearest: (is_current && is_unclaimed)
-                .then(|| destination(&running.policy, &told.event))
+                .then(|| nearest_destination(&running.policy, &told.event))
                 .flatten(),
-            asked_for: self.names.as_ref().and_then(|names| names.of(told.event.target)),
+            asked_for: self.names.as_ref().and_then(|names| names.of(told.event.target, told.event.time)),
         }
     }
 

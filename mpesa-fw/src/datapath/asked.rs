@@ -4,9 +4,7 @@ use std::{io, time::Duration};
 
 use mpesa_fw_common::{Address, dns::Answered};
 
-use nix::time::{ClockId, clock_gettime};
-
-use super::{Datapath, Result, error::Context, state};
+use super::{Datapath, Result, state};
 use crate::sys::KernelMap;
 
 /// No cache hands out an answer that is older.
@@ -16,15 +14,15 @@ const LONGEST: Duration = Duration::from_secs(86_400);
 pub struct AskedNames(KernelMap<Address, Answered>);
 
 impl AskedNames {
-    /// The last name that the address was an answer to within a day, if the programs saw that answer and there was room for it. They read answers of the
-    /// policy's name servers, while the policy has names.
+    /// The last name that the address was an answer to within a day before `now` (monotonic clock, nanoseconds), if the programs saw that answer
+    /// and there was room for it. They read answers of the policy's name servers, while the policy has names.
     #[must_use]
-    pub fn of(&self, address: Address) -> Option<String> {
+    pub fn of(&self, address: Address, now: u64) -> Option<String> {
         let answered = self.0.get(&address).unwrap_or_else(|error: io::Error| {
             tracing::debug!(%error, "names that were asked for can't be read");
             None
         })?;
-        let age = Duration::from_nanos(now().ok()?.saturating_sub(answered.time));
+        let age = Duration::from_nanos(now.saturating_sub(answered.time));
         (age < LONGEST).then(|| answered.name.text(answered.length).collect())
     }
 }
@@ -37,12 +35,4 @@ impl Datapath {
     pub fn asked_names(&self) -> Result<AskedNames> {
         state::answered(&self.pins).map(AskedNames)
     }
-}
-
-/// Monotonic clock, nanoseconds.
-fn now() -> Result<u64> {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
-        .map_err(io::Error::from)
-        .context(|| "read the monotonic clock")?;
-    Ok(Duration::from(now).as_nanos() as u64)
 }

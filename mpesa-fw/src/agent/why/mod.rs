@@ -25,7 +25,7 @@ pub use answer::{
 };
 pub use captured::{Captured, HEADERS};
 pub use difference::{Difference, DifferenceRequest};
-pub(super) use nearest::destination;
+pub(super) use nearest::destination as nearest_destination;
 pub use owner::OwnerAsked;
 pub use question::{Question, Socket, Way};
 pub(super) use twins::Twins;
