@@ -77,6 +77,31 @@ fn a_host_is_looked_at_before_the_firewall_is_attached() -> Result<()> {
 
 #[test]
 #[ignore = "needs root and a kernel"]
+fn owners_that_are_not_there_are_found() -> Result<()> {
+    let field = Field::new()?;
+    let firewall = field.firewall()?;
+    let by = "by: [{ user: no-such-user }, { user: root }, { user: 4711 }, { unit: no-such-unit.service }]";
+    firewall.policy(&policy(&[WEB], &[&format!("{{ name: api, to: [192.0.2.80], ports: [443], {by} }}")]))?;
+    let (_, findings) = found(&firewall, &[])?;
+    assert!(tells(&findings, "wrong", "there is no user no-such-user"), "{findings:?}");
+    assert!(tells(&findings, "fine", "user root is there"), "{findings:?}");
+    assert!(tells(&findings, "fine", "user 4711 is there"), "a number needs no name: {findings:?}");
+    assert!(tells(&findings, "note", "unit no-such-unit.service does not run"), "{findings:?}");
+    assert!(!tells(&findings, "wrong", "cgroup"), "{findings:?}");
+    // A host of cgroup v1.
+    let mut command = field.host.namespace.command("unshare");
+    command.args(["--mount", "--propagation", "private", "--", "sh"]);
+    let away = "umount -a -t cgroup2; exec \"$0\" doctor --format json --rules \"$1\"";
+    command.args(["-c", away]).arg(&firewall.binary).arg(firewall.directory.join("rules.yaml"));
+    let ran = testbed::run(&mut command)?;
+    let findings: Vec<Value> = serde_json::from_str(&ran.stdout).with_context(|| ran.text())?;
+    assert!(tells(&findings, "wrong", "no cgroup v2 is mounted"), "{findings:?}");
+    assert!(!tells(&findings, "note", "does not run"), "{findings:?}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a kernel"]
 fn what_the_agent_has_seen_is_part_of_it() -> Result<()> {
     let field = Field::new()?;
     let watched = policy(&["{ name: web, ports: [80], from: [provider] }"], &[]).replace(

@@ -2,23 +2,15 @@
 
 mod support;
 
-use std::{fs, net::IpAddr, path::Path, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::Result;
 use support::{
     Field, SOON,
-    groups::{Groups, program},
+    groups::{Groups, connects, program},
     kinds, policy, web,
 };
 use testbed::{Answer, Curl, Host, Process, holds, ok, place, run};
-
-/// Connects, and says whether it could.
-fn connects(host: &Host, group: Option<&Path>, uid: u32, to: IpAddr) -> Result<bool> {
-    let script = format!(
-        "import socket\ntry:\n    socket.create_connection(('{to}', 443), 1.5)\n    print('open')\nexcept OSError as e:\n    print(e)"
-    );
-    Ok(ok(&mut program(host, group, uid, &script))?.trim() == "open")
-}
 
 fn owner_of<'s>(status: &'s serde_json::Value, owner: &str) -> Option<&'s serde_json::Value> {
     status["owners"].as_array()?.iter().find(|entry| entry["owner"] == owner)

@@ -1,17 +1,17 @@
-//! The tamper watch: what root does to the datapath behind the agent's back, by the real commands, is noticed within two
-//! seconds while nobody asks, put right, counted and said.
+//! The tamper watch: what root does to hooks, programs and pins behind the agent's back, by the real commands, is noticed within
+//! two seconds while nobody asks, put right, counted and said. What is written into tables: `netns_tamper_state`.
 
 mod support;
 
 #[path = "support/scene.rs"]
 mod scene;
 
-use std::{fs, io::Write as _, path::Path, time::Duration};
+use std::{fs, io::Write as _, time::Duration};
 
 use anyhow::{Context as _, Result};
 use scene::{NOTICED, Scene};
 use support::{FENCE, Field, SOON, WEB, policy};
-use testbed::{Curl, Host, attach_foreign_tc_ahead, holds, ok, place, run};
+use testbed::{Host, attach_foreign_tc_ahead, holds, ok, place, run};
 
 #[test]
 #[ignore = "needs root and a kernel"]
@@ -242,98 +242,6 @@ fn pins_come_back_and_the_next_agent_adopts_them() -> Result<()> {
     scene.agent.process.wait_for_log("adopted the datapath of an earlier agent", SOON)?;
     assert_eq!(scene.firewall.metrics()?.went_back(&before), [] as [String; 0]);
     assert!(scene.is_enforced());
-    Ok(())
-}
-
-/// The bytes of a value as bpftool takes them.
-fn hex(bytes: &[u8]) -> Vec<String> {
-    ["hex".to_owned()].into_iter().chain(bytes.iter().map(|byte| format!("{byte:02x}"))).collect()
-}
-
-fn update(scene: &Scene<'_>, map: &Path, key: &[u8], value: &[u8]) -> Result<testbed::Ran> {
-    let mut command = scene.field.host.namespace.command("bpftool");
-    command.args(["map", "update", "pinned"]).arg(map);
-    command.arg("key").args(hex(key)).arg("value").args(hex(value));
-    run(&mut command)
-}
-
-#[test]
-#[ignore = "needs root and a kernel"]
-fn what_is_written_into_the_state_is_written_over() -> Result<()> {
-    let field = Field::new()?;
-    let _web = field.web(&[80])?;
-    let mut scene = Scene::new(&field, &[])?;
-    assert!(scene.is_enforced());
-    let state = scene.pins().join("state");
-    // Safaricom's address becomes one of this host: its callbacks would be dropped as spoofed.
-    let address = zerocopy::IntoBytes::as_bytes(&mpesa_fw_common::Address::from(std::net::IpAddr::from(
-        field.safaricom.place.v4,
-    )))
-    .to_vec();
-    let writes: [(&str, Vec<u8>, Vec<u8>); 4] = [
-        ("OWN_ADDRESSES", address.clone(), vec![1]),
-        ("OWN_HINTS", vec![7, 0, 0, 0], vec![0xff; 8]),
-        ("RESOLVED", address, vec![1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
-        ("INTERFACE_SLOTS", vec![0; 4], vec![9; 24]),
-    ];
-    for (map, key, value) in &writes {
-        let ran = update(&scene, &state.join(map), key, value)?;
-        assert_eq!(ran.code, Some(0), "{map}: {}", ran.text());
-        let named = if *map == "OWN_HINTS" { "OWN_ADDRESSES" } else { map };
-        let said = scene.noticed("state_changed", &format!("map {named}"))?;
-        assert!(said.contains("put_right=true"), "{said}");
-        assert!(scene.is_enforced(), "{map}");
-    }
-    assert_eq!(scene.counted("state_changed")?, writes.len() as f64);
-    // Counts can't be brought back, only told of. Row 0 of the first interface is what nobody claims.
-    let _ = Curl::http(field.host.place.v4, 81).from(&field.attacker.namespace);
-    std::thread::sleep(testbed::here(NOTICED));
-    let block = size_of::<mpesa_fw_common::counter::CounterBlock>();
-    let ran = update(&scene, &state.join("COUNTERS"), &[0; 4], &vec![0; block])?;
-    assert_eq!(ran.code, Some(0), "{}", ran.text());
-    let said = scene.noticed("counts_changed", "eth0 ingress no rule")?;
-    assert!(said.contains("counts went back"), "{said}");
-    Ok(())
-}
-
-#[test]
-#[ignore = "needs root and a kernel"]
-fn tables_are_frozen_and_what_a_program_writes_into_them_is_noticed() -> Result<()> {
-    let field = Field::new()?;
-    let _web = field.web(&[80])?;
-    let scene = Scene::new(&field, &[])?;
-    let program = scene.generation()?.join("ingress_xdp");
-    let shown = scene.bpftool(&["-j", "prog", "show", "pinned", &program.to_string_lossy()])?;
-    let shown: serde_json::Value = serde_json::from_str(&shown)?;
-    let mut classes = None;
-    for id in shown["map_ids"].as_array().context("maps")? {
-        let map = scene.bpftool(&["-j", "map", "show", "id", &id.to_string()])?;
-        let map: serde_json::Value = serde_json::from_str(&map)?;
-        if map["name"] == "SOURCE_CLASSES" {
-            classes = Some(id.to_string());
-            assert_eq!(map["frozen"], 1, "{map}");
-        }
-    }
-    let classes = classes.context("the classes of sources")?;
-    let mut command = field.host.namespace.command("bpftool");
-    command
-        .args(["map", "update", "id", &classes, "key"])
-        .args(hex(&[0; 4]))
-        .arg("value")
-        .args(hex(&[0; 16]));
-    let ran = run(&mut command)?;
-    assert_ne!(ran.code, Some(0), "from user space it can't be changed: {}", ran.text());
-
-    ok(&mut scene.python(&["scribble", &classes]))?;
-    // One table a second is looked at.
-    holds("the table to be noticed", Duration::from_secs(40), || {
-        scene.agent.process.log().contains("table_changed")
-    })?;
-    holds("another generation", SOON, || {
-        scene.firewall.status().is_ok_and(|status| status["generation"]["number"] == 2)
-    })?;
-    scene.restored()?;
-    assert_eq!(scene.counted("table_changed")?, 1.0);
     Ok(())
 }
 

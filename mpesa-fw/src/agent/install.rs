@@ -190,7 +190,7 @@ pub(super) async fn install(
             datapath.set_own_addresses(&impossible)?;
             datapath.set_resolved(&union(&before, &new_names.table(&contested), &contested))?;
             fault::point(Point::StatePrepared).map_err(crate::datapath::DatapathError::from)?;
-            let staged = datapath.stage(&prepared.compiled, prepared.policy.serial)?;
+            let mut staged = datapath.stage(&prepared.compiled, prepared.policy.serial)?;
             let stamp = staged.stamp();
             let present = owners::look(&prepared.compiled.owners, &mut |_| {});
             staged.set_owners(&present.rules)?;

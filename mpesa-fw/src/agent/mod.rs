@@ -42,7 +42,7 @@ mod names;
 pub mod network;
 mod notify;
 mod options;
-mod owners;
+pub(crate) mod owners;
 mod prepare;
 mod processes;
 mod program;

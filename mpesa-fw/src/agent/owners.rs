@@ -26,7 +26,7 @@ use tokio::{
 use super::{Agent, kernel::beside, processes::is_of_root};
 use crate::{
     datapath::{PresentOwners, cgroup_root},
-    policy::model::Owner,
+    policy::model::{Owner, Policy},
 };
 
 /// Users come and go without a sign.
@@ -98,6 +98,16 @@ pub(super) fn look(owners: &Owners, seen: &mut dyn FnMut(&Path)) -> Present {
         .map(|(owner, present)| OwnerStatus { owner: owner.to_string(), present })
         .collect();
     present
+}
+
+/// The owners that a policy names, and how many cgroups or users each is now; and why units could not be looked for.
+pub(crate) fn of_policy(policy: &Policy) -> (Vec<(Owner, usize)>, Option<String>) {
+    let services = policy.ingress.services.iter().flat_map(|service| &service.by);
+    let all = services.chain(policy.egress.allow.iter().flat_map(|destination| &destination.by));
+    let owners: Owners = all.map(|owner| (owner.clone(), OwnerRules::default())).collect();
+    let present = look(&owners, &mut |_| {});
+    let counts = present.statuses.iter().map(|status| status.present);
+    (owners.into_keys().zip(counts).collect(), present.error)
 }
 
 /// Every group below `directory`, with its id behind those of the groups that it is in (`above`, of the directory itself). Only what root made and only root can change: below a directory that is

@@ -25,22 +25,41 @@ impl Datapath {
     /// # Errors
     /// The kernel refuses, for want of room maybe.
     pub fn set_ways(&self, ways: &BTreeMap<WayKey, Way>) -> Result<()> {
+        self.put_ways(ways.iter().map(|(key, way)| (*key, *way as u32)).collect())
+    }
+
+    fn put_ways(&self, ways: BTreeMap<WayKey, u32>) -> Result<()> {
         self.end_lease()?;
         let map = &self.state.ways;
-        let mut known = BTreeMap::new();
-        map.for_each(|key, way| {
-            known.insert(*key, *way);
-        })
-        .context(|| "read by which ways packets leave")?;
+        self.state.written.borrow_mut().ways = None;
+        let known = self.read_ways()?;
         for key in known.keys().filter(|key| !ways.contains_key(key)) {
             map.remove(key).context(|| "forget a way by which packets left")?;
         }
-        for (key, way) in ways {
-            if known.get(key) != Some(&(*way as u32)) {
-                map.put(key, &(*way as u32)).context(|| "say by which way packets leave")?;
-            }
+        for (key, way) in ways.iter().filter(|(key, way)| known.get(key) != Some(way)) {
+            map.put(key, way).context(|| "say by which way packets leave")?;
         }
+        self.state.written.borrow_mut().ways = Some(ways);
         Ok(())
+    }
+
+    fn read_ways(&self) -> Result<BTreeMap<WayKey, u32>> {
+        let mut known = BTreeMap::new();
+        let read = self.state.ways.for_each(|key, way| known.extend([(*key, *way)]));
+        read.context(|| "read by which ways packets leave").map(|()| known)
+    }
+
+    /// Whether somebody else wrote into the ways.
+    pub(super) fn are_ways_changed(&self) -> Result<bool> {
+        let written = self.state.written.borrow();
+        let Some(ways) = &written.ways else { return Ok(false) };
+        Ok(self.read_ways()? != *ways)
+    }
+
+    /// Writes them again. Nothing is refused until the agent says again how long they hold.
+    pub(super) fn restore_ways(&self) -> Result<()> {
+        let ways = self.state.written.borrow().ways.clone().unwrap_or_default();
+        self.put_ways(ways)
     }
 
     /// Attempts that were refused, or told of and let go, by the destination that is charged; empty: none claims them.

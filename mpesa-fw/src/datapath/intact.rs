@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use mpesa_fw_common::{
     Address,
+    attempt::WayKey,
     counter::{Counter, CounterBlock},
     settings::Direction,
     tables::ResolvedNames,
@@ -24,6 +25,8 @@ use crate::compile::Compiled;
 pub(super) struct Written {
     pub(super) own: Option<Vec<Address>>,
     pub(super) resolved: Option<BTreeMap<Address, ResolvedNames>>,
+    pub(super) ways: Option<BTreeMap<WayKey, u32>>,
+    pub(super) lease: Option<u64>,
 }
 
 /// Counts at the last look: none ever goes back.
@@ -51,6 +54,18 @@ impl Datapath {
         if addresses::is_resolved_changed(&self.state)? {
             let mended = addresses::restore_resolved(&self.state).map_err(std::io::Error::other);
             found.push(tampered("RESOLVED").after(mended));
+        }
+        if self.are_owners_changed()? {
+            let mended = self.restore_owners().map_err(std::io::Error::other);
+            found.push(tampered("OWNERS").after(mended));
+        }
+        if self.are_ways_changed()? {
+            let mended = self.restore_ways().map_err(std::io::Error::other);
+            found.push(tampered("WAYS").after(mended));
+        }
+        if self.is_lease_changed()? {
+            let mended = self.end_lease().map_err(std::io::Error::other);
+            found.push(tampered("LEASE").after(mended));
         }
         let rows = registry::read(&self.state)?;
         if rows != self.registry {

@@ -9,6 +9,7 @@ use super::{
     error::Context,
     generation::program,
     object::CONSTANTS,
+    owners::PresentOwners,
     pins::PROGRAMS,
     shape::{data_of, is_shared},
     tables,
@@ -21,6 +22,8 @@ pub(super) struct Loaded {
     pub(super) maps: Vec<(String, OwnedFd)>,
     pub(super) constants: Vec<u8>,
     pub(super) programs: Vec<(&'static str, ProgramInfo)>,
+    /// The owners that the agent wrote last. None: nothing yet, or it is not known.
+    pub(super) owners: Option<PresentOwners>,
 }
 
 impl Loaded {

@@ -1,10 +1,10 @@
 //! Who the owners of rules are now: a table of the generation that the agent keeps up to date.
 
-use std::{collections::BTreeMap, os::fd::BorrowedFd, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use mpesa_fw_common::owner::{OwnerKey, OwnerRules};
 
-use super::{Datapath, Result, cgroup, error::Context, generation::Staged, tables::OWNERS};
+use super::{Datapath, Result, cgroup, error::Context, generation::Staged, loaded::Loaded, tables::OWNERS};
 use crate::sys::KernelMap;
 
 /// The rules of each owner that is there.
@@ -15,8 +15,8 @@ impl Staged {
     ///
     /// # Errors
     /// The kernel refuses, or there are more than the table holds.
-    pub fn set_owners(&self, present: &PresentOwners) -> Result<()> {
-        self.loaded.map(OWNERS).map_or(Ok(()), |map| set(map, present))
+    pub fn set_owners(&mut self, present: &PresentOwners) -> Result<()> {
+        set(&mut self.loaded, present).map(drop)
     }
 }
 
@@ -25,12 +25,26 @@ impl Datapath {
     ///
     /// # Errors
     /// As [`Staged::set_owners`].
-    pub fn set_owners(&self, generation: u32, present: &PresentOwners) -> Result<bool> {
+    pub fn set_owners(&mut self, generation: u32, present: &PresentOwners) -> Result<bool> {
         let is_running = self.running().is_some_and(|stamp| stamp.number == generation);
-        match self.loaded.as_ref().and_then(|loaded| loaded.map(OWNERS)) {
-            Some(map) if is_running => set(map, present).map(|()| true),
+        match &mut self.loaded {
+            Some(loaded) if is_running => set(loaded, present),
             Some(_) | None => Ok(false),
         }
+    }
+
+    /// Whether somebody else wrote into the owners of rules.
+    pub(super) fn are_owners_changed(&self) -> Result<bool> {
+        let Some(loaded) = &self.loaded else { return Ok(false) };
+        let (Some(map), Some(owners)) = (open(loaded), &loaded.owners) else { return Ok(false) };
+        Ok(read(&map?)? != *owners)
+    }
+
+    /// Writes them again.
+    pub(super) fn restore_owners(&mut self) -> Result<()> {
+        let Some(loaded) = &mut self.loaded else { return Ok(()) };
+        let owners = loaded.owners.clone().unwrap_or_default();
+        set(loaded, &owners).map(drop)
     }
 }
 
@@ -42,18 +56,31 @@ pub fn cgroup_root() -> Result<PathBuf> {
     cgroup::root()
 }
 
-/// Those that are gone first: where there is no room, nobody is allowed who should not be.
-fn set(map: BorrowedFd<'_>, present: &PresentOwners) -> Result<()> {
-    let what = || "write the owners of rules";
-    let map: KernelMap<OwnerKey, OwnerRules> =
-        map.try_clone_to_owned().and_then(KernelMap::new).context(what)?;
+/// The map, where the policy has owners.
+fn open(loaded: &Loaded) -> Option<Result<KernelMap<OwnerKey, OwnerRules>>> {
+    let map = loaded.map(OWNERS)?;
+    Some(map.try_clone_to_owned().and_then(KernelMap::new).context(|| "open the owners of rules"))
+}
+
+fn read(map: &KernelMap<OwnerKey, OwnerRules>) -> Result<PresentOwners> {
     let mut known = BTreeMap::new();
-    map.for_each(|key, rules| known.extend([(*key, *rules)])).context(what)?;
+    let read = map.for_each(|key, rules| known.extend([(*key, *rules)]));
+    read.context(|| "read the owners of rules").map(|()| known)
+}
+
+/// Those that are gone first: where there is no room, nobody is allowed who should not be. False: no rule has owners.
+fn set(loaded: &mut Loaded, present: &PresentOwners) -> Result<bool> {
+    let what = || "write the owners of rules";
+    let Some(map) = open(loaded) else { return Ok(false) };
+    let map = map?;
+    loaded.owners = None;
+    let known = read(&map)?;
     for key in known.keys().filter(|key| !present.contains_key(key)) {
         map.remove(key).context(what)?;
     }
     for (key, rules) in present.iter().filter(|(key, rules)| known.get(key) != Some(rules)) {
         map.put(key, rules).context(what)?;
     }
-    Ok(())
+    loaded.owners = Some(present.clone());
+    Ok(true)
 }

@@ -44,12 +44,26 @@ impl Datapath {
         if self.running().is_none_or(|stamp| stamp.number != generation) {
             return Ok(false);
         }
-        self.state.lease.put(&0, &Lease { until }).context(|| "say how long the ways hold").map(|()| true)
+        self.put_lease(until).context(|| "say how long the ways hold").map(|()| true)
     }
 
     /// Vouches for nothing until the next [`lease_ways`](Self::lease_ways).
     pub(super) fn end_lease(&self) -> Result<()> {
-        self.state.lease.put(&0, &Lease { until: 0 }).context(|| "say that the ways hold no longer")
+        self.put_lease(0).context(|| "say that the ways hold no longer")
+    }
+
+    fn put_lease(&self, until: u64) -> io::Result<()> {
+        self.state.written.borrow_mut().lease = None;
+        self.state.lease.put(&0, &Lease { until })?;
+        self.state.written.borrow_mut().lease = Some(until);
+        Ok(())
+    }
+
+    /// Whether somebody else says how long the ways hold. Not where they don't hold any more: [`WaysLease`] says that at any time.
+    pub(super) fn is_lease_changed(&self) -> Result<bool> {
+        let Some(until) = self.state.written.borrow().lease else { return Ok(false) };
+        let lease = self.state.lease.get(&0).context(|| "read how long the ways hold")?;
+        Ok(lease.is_some_and(|lease| lease.until != until && lease.until != 0))
     }
 
     /// Why nobody is refused, or not for sure: a program that is not at the root of the cgroups, or another one that may write another

@@ -8,6 +8,7 @@ mod ipsec;
 mod kernel;
 mod names;
 mod network;
+mod owners;
 mod rules;
 mod traffic;
 
@@ -89,10 +90,12 @@ pub struct Subject {
 pub async fn examine(subject: &Subject) -> Vec<Finding> {
     let (policy, mut findings) = rules::examine(&subject.rules);
     findings.extend(kernel::examine(&subject.bpffs));
+    findings.extend(owners::cgroups());
     findings.extend(clock::examine());
     findings.extend(network::examine(policy.as_ref(), subject.status.as_deref().ok()).await);
     if let Some(policy) = &policy {
         findings.extend(names::examine(policy).await);
+        findings.extend(owners::examine(policy));
         findings.extend(ipsec::examine(policy));
     }
     findings.extend(bypass::examine(&subject.bpffs, subject.status.as_deref().ok()));

@@ -2,12 +2,13 @@
 
 use std::{
     fs,
+    net::IpAddr,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context as _, Result};
-use testbed::{Host, holds};
+use testbed::{Host, holds, ok};
 
 use super::SOON;
 
@@ -63,6 +64,14 @@ impl Drop for Groups {
             !self.top.exists()
         });
     }
+}
+
+/// Connects to port 443, and says whether it could.
+pub fn connects(host: &Host, group: Option<&Path>, uid: u32, to: IpAddr) -> Result<bool> {
+    let script = format!(
+        "import socket\ntry:\n    socket.create_connection(('{to}', 443), 1.5)\n    print('open')\nexcept OSError as e:\n    print(e)"
+    );
+    Ok(ok(&mut program(host, group, uid, &script))?.trim() == "open")
 }
 
 /// A program of the host, in a group, as a user.

@@ -1,5 +1,7 @@
 //! One protected host whose datapath is tampered with, and a clock at its log.
 
+#![allow(dead_code, reason = "each test program uses its own part")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

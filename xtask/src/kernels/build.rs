@@ -65,6 +65,7 @@ pub(crate) const LEFT_OUT: &[(&str, &str)] = &[
         "netns_tamper_watch",
         "limits in seconds; what it looks at is what `netns_pins` and `netns_state` attach",
     ),
+    ("netns_tamper_state", "limits in seconds; the maps are written from user space as anywhere"),
     ("netns_guard", "asks the agent about connections of SSH; nothing of it is in the kernel programs"),
     (
         "netns_addresses",
