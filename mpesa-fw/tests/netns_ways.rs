@@ -145,6 +145,45 @@ fn only_by_protected_interfaces() -> Result<()> {
     Ok(())
 }
 
+/// Docker has a rule in the chain for what this host sends, for its own addresses only. By nftables since its version 29, by iptables before.
+#[test]
+#[ignore = "needs root and a kernel"]
+fn what_docker_translates_is_no_doubt() -> Result<()> {
+    let field = Field::new()?;
+    let here = &field.host.namespace;
+    let (firewall, _agent) = field.protected(&policy(&[]))?;
+    holds("a refusal", SOON, || is_refused(here, DENIED))?;
+    let ways = [
+        (
+            "nft add table ip docker-bridges
+             nft add chain ip docker-bridges nat-prerouting-and-output
+             nft add rule ip docker-bridges nat-prerouting-and-output tcp dport 8080 counter dnat to 172.17.0.2:80
+             nft add chain ip docker-bridges nat-OUTPUT '{ type nat hook output priority -100; }'
+             nft add rule ip docker-bridges nat-OUTPUT ip daddr != 127.0.0.0/8 fib daddr type local counter jump nat-prerouting-and-output",
+            "nft add rule ip docker-bridges nat-OUTPUT tcp dport 443 dnat to 172.17.0.2:80",
+            "nft delete table ip docker-bridges",
+        ),
+        (
+            "iptables-nft -t nat -N DOCKER
+             iptables-nft -t nat -A DOCKER ! -i docker0 -p tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80
+             iptables-nft -t nat -A OUTPUT ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j DOCKER",
+            "iptables-nft -t nat -A OUTPUT -p tcp --dport 443 -j DNAT --to-destination 172.17.0.2:80",
+            "nft delete table ip nat",
+        ),
+    ];
+    for (dockers, of_others, gone) in ways {
+        here.sh(dockers)?;
+        std::thread::sleep(Duration::from_secs(6));
+        assert!(is_refused(here, DENIED) && vouches(&firewall), "{dockers}");
+        here.sh(of_others)?;
+        holds("no refusal with a translation", LOOKED_AGAIN, || !is_refused(here, DENIED))?;
+        holds("the doubt in status", SOON, || doubts(&firewall, "nftables"))?;
+        here.sh(gone)?;
+        holds("a refusal without it", LOOKED_AGAIN, || is_refused(here, DENIED))?;
+    }
+    Ok(())
+}
+
 #[test]
 #[ignore = "needs root and a kernel"]
 fn not_in_doubt() -> Result<()> {

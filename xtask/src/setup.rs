@@ -26,7 +26,7 @@ const PATIENCE: &str = "240";
 const TO_BUILD: [&str; 3] = ["ca-certificates", "gcc", "libc6-dev"];
 
 /// Debian packages that the demo and the tests use.
-const TO_TEST: [&str; 19] = [
+const TO_TEST: [&str; 20] = [
     "bpftool",        // what the kernel has loaded, seen by somebody else
     "curl",           // the client of the demo
     "debootstrap",    // the root in which the package is tried
@@ -35,6 +35,7 @@ const TO_TEST: [&str; 19] = [
     "iproute2",       // namespaces, veth, foreign programs on an interface
     "iputils-ping",   // echo
     "jq",             // JSON output read by somebody else
+    "iptables",       // what Docker writes with it
     "nftables",       // coexistence, guests behind NAT
     "nginx-light",    // the callback host
     "openssh-client", // the lock-out guard

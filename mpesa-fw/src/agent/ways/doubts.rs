@@ -11,17 +11,17 @@ use std::{fs, io, path::Path};
 
 use mpesa_fw_common::attempt::WAYS_CAPACITY;
 use netlink_packet_core::Parseable as _;
-use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_XFRM};
+use netlink_sys::protocols::{NETLINK_ROUTE, NETLINK_XFRM};
 use rtnetlink::packet_route::{
     AddressFamily,
     rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage},
 };
 
-use super::read::is_without_family;
-use crate::agent::ask::{ask, attributes};
+use super::{nftables, read::is_without_family};
+use crate::agent::ask::ask;
 
 /// Entries of a list that is read here.
-const LIMIT: usize = WAYS_CAPACITY as usize;
+pub(super) const LIMIT: usize = WAYS_CAPACITY as usize;
 
 /// All there are, in the network namespace of this thread. What can't be read is one.
 pub(super) fn doubts() -> Vec<String> {
@@ -44,10 +44,10 @@ pub(super) fn doubts() -> Vec<String> {
             "packets may leave inside of others: there are policies of IPsec (`ip xfrm policy list dir out`)",
         ),
         is_there(
-            translates(),
+            nftables::translates(),
             "the chains of nftables",
-            "nftables may send packets of this host elsewhere: a chain of type nat at hook output has rules (`nft list chains`; Docker \
-             makes one); what leaves may have another destination",
+            "nftables may send packets of this host elsewhere: a chain of type nat at hook output has rules for more than the addresses \
+             of this host (`nft list chains`); what leaves may have another destination",
         ),
         is_there(
             translates_of_old(),
@@ -134,54 +134,6 @@ fn has_ipsec() -> io::Result<bool> {
     Ok(policies.iter().any(|policy| policy.get(DIRECTION).is_none_or(|direction| *direction == OUT)))
 }
 
-/// Whether a chain of nftables translates what this host sends. An empty one does not; what the rules of others match is not looked
-/// at: Docker's, only for addresses of this host itself, is a doubt too.
-fn translates() -> io::Result<bool> {
-    const NFT_MSG_GETCHAIN: u16 = 10 << 8 | 4;
-    /// `struct nfgenmsg`, of every family.
-    const QUESTION: [u8; 4] = [0; 4];
-    let chains = match ask(NETLINK_NETFILTER, NFT_MSG_GETCHAIN, &QUESTION, LIMIT) {
-        Ok(chains) => chains,
-        // A kernel without nf_tables, or without netfilter.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EPROTONOSUPPORT)) => {
-            return Ok(false);
-        }
-        Err(error) if is_without_family(&error) => return Ok(false),
-        Err(error) => return Err(error),
-    };
-    Ok(chains.iter().any(|chain| chain_translates(chain)))
-}
-
-/// `linux/netfilter/nf_tables.h`.
-fn chain_translates(chain: &[u8]) -> bool {
-    const HEADER: usize = 4;
-    const NFPROTO_INET: u8 = 1;
-    const NFPROTO_IPV4: u8 = 2;
-    const NFPROTO_IPV6: u8 = 10;
-    const NFTA_CHAIN_HOOK: u16 = 4;
-    const NFTA_CHAIN_USE: u16 = 6;
-    const NFTA_CHAIN_TYPE: u16 = 7;
-    const NFTA_HOOK_HOOKNUM: u16 = 1;
-    const NF_INET_LOCAL_OUT: u32 = 3;
-    let number = |value: &[u8]| value.first_chunk().map(|number| u32::from_be_bytes(*number));
-    let [NFPROTO_INET | NFPROTO_IPV4 | NFPROTO_IPV6, ..] = chain else { return false };
-    let (mut is_nat, mut is_at_output, mut is_empty) = (false, false, false);
-    for (kind, value) in attributes(chain.get(HEADER..).unwrap_or_default()) {
-        match kind {
-            NFTA_CHAIN_TYPE => is_nat = value == b"nat\0",
-            NFTA_CHAIN_HOOK => {
-                is_at_output = attributes(value).any(|(kind, value)| {
-                    kind == NFTA_HOOK_HOOKNUM && number(value) == Some(NF_INET_LOCAL_OUT)
-                });
-            }
-            // Of a chain at a hook, to which nothing jumps: its rules.
-            NFTA_CHAIN_USE => is_empty = number(value) == Some(0),
-            _ => {}
-        }
-    }
-    is_nat && is_at_output && !is_empty
-}
-
 /// Whether the iptables of before nftables may translate. Which rules it has can't be asked by netlink.
 fn translates_of_old() -> io::Result<bool> {
     let has_nat = |file: &str| Ok::<_, io::Error>(contents(file)?.lines().any(|table| table == "nat"));
@@ -233,34 +185,5 @@ mod tests {
         assert_eq!(with(&|rule| rule.attributes.push(RuleAttribute::L3MDev(true))), None);
         assert_eq!(with(&|rule| rule.attributes.push(RuleAttribute::SuppressPrefixLen(0))), None);
         assert_eq!(with(&|rule| rule.header.action = RuleAction::Blackhole), None);
-    }
-
-    fn chain(family: u8, hook: u8, kind: &[u8], rules: u8) -> Vec<u8> {
-        let mut chain = vec![family, 0, 0, 0];
-        let mut add = |kind: u8, value: &[u8]| {
-            chain.extend([4 + value.len() as u8, 0, kind, 0]);
-            chain.extend(value);
-            chain.resize(chain.len().next_multiple_of(4), 0);
-        };
-        add(4, &[8, 0, 1, 0, 0, 0, 0, hook]);
-        add(6, &[0, 0, 0, rules]);
-        add(7, kind);
-        chain
-    }
-
-    #[test]
-    fn chains_that_translate_what_this_host_sends() {
-        for family in [1, 2, 10] {
-            assert!(chain_translates(&chain(family, 3, b"nat\0", 1)), "{family}");
-        }
-        for (what, chain) in [
-            ("no rules", chain(2, 3, b"nat\0", 0)),
-            ("postrouting: the source only", chain(2, 4, b"nat\0", 1)),
-            ("a filter", chain(2, 3, b"filter\0", 1)),
-            ("a bridge's", chain(7, 3, b"nat\0", 1)),
-            ("nothing", Vec::new()),
-        ] {
-            assert!(!chain_translates(&chain), "{what}");
-        }
     }
 }

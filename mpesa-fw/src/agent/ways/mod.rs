@@ -5,6 +5,7 @@
 
 mod changes;
 mod doubts;
+mod nftables;
 mod read;
 mod routes;
 
