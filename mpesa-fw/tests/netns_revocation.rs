@@ -6,13 +6,18 @@ use std::{
     cell::Cell,
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
+    path::Path,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use support::{Field, NEVER, SOON, policy};
+use support::{
+    Field, NEVER, SOON,
+    groups::{Groups, program_with},
+    policy,
+};
 use testbed::{Firewall, Host, Namespace, Process, holds, place, serve::UdpEcho};
 
 const ALL: &str = "{ name: echo, ports: [7000], from: [196.201.214.200, 198.51.100.66] }";
@@ -43,8 +48,18 @@ impl<'f> Programs<'f> {
     }
 
     fn start(&self, namespace: &Namespace, arguments: &[&str], ready: &str) -> Result<Process> {
-        let mut python = namespace.command("python3");
-        python.args(["-c", include_str!("support/idle.py")]).args(arguments);
+        self.start_as(namespace, None, 0, arguments, ready)
+    }
+
+    fn start_as(
+        &self,
+        namespace: &Namespace,
+        group: Option<&Path>,
+        uid: u32,
+        arguments: &[&str],
+        ready: &str,
+    ) -> Result<Process> {
+        let python = program_with(namespace, group, uid, include_str!("support/idle.py"), arguments);
         let number = self.count.replace(self.count.get() + 1);
         let mut process =
             Process::spawn(python, &format!("idle-{number}"), self.field.network.scratch.path())?;
@@ -57,8 +72,20 @@ impl<'f> Programs<'f> {
     }
 
     fn call(&self, namespace: &Namespace, protocol: &str, to: impl Into<IpAddr>, port: u16) -> Result<Call> {
+        self.call_as(namespace, None, 0, protocol, to, port)
+    }
+
+    fn call_as(
+        &self,
+        namespace: &Namespace,
+        group: Option<&Path>,
+        uid: u32,
+        protocol: &str,
+        to: impl Into<IpAddr>,
+        port: u16,
+    ) -> Result<Call> {
         let arguments = [protocol, &to.into().to_string(), &port.to_string()];
-        let process = self.start(namespace, &arguments, " .\n")?;
+        let process = self.start_as(namespace, group, uid, &arguments, " .\n")?;
         let log = process.log();
         let port = log.split(' ').nth(2).and_then(|port| port.parse().ok()).context("a port")?;
         Ok(Call { process, port })
@@ -199,6 +226,92 @@ fn what_is_no_longer_permitted_ends_and_nothing_else() -> Result<()> {
     assert_eq!(log.matches("its socket was ended").count(), 4, "{log}");
 
     // What is there no more is not ended again.
+    let again = force(&firewall, &["reload", "--format", "json"])?;
+    assert_eq!(serde_json::from_str::<Value>(&again)?["ended_total"], 0);
+    Ok(())
+}
+
+/// The same addresses and ports: only whose the sockets are is no longer right.
+#[test]
+#[ignore = "needs root and a kernel"]
+fn whoever_may_not_any_more_is_ended_and_whoever_may_is_not() -> Result<()> {
+    const PAYMENTS: u32 = 4711;
+    const INSIDER: u32 = 4713;
+    let Some(groups) = Groups::new("revoked")? else { return Ok(()) };
+    let field = Field::new()?;
+    let api = field.network.add(place::API)?;
+    let programs = Programs::new(&field);
+    let (here, there) = (&field.host.namespace, api.place.v4);
+    let _api = (
+        programs.serve(&api.namespace, "serve", 5000)?,
+        programs.serve(&api.namespace, "serve", 6000)?,
+        UdpEcho::start(&api.namespace, 5000)?,
+    );
+    let unit = groups.unit("payments");
+    let group = groups.start(&unit)?;
+    let mut of_insider = programs.start_as(here, None, INSIDER, &["serve", "7000"], "listening")?;
+    let _of_payments = programs.start_as(here, Some(&group), PAYMENTS, &["serve", "7100"], "listening")?;
+    let services = |by: &str| {
+        [7000, 7100]
+            .map(|port| format!("{{ name: echo-{port}, ports: [{port}], from: [196.201.214.200]{by} }}"))
+    };
+    let destinations = |by_user: &str, by_unit: &str| {
+        [
+            format!("{{ name: api, protocol: [tcp, udp], ports: [5000], to: [192.0.2.80]{by_user} }}"),
+            format!("{{ name: other, ports: [6000], to: [192.0.2.80]{by_unit} }}"),
+        ]
+    };
+    let whole = |services: [String; 2], destinations: [String; 2]| {
+        policy(&services.each_ref().map(String::as_str), &destinations.each_ref().map(String::as_str))
+    };
+    let (firewall, _agent) = field.protected(&whole(services(""), destinations("", "")))?;
+    let call =
+        |group: Option<&Path>, uid, protocol, port| programs.call_as(here, group, uid, protocol, there, port);
+    let mut revoked = [
+        ("tcp", 5000, call(None, INSIDER, "tcp", 5000)?),
+        ("udp", 5000, call(None, INSIDER, "udp", 5000)?),
+        ("tcp", 6000, call(None, PAYMENTS, "tcp", 6000)?),
+    ];
+    for (_, _, call) in &revoked {
+        call.works()?;
+    }
+    let called = |port| programs.call(&field.safaricom.namespace, "tcp", field.host.place.v4, port);
+    let caller = called(7000)?;
+    caller.works()?;
+    let kept = [
+        ("the user", call(None, PAYMENTS, "tcp", 5000)?),
+        ("the user's datagrams", call(None, PAYMENTS, "udp", 5000)?),
+        ("the unit", call(Some(&group), PAYMENTS, "tcp", 6000)?),
+        ("the caller of the unit's listener", called(7100)?),
+    ];
+
+    let by_user = format!(", by: {{ user: {PAYMENTS} }}");
+    let by_unit = format!(", by: {{ unit: {unit} }}");
+    firewall.policy(&whole(services(&by_unit), destinations(&by_user, &by_unit)))?;
+    // The guard sees it before, and callers of a listener that may not answer any more.
+    let ran = firewall.ask(["reload"])?;
+    ensure!(ran.code == Some(1) && ran.stderr.matches("owner_not_allowed").count() >= 4, "{}", ran.text());
+    revoked[0].2.works().context("a reload that is refused ends nothing")?;
+
+    let answer = force(&firewall, &["reload", "--force", "--format", "json"])?;
+    for (protocol, port, call) in &mut revoked {
+        call.is_aborted().with_context(|| format!("{protocol} {port}"))?;
+    }
+    let peer = SocketAddr::new(field.safaricom.place.v4.into(), caller.port);
+    of_insider.wait_for_log(&format!("{peer} ECONNABORTED"), AT_ONCE)?;
+    for (what, call) in &kept {
+        call.works().with_context(|| (*what).to_owned())?;
+    }
+    let host = field.host.place.v4;
+    let mut expected: BTreeSet<String> = revoked
+        .iter()
+        .map(|(protocol, port, call)| {
+            format!("egress {protocol} {host}:{} {there}:{port} egress owner_not_allowed", call.port)
+        })
+        .collect();
+    expected.insert(format!("ingress tcp {host}:7000 {peer} egress owner_not_allowed"));
+    assert_eq!(listed(&serde_json::from_str(&answer)?)?, expected);
+
     let again = force(&firewall, &["reload", "--format", "json"])?;
     assert_eq!(serde_json::from_str::<Value>(&again)?["ended_total"], 0);
     Ok(())

@@ -3,15 +3,17 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use mpesa_fw_common::{Direction, DropReason};
+use mpesa_fw_common::{Direction, DropReason, packet::protocol::TCP};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::{
     Agent, Running, SshConnection, clock,
+    cuts::Open,
     guard::{inbound, passes_a_hook},
     interfaces::Choice,
     judge::Judge,
+    sockets::Sockets,
     view::View,
 };
 use crate::{
@@ -77,7 +79,7 @@ pub(super) struct Present<'a> {
 /// Those that no port of their service would let in any more, of those that it lets in now. Sources of services that are
 /// open to any are strangers.
 pub(super) fn lost(
-    callers: &[Caller],
+    open: &Open,
     present: &Present<'_>,
     next: &Judge<'_>,
     view: &View,
@@ -89,14 +91,16 @@ pub(super) fn lost(
         let mut services = present.running.policy.ingress.services.iter();
         let service = services.find(|service| service.name == caller.service)?;
         // Whoever is kept out already loses nothing.
-        if service.from.any || why_lost(service, caller.source, present.judge, view, choice).is_some() {
+        if service.from.any
+            || why_lost(service, caller.source, present.judge, &open.sockets, view, choice).is_some()
+        {
             return None;
         }
-        let (direction, reason) = why_lost(service, caller.source, next, view, choice)?;
+        let (direction, reason) = why_lost(service, caller.source, next, &open.sockets, view, choice)?;
         let Caller { service, source, connections, .. } = caller.clone();
         Some(LostCaller { service, source, connections, direction, reason })
     };
-    callers.iter().filter(is_recent).filter_map(one).collect()
+    open.callers.iter().filter(is_recent).filter_map(one).collect()
 }
 
 /// None where some port of the service, at some address of this host, would still be open to it.
@@ -104,6 +108,7 @@ fn why_lost(
     service: &Service,
     source: IpAddr,
     next: &Judge<'_>,
+    sockets: &Sockets,
     view: &View,
     choice: &Choice,
 ) -> Option<(Direction, DropReason)> {
@@ -112,17 +117,21 @@ fn why_lost(
         Claim::Tcp(ranges) => ranges.iter().map(|range| *range.start()).collect(),
         Claim::Udp(_) | Claim::Icmp(_) | Claim::Icmpv6(_) | Claim::Other(_) => Vec::new(),
     });
+    // Where somebody waits it matters who: a port at which nobody does is open to no caller.
+    let (served, silent): (Vec<u16>, Vec<u16>) =
+        ports.partition(|port| !sockets.servers(TCP, *port).is_empty());
+    let ports = if served.is_empty() { silent } else { served };
     let mut why = None;
     for server in own.filter(|own| own.is_ipv4() == source.is_ipv4() && !own.is_loopback()) {
         if !service.to.is_empty() && !service.to.iter().any(|net| net.contains(&server)) {
             continue;
         }
-        for server_port in ports.clone() {
+        for server_port in ports.iter().copied() {
             let call = SshConnection { client: source, client_port: 50_000, server, server_port };
             if !passes_a_hook(call, view, |index| choice.protect.contains_key(&index)) {
                 return None;
             }
-            match inbound(next, call) {
+            match inbound(next, call, sockets.servers(TCP, server_port)) {
                 Ok(()) => return None,
                 // The first port is the one that the author thought of.
                 Err(reason) => why = why.or(Some(reason)),

@@ -8,6 +8,7 @@ use std::{
 
 use mpesa_fw_common::{
     Direction, DropReason, Mode,
+    owner::Owner,
     packet::protocol::TCP,
     state::{FlowKey, FlowPhase, FlowState},
 };
@@ -17,6 +18,7 @@ use super::{
     callers::{self, Present},
     clock,
     error::AgentError,
+    flow_owners::FlowOwners,
     guard::{Cut, WouldCut, check, inbound, passes_a_hook},
     interfaces::Choice,
     judge::Judge,
@@ -93,15 +95,16 @@ impl Future<'_> {
         open: &Open,
         caller: Option<SshConnection>,
     ) -> Result<(), Box<WouldCut>> {
-        let own =
-            caller.and_then(|caller| check(self.judge, self.mode, caller, self.view, self.choice).err());
+        let own = caller.and_then(|caller| {
+            check(self.judge, self.mode, caller, &open.sockets, self.view, self.choice).err()
+        });
         let (mut others, callers) = match (self.mode, before) {
             (Mode::Observe, _) => (Vec::new(), Vec::new()),
             (Mode::Enforce, Before::Policy(running, resolved)) => {
                 let own = self.view.addresses.iter().map(|(_, address)| *address);
                 let judge = Judge::new(&running.compiled, own, resolved);
                 let present = Present { running, judge: &judge };
-                let callers = callers::lost(&open.callers, &present, self.judge, self.view, self.choice);
+                let callers = callers::lost(open, &present, self.judge, self.view, self.choice);
                 (self.cuts(before, open), callers)
             }
             // Whose connections were counted is not known then.
@@ -116,21 +119,23 @@ impl Future<'_> {
 
     fn cuts(&self, before: &Before<'_>, open: &Open) -> Vec<Cut> {
         let past = Past::new(before, self.view);
-        let called = |c: &&Connected| open.sockets.serving.contains(&(c.key.protocol, c.key.local_port));
-        let inbound = open.sockets.connected.iter().filter(called).filter_map(|c| self.cut_inbound(&past, c));
+        let called = |c: &&Connected| open.sockets.serve(&c.key);
+        let connected = open.sockets.connected.iter();
+        let inbound = connected.filter(called).filter_map(|c| self.cut_inbound(&past, c, &open.sockets));
+        let owners = FlowOwners::new(self.judge, &open.sockets);
         let outgoing = match before {
             // A connection without a flow does not pass.
-            Before::Policy(running, _) => self.cut_flows(&open.flows, running.mode()),
-            Before::Unknown => self.cut_flows(&open.flows, Mode::Enforce),
+            Before::Policy(running, _) => self.cut_flows(&open.flows, &owners, running.mode()),
+            Before::Unknown => self.cut_flows(&open.flows, &owners, Mode::Enforce),
             Before::Nothing => {
                 let tcp = open.sockets.outgoing().filter(|c| c.key.protocol == TCP);
-                tcp.filter_map(|c| self.cut_flow(&c.key)).collect()
+                tcp.filter_map(|c| self.cut_flow(&c.key, self.judge.owner(&c.holder).as_ref())).collect()
             }
         };
         inbound.chain(outgoing).collect()
     }
 
-    fn cut_inbound(&self, past: &Past<'_>, connected: &Connected) -> Option<Cut> {
+    fn cut_inbound(&self, past: &Past<'_>, connected: &Connected, sockets: &Sockets) -> Option<Cut> {
         if connected.key.protocol != TCP || connected.phase != FlowPhase::Answered {
             return None;
         }
@@ -138,12 +143,13 @@ impl Future<'_> {
         if !passes_a_hook(connection, self.view, |index| self.choice.protect.contains_key(&index)) {
             return None;
         }
-        let (direction, reason) = inbound(self.judge, connection).err()?;
+        let (direction, reason) =
+            inbound(self.judge, connection, sockets.servers(TCP, connection.server_port)).err()?;
         past.passes(connection, connected).then(|| connection.cut(direction, reason))
     }
 
     /// `now`: the mode in which they are judged; what is marked as not permitted passes in one and not in the other.
-    fn cut_flows(&self, flows: &[(FlowKey, FlowState)], now: Mode) -> Vec<Cut> {
+    fn cut_flows(&self, flows: &[(FlowKey, FlowState)], owners: &FlowOwners<'_>, now: Mode) -> Vec<Cut> {
         let passes = |state: &FlowState| match now {
             Mode::Observe => true,
             Mode::Enforce => state.would_drop == 0,
@@ -155,11 +161,11 @@ impl Future<'_> {
         flows
             .iter()
             .filter(|(key, state)| is_live(key, state))
-            .filter_map(|(key, _)| self.cut_flow(key))
+            .filter_map(|(key, state)| self.cut_flow(key, owners.of(key, state).as_ref()))
             .collect()
     }
 
-    fn cut_flow(&self, key: &FlowKey) -> Option<Cut> {
+    fn cut_flow(&self, key: &FlowKey, owner: Option<&Owner>) -> Option<Cut> {
         let (local, remote) = (IpAddr::from(key.local), IpAddr::from(key.remote));
         // An address of no interface is a guest's, or gone: its packets pass some hook.
         let leaves = SshConnection {
@@ -171,7 +177,7 @@ impl Future<'_> {
         if !passes_a_hook(leaves, self.view, |index| self.choice.protect.contains_key(&index)) {
             return None;
         }
-        let reason: DropReason = self.judge.flow(key).err()?;
+        let reason: DropReason = self.judge.flow_of(key, owner).err()?;
         Some(Cut {
             protocol: protocol(key.protocol),
             local: SocketAddr::new(local, key.local_port),
@@ -214,7 +220,7 @@ impl<'r> Past<'r> {
         }
         match &self.how {
             How::All | How::Judged(_, Mode::Observe) => true,
-            How::Judged(judge, Mode::Enforce) => inbound(judge, connection).is_ok(),
+            How::Judged(judge, Mode::Enforce) => inbound(judge, connection, &[]).is_ok(),
             How::Heard => connected.heard.is_some_and(|heard| heard < HEARD),
         }
     }

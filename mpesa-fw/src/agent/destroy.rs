@@ -121,6 +121,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::agent::holders::Holder;
 
     #[test]
     #[ignore = "needs root and a kernel"]
@@ -139,6 +140,7 @@ mod tests {
             heard: None,
             interface: 0,
             cookie: u64::MAX.wrapping_sub(1).to_ne_bytes(),
+            holder: Holder { user: 0, group: None },
         };
         let mut destroyer = Destroyer::open().unwrap();
         assert_eq!(destroyer.end(&connected).unwrap(), Fate::Gone, "another socket's cookie");

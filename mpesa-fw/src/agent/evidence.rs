@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use mpesa_fw_common::{Address, Direction, Family, Reason, state::FlowKey};
+use mpesa_fw_common::{Address, Direction, Family, Reason, owner::Owner, state::FlowKey};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -194,8 +194,9 @@ fn passes(judge: &Judge<'_>, event: &PacketRecord) -> bool {
     if event.direction == Direction::Ingress.label() {
         return frame(SYN).is_some_and(|frame| matches!(judge.ingress(&frame).reason, Reason::Pass(_)));
     }
-    let answers = frame(ACK)
-        .is_some_and(|frame| matches!(judge.egress(&frame, event.source_port).reason, Reason::Pass(_)));
+    let answers = frame(ACK).is_some_and(|frame| {
+        matches!(judge.egress(&frame, event.source_port, Owner::UNKNOWN).reason, Reason::Pass(_))
+    });
     answers || flow_of(event).is_some_and(|key| judge.flow(&key).is_ok())
 }
 

@@ -11,7 +11,7 @@ use mpesa_fw_common::{
     state::{FlowKey, FlowState},
 };
 
-use super::{clock, error::AgentError, judge::Judge, sockets::Sockets};
+use super::{clock, error::AgentError, flow_owners::FlowOwners, judge::Judge, sockets::Sockets};
 use crate::datapath::Datapath;
 
 /// A TCP flow that has been idle for this long, nanoseconds, is asked for its socket.
@@ -66,7 +66,7 @@ pub(super) fn keep_names(datapath: &Datapath) -> Result<(), AgentError> {
 }
 
 /// Removes the flows that a new generation does not permit. Returns how many those were. In observe mode none is
-/// removed: the kernel marks them as they pass.
+/// removed: the kernel marks them as they pass. Whose a flow is counts as far as its socket is there to tell.
 ///
 /// # Errors
 /// The kernel does not answer.
@@ -75,9 +75,17 @@ pub(super) fn judge_again(datapath: &Datapath, judge: &Judge<'_>, mode: Mode) ->
         Mode::Observe => return Ok(0),
         Mode::Enforce => {}
     }
+    // Before sockets are looked at: what has a flow now and no socket then is over, not forwarded.
+    let flows = datapath.flows()?;
+    let sockets = if judge.has_owners() {
+        Sockets::dump().map_err(AgentError::netlink("list the sockets of this host"))?
+    } else {
+        Sockets::default()
+    };
+    let owners = FlowOwners::new(judge, &sockets);
     let mut removed = 0;
-    for (key, _) in datapath.flows()? {
-        if judge.flow(&key).is_err() && datapath.remove_flow(&key)? {
+    for (key, flow) in flows {
+        if judge.flow_of(&key, owners.of(&key, &flow).as_ref()).is_err() && datapath.remove_flow(&key)? {
             removed += 1;
         }
     }

@@ -6,14 +6,16 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use mpesa_fw_common::{Direction, DropReason, Mode, Reason};
+use mpesa_fw_common::{Direction, DropReason, Mode, Reason, owner::Owner, packet::protocol::TCP};
 use serde::{Deserialize, Serialize};
 
 use super::{
     callers::{LATELY, LostCaller},
     frame::{ACK, Ends, SYN},
+    holders::Holder,
     interfaces::Choice,
     judge::Judge,
+    sockets::Sockets,
     view::{Layer, View},
 };
 
@@ -163,28 +165,49 @@ impl SshConnection {
     }
 }
 
-/// Judges a TCP connection that the other end opened: what it sends and what is answered.
+/// Judges a TCP connection that the other end opened: what it sends and what is answered. `servers`: whose the sockets are that wait
+/// for such connections; it is enough that one of them may answer. Where there is none, or it can't be told, whoever accepted it may.
 ///
 /// # Errors
 /// Which of them would be dropped, and why.
-pub(super) fn inbound(judge: &Judge<'_>, connection: SshConnection) -> Result<(), (Direction, DropReason)> {
-    called(judge, connection, |call| call.tcp(SYN), |reply| reply.tcp(ACK))
+pub(super) fn inbound(
+    judge: &Judge<'_>,
+    connection: SshConnection,
+    servers: &[Holder],
+) -> Result<(), (Direction, DropReason)> {
+    called(judge, connection, Owner::UNKNOWN, |call| call.tcp(SYN), |reply| reply.tcp(ACK))?;
+    let owners: Option<Vec<Owner>> = servers.iter().map(|holder| judge.owner(holder)).collect();
+    let mut answered = Ok(());
+    for owner in owners.unwrap_or_default() {
+        // Only what accepts a connection is asked for its owner.
+        answered = called(judge, connection, owner, |call| call.tcp(SYN), |reply| reply.tcp(SYN | ACK));
+        if answered.is_ok() {
+            break;
+        }
+    }
+    answered
 }
 
-/// Likewise for datagrams.
+/// Likewise for datagrams, which are answered by a socket of that holder.
 ///
 /// # Errors
 /// Which of them would be dropped, and why.
 pub(super) fn inbound_udp(
     judge: &Judge<'_>,
     connection: SshConnection,
+    holder: &Holder,
 ) -> Result<(), (Direction, DropReason)> {
-    called(judge, connection, Ends::udp, Ends::udp)
+    let owner = judge.owner(holder);
+    match called(judge, connection, owner.unwrap_or(Owner::UNKNOWN), Ends::udp, Ends::udp) {
+        Err((_, DropReason::OwnerNotAllowed)) if owner.is_none() => Ok(()),
+        judged => judged,
+    }
 }
 
 fn called(
     judge: &Judge<'_>,
     connection: SshConnection,
+    owner: Owner,
     call: impl FnOnce(Ends) -> Option<Vec<u8>>,
     reply: impl FnOnce(Ends) -> Option<Vec<u8>>,
 ) -> Result<(), (Direction, DropReason)> {
@@ -195,7 +218,7 @@ fn called(
         return Err((Direction::Ingress, reason));
     }
     let Some(reply) = reply(Ends { source: server, target: client }) else { return Ok(()) };
-    if let Reason::Drop(reason) = judge.egress(&reply, server.port()).reason {
+    if let Reason::Drop(reason) = judge.egress(&reply, server.port(), owner).reason {
         return Err((Direction::Egress, reason));
     }
     Ok(())
@@ -209,6 +232,7 @@ pub(super) fn check(
     judge: &Judge<'_>,
     mode: Mode,
     connection: SshConnection,
+    sockets: &Sockets,
     view: &View,
     choice: &Choice,
 ) -> Result<(), Cut> {
@@ -219,7 +243,8 @@ pub(super) fn check(
     if !drops || !passes_a_hook(connection, view, |index| choice.protect.contains_key(&index)) {
         return Ok(());
     }
-    inbound(judge, connection).map_err(|(direction, reason)| connection.cut(direction, reason))
+    let servers = sockets.servers(TCP, connection.server_port);
+    inbound(judge, connection, servers).map_err(|(direction, reason)| connection.cut(direction, reason))
 }
 
 /// Whether the connection may come in at a protected interface, as far as its address tells. An address that no
@@ -296,7 +321,8 @@ mod tests {
         let choice = choose(&prepared.policy.interfaces, &view);
         let own: Vec<IpAddr> = view.addresses.iter().map(|(_, a)| *a).collect();
         let judge = Judge::new(&prepared.compiled, own, &BTreeMap::new());
-        check(&judge, mode, SshConnection::parse(connection).unwrap(), &view, &choice)
+        let nobody = Sockets::default();
+        check(&judge, mode, SshConnection::parse(connection).unwrap(), &nobody, &view, &choice)
     }
 
     #[test]

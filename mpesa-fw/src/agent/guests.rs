@@ -6,6 +6,8 @@ use std::{
     net::IpAddr,
 };
 
+use mpesa_fw_common::state::FlowKey;
+
 use super::{
     conntrack::{self, Tracked},
     exits::{Exits, Side},
@@ -30,7 +32,7 @@ pub(super) struct Whereabouts<'a> {
 /// Connections are tracked here, and the kernel does not show them.
 pub(super) fn read(
     whereabouts: Whereabouts<'_>,
-    serving: &HashSet<(u8, u16)>,
+    serves: impl Fn(&FlowKey) -> bool,
     mut found: impl FnMut(Tracked),
 ) -> io::Result<usize> {
     let Whereabouts { view, protected, own } = whereabouts;
@@ -40,7 +42,7 @@ pub(super) fn read(
         return Ok(0);
     }
     conntrack::read(|tracked| {
-        if is_of_guest(&tracked, own, serving, |address| exits.side(address)) {
+        if is_of_guest(&tracked, own, &serves, |address| exits.side(address)) {
             found(tracked);
         }
     })
@@ -57,7 +59,7 @@ pub(super) fn read(
 fn is_of_guest(
     tracked: &Tracked,
     own: &HashSet<IpAddr>,
-    serving: &HashSet<(u8, u16)>,
+    serves: impl Fn(&FlowKey) -> bool,
     mut side: impl FnMut(IpAddr) -> Side,
 ) -> bool {
     let key = &tracked.key;
@@ -65,7 +67,7 @@ fn is_of_guest(
     // What this host has opened or serves has a socket.
     let is_own = own.contains(&tracked.opener) || own.contains(&remote);
     // As for sockets. Masquerading may have chosen a port that also serves.
-    let serves = own.contains(&local) && serving.contains(&(key.protocol, key.local_port));
+    let serves = own.contains(&local) && serves(key);
     // The peer first: there are few of them where the openers are many, which is what a flood from outside looks like.
     !is_own && !serves && side(remote) == Side::Outside && side(tracked.opener) == Side::Inside
 }
@@ -73,10 +75,11 @@ fn is_of_guest(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mpesa_fw_common::{
-        Family,
-        state::{FlowKey, FlowPhase},
-    };
+
+    fn serves(ports: &[(u8, u16)]) -> impl Fn(&FlowKey) -> bool {
+        |key| ports.contains(&(key.protocol, key.local_port))
+    }
+    use mpesa_fw_common::{Family, state::FlowPhase};
 
     const HOST: &str = "203.0.113.10";
     const GUEST: &str = "172.17.0.2";
@@ -90,7 +93,7 @@ mod tests {
         let key = FlowKey::new(Family::V4, 6, local, 50000, remote, 443);
         let tracked = Tracked { opener: address(opener), key, phase: FlowPhase::Answered };
         let own = HashSet::from([address(HOST), address("172.17.0.1")]);
-        is_of_guest(&tracked, &own, &HashSet::from([(6, 22), (17, 50000)]), |address| match address {
+        is_of_guest(&tracked, &own, serves(&[(6, 22), (17, 50000)]), |address| match address {
             IpAddr::V4(v4) if v4.octets()[0] == 172 => Side::Inside,
             IpAddr::V4(v4) if v4.octets()[0] == 10 => Side::Unknown,
             IpAddr::V4(_) | IpAddr::V6(_) => Side::Outside,
@@ -130,8 +133,8 @@ mod tests {
         let tracked = Tracked { opener: address(GUEST), key, phase: FlowPhase::Answered };
         let side = |ip| if ip == address(GUEST) { Side::Inside } else { Side::Outside };
         let own = HashSet::from([address(HOST)]);
-        assert!(is_of_guest(&tracked, &own, &HashSet::from([(6, 500)]), side));
-        assert!(!is_of_guest(&tracked, &own, &HashSet::from([(17, 500)]), side));
-        assert!(is_of_guest(&tracked, &HashSet::new(), &HashSet::from([(17, 500)]), side), "the guest's own");
+        assert!(is_of_guest(&tracked, &own, serves(&[(6, 500)]), side));
+        assert!(!is_of_guest(&tracked, &own, serves(&[(17, 500)]), side));
+        assert!(is_of_guest(&tracked, &HashSet::new(), serves(&[(17, 500)]), side), "the guest's own");
     }
 }

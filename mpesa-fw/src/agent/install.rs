@@ -23,7 +23,7 @@ use super::{
     links::{Links, Routes},
     names::Names,
     network::{Network, Protection},
-    notify, owners,
+    notify,
     prepare::Prepared,
     resolver::{Answer, ask},
     revocation::Revocation,
@@ -107,12 +107,13 @@ impl Surroundings {
     /// The lock-out guard.
     pub(super) fn guard(
         &self,
-        prepared: &Prepared,
+        prepared: &mut Prepared,
         names: &Names,
         before: &cuts::Before<'_>,
         open: &cuts::Open,
         caller: Option<SshConnection>,
     ) -> Result<(), AgentError> {
+        prepared.look_for_owners();
         let judge = Judge::new(&prepared.compiled, self.own(), &names.table(&[])).with_learnt(&open.learnt);
         let mode = prepared.policy.mode;
         let future = cuts::Future { judge: &judge, mode, view: &self.view, choice: &self.choice };
@@ -170,7 +171,7 @@ pub(super) fn take(names: &mut Names, Answer { name, result }: Answer) {
 /// Loads, swaps, seeds and judges flows again. Fails before the swap or not at all.
 pub(super) async fn install(
     kernel: &Kernel,
-    prepared: Prepared,
+    mut prepared: Prepared,
     surroundings: &Surroundings,
     before: BTreeMap<IpAddr, Vec<u16>>,
     names: &Names,
@@ -192,8 +193,8 @@ pub(super) async fn install(
             fault::point(Point::StatePrepared).map_err(crate::datapath::DatapathError::from)?;
             let mut staged = datapath.stage(&prepared.compiled, prepared.policy.serial)?;
             let stamp = staged.stamp();
-            let present = owners::look(&prepared.compiled.owners, &mut |_| {});
-            staged.set_owners(&present.rules)?;
+            prepared.look_for_owners();
+            staged.set_owners(&prepared.compiled.present)?;
             let rows = prepared.assignment.registry.to_rows();
             let mode = prepared.policy.mode;
             let judge =

@@ -11,18 +11,23 @@ use mpesa_fw_common::{
     decide::{self, Decision, Permission, Sender},
     dns::{Learnt, LearntName},
     limit::{LIMIT_WAYS, LimitEntry, LimitSet},
+    owner::Owner,
     packet::{self, PacketBytes, PacketMeta},
     state::{FlowKey, FlowState, FragmentKey, FragmentState, State},
     tables::{NAMES_PER_ADDRESS, ResolvedNames, RuleIndex, Tables as _},
 };
 
-use super::clock;
+use super::{
+    clock,
+    holders::{Holder, Holders},
+};
 use crate::{compile::Compiled, datapath::LearntNames};
 
 /// One generation with the state that goes with it: no flows, no fragments, every limit unspent.
 pub(super) struct Judge<'c> {
     compiled: &'c Compiled,
     state: HostState,
+    holders: Holders,
 }
 
 struct HostState {
@@ -41,7 +46,16 @@ impl<'c> Judge<'c> {
     ) -> Self {
         let resolved = resolved.iter().map(|(address, slots)| ((*address).into(), packed(slots))).collect();
         let own = own.into_iter().map(Into::into).collect();
-        Self { compiled, state: HostState { own, resolved, learnt: HashMap::new() } }
+        let state = HostState { own, resolved, learnt: HashMap::new() };
+        // A host may have thousands of groups.
+        let holders = if has_owners(compiled) { Holders::look() } else { Holders::default() };
+        Self { compiled, state, holders }
+    }
+
+    /// Whether it matters to any rule whose a socket is.
+    #[must_use]
+    pub(super) fn has_owners(&self) -> bool {
+        has_owners(self.compiled)
     }
 
     /// Also given what was learnt from answers of resolvers.
@@ -58,7 +72,27 @@ impl<'c> Judge<'c> {
         self
     }
 
-    /// Whether egress permits a flow, and by which rule; else why not.
+    /// Whose a socket is to a rule; none: it can't be told.
+    #[must_use]
+    pub(super) fn owner(&self, holder: &Holder) -> Option<Owner> {
+        self.holders.owner(holder)
+    }
+
+    /// Whether egress permits a flow to that owner, and by which rule; else why not. None: to anybody.
+    ///
+    /// # Errors
+    /// The reason for which its first packet would be dropped.
+    pub(super) fn flow_of(&self, key: &FlowKey, owner: Option<&Owner>) -> Result<RuleIndex, DropReason> {
+        match (decide::flow_permission(self.compiled, &self.state, key), owner) {
+            (Permission::Allowed(rules), Some(owner)) => {
+                let own = rules.and(self.compiled.rules_of(Direction::Egress, owner));
+                if own.is_empty() { Err(DropReason::OwnerNotAllowed) } else { Ok(own.first()) }
+            }
+            (_, Some(_) | None) => self.flow(key),
+        }
+    }
+
+    /// Whether egress permits a flow to anybody, and by which rule; else why not.
     ///
     /// # Errors
     /// The reason for which its first packet would be dropped.
@@ -76,11 +110,15 @@ impl<'c> Judge<'c> {
         decide::ingress(self.compiled, &self.state, &parse(frame))
     }
 
-    /// Judges a frame from this host that a socket bound to `port` sends.
-    pub(super) fn egress(&self, frame: &[u8], port: u16) -> Decision {
-        let sender = Sender { cookie: 1, bound_port: port, is_full: true, ..Sender::NONE };
+    /// Judges a frame from this host that a socket bound to `port` sends, which is that owner's.
+    pub(super) fn egress(&self, frame: &[u8], port: u16, owner: Owner) -> Decision {
+        let sender = Sender { cookie: 1, bound_port: port, is_full: true, owner, ..Sender::NONE };
         decide::egress(self.compiled, &self.state, &parse(frame), &sender)
     }
+}
+
+fn has_owners(compiled: &Compiled) -> bool {
+    [Direction::Ingress, Direction::Egress].into_iter().any(|direction| !compiled.owned(direction).is_empty())
 }
 
 fn parse(frame: &[u8]) -> PacketMeta {

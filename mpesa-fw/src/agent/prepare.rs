@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{archive::Archive, error::AgentError, origin::Origin, running::Running};
+use super::{archive::Archive, error::AgentError, origin::Origin, owners, running::Running};
 use crate::{
     compile::{self, Assignment, Compiled, Registry, RegistryRows},
     policy::{Finding, Texts, model::Policy},
@@ -57,6 +57,11 @@ impl Prepared {
         let (policy, warnings) = (running.policy.clone(), running.warnings.clone());
         let (rules, text_of) = (running.rules.clone(), running.text_of);
         Ok(Self { policy, warnings, assignment, compiled, texts: Texts::default(), rules, text_of })
+    }
+
+    /// Notes who of the owners is there, for whoever judges by it.
+    pub(super) fn look_for_owners(&mut self) {
+        self.compiled.present = owners::look(&self.compiled.owners, &mut |_| {}).rules;
     }
 
     /// Name slots that have a new owner while the running generation still knows them by another: their answers must

@@ -278,7 +278,7 @@ impl Agent {
             if !force {
                 let open = self.kernel.with(|datapath| Open::look(datapath)).await?;
                 let before = Before::Policy(old, published.clone());
-                surroundings.guard(&prepared, &names, &before, &open, request.caller)?;
+                surroundings.guard(&mut prepared, &names, &before, &open, request.caller)?;
             }
             let kept = self.keep(std::mem::take(&mut prepared.texts)).await;
             if let (Some(window), None) = (request.confirm_within, &pledge) {

@@ -75,20 +75,21 @@ impl Revocation<'_> {
     fn denial(&self, sockets: &Sockets, connected: &Connected) -> Option<Denial> {
         let key = &connected.key;
         let call = as_call(key);
+        let servers = sockets.servers(key.protocol, key.local_port);
         let as_service = match (key.protocol, connected.phase) {
-            (TCP, FlowPhase::Answered | FlowPhase::Closing) => inbound(self.judge, call).err()?,
+            (TCP, FlowPhase::Answered | FlowPhase::Closing) => inbound(self.judge, call, servers).err()?,
             // It waits for its first answer like any other that egress denies: no connection yet.
             (TCP, FlowPhase::Opened) => return None,
-            (UDP, _) => inbound_udp(self.judge, call).err()?,
+            (UDP, _) => inbound_udp(self.judge, call, &connected.holder).err()?,
             _ => return None,
         };
-        let serves = sockets.serving.contains(&(key.protocol, key.local_port));
+        let serves = sockets.serve(key);
         // Without a flow no packet in the middle of a TCP connection passes egress but as a service's; of others each may
         // open one.
         if serves && key.protocol == TCP {
             return Some((Direction::Ingress, as_service));
         }
-        let as_flow = self.judge.flow(key).err()?;
+        let as_flow = self.judge.flow_of(key, self.judge.owner(&connected.holder).as_ref()).err()?;
         if as_flow == DropReason::NameNotAllowed && !self.names_are_known {
             return None;
         }

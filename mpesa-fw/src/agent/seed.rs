@@ -7,6 +7,7 @@ use std::{
 
 use mpesa_fw_common::{
     DropReason, Mode,
+    owner::Owner,
     state::{FlowKey, FlowPhase, FlowState},
     tables::RuleIndex,
 };
@@ -129,7 +130,8 @@ impl<'a> Sower<'a> {
             if self.known.contains(&key) || self.ground.own.contains(&IpAddr::from(key.remote)) {
                 continue;
             }
-            if let Some(state) = self.judge(&key, connected.phase, None) {
+            let owner = self.ground.judge.owner(&connected.holder);
+            if let Some(state) = self.judge(&key, connected.phase, owner, None) {
                 self.record(&key, &state)?;
             }
         }
@@ -140,20 +142,26 @@ impl<'a> Sower<'a> {
         let share = self.ground.datapath.flows_capacity() as usize / GUESTS_SHARE;
         let room = share.saturating_sub(self.known.len());
         let mut result = Ok(());
-        let unread = guests::read(whereabouts, &sockets.serving, |tracked| {
-            if result.is_err() || self.known.contains(&tracked.key) {
-                return;
-            }
-            let Some(state) = self.judge(&tracked.key, tracked.phase, Some(tracked.opener)) else { return };
-            if self.seeded.seeded >= room {
-                self.seeded.left_out += 1;
-                return;
-            }
-            match self.record(&tracked.key, &state) {
-                Ok(is_new) => self.seeded.guests += usize::from(is_new),
-                Err(error) => result = Err(error),
-            }
-        });
+        let unread = guests::read(
+            whereabouts,
+            |key| sockets.serve(key),
+            |tracked| {
+                if result.is_err() || self.known.contains(&tracked.key) {
+                    return;
+                }
+                // What is forwarded is nobody's.
+                let (owner, opener) = (Some(Owner::UNKNOWN), Some(tracked.opener));
+                let Some(state) = self.judge(&tracked.key, tracked.phase, owner, opener) else { return };
+                if self.seeded.seeded >= room {
+                    self.seeded.left_out += 1;
+                    return;
+                }
+                match self.record(&tracked.key, &state) {
+                    Ok(is_new) => self.seeded.guests += usize::from(is_new),
+                    Err(error) => result = Err(error),
+                }
+            },
+        );
         match unread {
             Ok(unread) => self.seeded.unread = unread,
             Err(error) => self.seeded.untold = Some(error.to_string()),
@@ -162,8 +170,14 @@ impl<'a> Sower<'a> {
     }
 
     /// The flow that a connection gets, if it gets one.
-    fn judge(&mut self, key: &FlowKey, phase: FlowPhase, guest: Option<IpAddr>) -> Option<FlowState> {
-        let (rule, would_drop) = match (self.ground.judge.flow(key), self.ground.mode) {
+    fn judge(
+        &mut self,
+        key: &FlowKey,
+        phase: FlowPhase,
+        owner: Option<Owner>,
+        guest: Option<IpAddr>,
+    ) -> Option<FlowState> {
+        let (rule, would_drop) = match (self.ground.judge.flow_of(key, owner.as_ref()), self.ground.mode) {
             (Ok(rule), _) => (rule, 0),
             (Err(reason), Mode::Observe) => {
                 self.seeded.deny(key, guest, reason);

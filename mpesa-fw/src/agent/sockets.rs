@@ -4,13 +4,15 @@
     reason = "netlink's enums are not ours; nothing else belongs to a dump"
 )]
 
-use std::{collections::HashSet, io, net::IpAddr, time::Duration};
+use std::{collections::HashMap, io, net::IpAddr, time::Duration};
 
 use mpesa_fw_common::{
     Address, Family,
     state::{FlowKey, FlowPhase},
 };
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla as _,
+};
 use netlink_packet_sock_diag::{
     SockDiagMessage,
     constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP},
@@ -18,13 +20,17 @@ use netlink_packet_sock_diag::{
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 
+use super::holders::Holder;
+
 /// The sockets of this network namespace at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sockets {
     /// Sockets with a peer.
     pub connected: Vec<Connected>,
-    /// Protocol and local port of sockets that wait for peers: TCP listeners, UDP sockets without a peer.
-    pub serving: HashSet<(u8, u16)>,
+    /// Sockets that wait for peers, by protocol and local port: TCP listeners, UDP sockets without a peer.
+    pub serving: HashMap<(u8, u16), Vec<Holder>>,
+    /// Whose each of both kinds is, by its cookie as flows have it.
+    pub holders: HashMap<u64, Holder>,
 }
 
 /// A socket that waits for peers.
@@ -81,6 +87,8 @@ pub(super) struct Connected {
     pub interface: u32,
     /// The kernel's name of this socket: another one with the same ends has another.
     pub cookie: [u8; 8],
+    /// Whose it is.
+    pub holder: Holder,
 }
 
 impl Sockets {
@@ -115,24 +123,40 @@ impl Sockets {
 
     /// Connections that this host opened, as far as can be told: those whose local port does not serve.
     pub(super) fn outgoing(&self) -> impl Iterator<Item = &Connected> {
-        self.connected.iter().filter(|c| !self.serving.contains(&(c.key.protocol, c.key.local_port)))
+        self.connected.iter().filter(|c| !self.serve(&c.key))
+    }
+
+    /// Whether a socket waits for peers at the local end of a connection.
+    pub(super) fn serve(&self, key: &FlowKey) -> bool {
+        !self.servers(key.protocol, key.local_port).is_empty()
+    }
+
+    /// Whose the sockets are that wait there.
+    pub(super) fn servers(&self, protocol: u8, port: u16) -> &[Holder] {
+        self.serving.get(&(protocol, port)).map_or(&[], Vec::as_slice)
     }
 
     fn add(&mut self, protocol: u8, response: &InetResponse) {
         let id = &response.header.socket_id;
+        let holder = holder(response);
+        self.holders.insert(u64::from_ne_bytes(id.cookie), holder);
         match response.header.state {
-            TCP_LISTEN => {
-                self.serving.insert((protocol, id.source_port));
-            }
             // UDP sockets without a peer are "closed" in this list.
-            TCP_CLOSE if protocol == IPPROTO_UDP => {
-                self.serving.insert((protocol, id.source_port));
+            TCP_LISTEN | TCP_CLOSE if response.header.state == TCP_LISTEN || protocol == IPPROTO_UDP => {
+                self.serving.entry((protocol, id.source_port)).or_default().push(holder);
             }
             state => {
                 let Some(phase) = phase(state) else { return };
                 let Some(key) = key(protocol, id) else { return };
                 let (interface, cookie) = (id.interface_id, id.cookie);
-                self.connected.push(Connected { key, phase, heard: heard(response), interface, cookie });
+                self.connected.push(Connected {
+                    key,
+                    phase,
+                    heard: heard(response),
+                    interface,
+                    cookie,
+                    holder,
+                });
             }
         }
     }
@@ -147,6 +171,20 @@ fn heard(response: &InetResponse) -> Option<Duration> {
         }
         _ => None,
     })
+}
+
+/// The kernel says the group unasked (since Linux 5.8).
+fn holder(response: &InetResponse) -> Holder {
+    const INET_DIAG_CGROUP_ID: u16 = 21;
+    let group = response.nlas.iter().find_map(|nla| match nla {
+        Nla::Other(other) if other.kind() == INET_DIAG_CGROUP_ID => {
+            let mut value = [0; 8];
+            (other.value_len() == value.len()).then(|| other.emit_value(&mut value))?;
+            Some(u64::from_ne_bytes(value))
+        }
+        _ => None,
+    });
+    Holder { user: response.header.uid, group }
 }
 
 // Offsets in `struct tcp_info`, include/uapi/linux/tcp.h: milliseconds.
@@ -242,8 +280,11 @@ mod tests {
         let _client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
         let udp = UdpSocket::bind("[::1]:0").unwrap();
         let sockets = Sockets::dump().unwrap();
-        assert!(sockets.serving.contains(&(6, port)));
-        assert!(sockets.serving.contains(&(17, udp.local_addr().unwrap().port())));
+        let uid = nix::unistd::geteuid().as_raw();
+        for (protocol, port) in [(6, port), (17, udp.local_addr().unwrap().port())] {
+            let servers = sockets.servers(protocol, port);
+            assert!(matches!(servers, [Holder { user, group: Some(1..) }] if *user == uid), "{servers:?}");
+        }
         assert!(sockets.connected.iter().all(|c| c.key.local_port != port));
     }
 
@@ -271,9 +312,11 @@ mod tests {
         };
         let to = |port| {
             let (phase, heard) = (FlowPhase::Answered, None);
-            Connected { key: key(port), phase, heard, interface: 0, cookie: [0; 8] }
+            let holder = Holder { user: 0, group: None };
+            Connected { key: key(port), phase, heard, interface: 0, cookie: [0; 8], holder }
         };
-        let sockets = Sockets { connected: vec![to(22), to(50000)], serving: HashSet::from([(6, 22)]) };
+        let serving = HashMap::from([((6, 22), vec![Holder { user: 0, group: None }])]);
+        let sockets = Sockets { connected: vec![to(22), to(50000)], serving, ..Sockets::default() };
         assert_eq!(sockets.outgoing().map(|c| c.key.local_port).collect::<Vec<_>>(), [50000]);
     }
 

@@ -132,7 +132,7 @@ impl Agent {
                         Open::default()
                     }
                 };
-                surroundings.guard(&prepared, &names, &past.before(&before), &open, caller)?;
+                surroundings.guard(&mut prepared, &names, &past.before(&before), &open, caller)?;
             }
             let (texts, for_texts) = (std::mem::take(&mut prepared.texts), archive.clone());
             let kept = beside(move || for_texts.keep(&texts)).await.map_err(|error| error.to_string());

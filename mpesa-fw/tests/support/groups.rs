@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use testbed::{Host, holds, ok};
+use testbed::{Host, Namespace, holds, ok};
 
 use super::SOON;
 
@@ -76,10 +76,21 @@ pub fn connects(host: &Host, group: Option<&Path>, uid: u32, to: IpAddr) -> Resu
 
 /// A program of the host, in a group, as a user.
 pub fn program(host: &Host, group: Option<&Path>, uid: u32, script: &str) -> Command {
-    let mut command = host.namespace.command("sh");
+    program_with(&host.namespace, group, uid, script, &[])
+}
+
+/// Likewise in any network namespace, with arguments.
+pub fn program_with(
+    namespace: &Namespace,
+    group: Option<&Path>,
+    uid: u32,
+    script: &str,
+    arguments: &[&str],
+) -> Command {
+    let mut command = namespace.command("sh");
     let enter =
         group.map_or(String::new(), |group| format!("echo $$ > {}/cgroup.procs && ", group.display()));
-    let run = format!("{enter}exec setpriv --reuid {uid} --clear-groups /usr/bin/python3 -c \"$1\"");
-    command.args(["-euc", &run, "program", script]);
+    let run = format!("{enter}exec setpriv --reuid {uid} --clear-groups /usr/bin/python3 -c \"$@\"");
+    command.args(["-euc", &run, "program", script]).args(arguments);
     command
 }
