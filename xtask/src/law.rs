@@ -15,6 +15,9 @@ pub(crate) struct Arguments {
     /// Pairs in the kernel, as root
     #[arg(long, default_value_t = 100_000)]
     kernel: usize,
+    /// Pairs with senders, of which a twin in the kernel is asked, as root
+    #[arg(long, default_value_t = 10_000)]
+    twin: usize,
     /// Another seed gives others
     #[arg(long, default_value_t = 7)]
     seed: u64,
@@ -25,7 +28,7 @@ pub(crate) struct Arguments {
 /// # Errors
 /// When they differ, or the tests can't be run.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let Arguments { host, kernel, seed } = *arguments;
+    let Arguments { host, kernel, twin, seed } = *arguments;
     if host > 0 {
         run_command(
             cargo(seed)
@@ -33,13 +36,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
                 .args(["law::the_oracle_says_what_is_decided"]),
         )?;
     }
-    if kernel > 0 {
-        if !is_root() {
-            bail!("programs are loaded as root only: `cargo xtask law --kernel 0` leaves the kernel out");
+    for (pairs, variable, test) in [
+        (kernel, "MPESA_FW_LAW_KERNEL", "kernel::law::the_oracle_says_what_the_kernel_does"),
+        (twin, "MPESA_FW_LAW_TWIN", "kernel::law::the_oracle_says_what_the_twin_foretells"),
+    ] {
+        if pairs > 0 {
+            if !is_root() {
+                bail!(
+                    "programs are loaded as root only: `cargo xtask law --kernel 0 --twin 0` leaves the kernel out"
+                );
+            }
+            run_command(cargo(seed).env(variable, pairs.to_string()).args([test, "--ignored"]))?;
         }
-        let mut cargo = cargo(seed);
-        cargo.env("MPESA_FW_LAW_KERNEL", kernel.to_string());
-        run_command(cargo.args(["kernel::law::the_oracle_says_what_the_kernel_does", "--ignored"]))?;
     }
     Ok(())
 }

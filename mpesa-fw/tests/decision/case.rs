@@ -93,16 +93,23 @@ impl Case {
         self
     }
 
-    /// Whether a test run can't show it: a sender or a tag that it can't give, a table that can't be full, more time than
-    /// has passed since boot (the kernel's clock can't be moved, so that entries are made older instead).
+    /// Whether the kernel can't show it: a tag that was stripped, a table that can't be full, more time than has passed since boot
+    /// (the kernel's clock can't be moved, so that entries are made older instead).
     #[cfg(not(mpesa_fw_no_object))]
     pub(crate) fn is_host_only(&self, uptime: u64) -> bool {
         let waits = self.steps.iter().map(|step| match step {
             Step::Wait(time) => *time,
             Step::Packet(_) | Step::Reload(_) | Step::Resolve(_) => 0,
         });
-        let injected = |packet: &Packet| packet.sender.is_some() || packet.frame.stripped_tags != 0;
-        self.full || self.packets().any(injected) || waits.sum::<u64>() >= uptime
+        self.full
+            || self.packets().any(|packet| packet.frame.stripped_tags != 0)
+            || waits.sum::<u64>() >= uptime
+    }
+
+    /// Whether a test run can't send it, for want of the sockets: the twin is asked.
+    #[cfg(not(mpesa_fw_no_object))]
+    pub(crate) fn has_senders(&self) -> bool {
+        self.packets().any(|packet| packet.sender.is_some())
     }
 
     pub(crate) fn packets(&self) -> impl Iterator<Item = &Packet> {

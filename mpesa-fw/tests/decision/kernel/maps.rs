@@ -13,12 +13,14 @@ use mpesa_fw_common::{
     dns::{Learnt, LearntName, NameBudget},
     event::{EventBucket, QUOTAS},
     limit::{LIMIT_SETS, LIMIT_WAYS, LimitEntry},
+    owner::{OwnerKey, OwnerRules},
     state::{BITMAP_WORDS, FlowKey, FlowState, FragmentKey, FragmentState},
     tables::{NAMES, NAMES_PER_ADDRESS, ResolvedNames},
     tally::{Tally, TallyKey},
 };
 
-use crate::host::HostState;
+use super::foretold::Shift;
+use crate::{case::Rules, host::HostState};
 
 pub(super) type Limits = [LimitEntry; LIMIT_WAYS];
 
@@ -50,15 +52,16 @@ pub(super) type Tallies = BTreeMap<u32, [u64; 2]>;
 pub(super) const OPENED: usize = 0;
 pub(super) const DENIED: usize = 1;
 
+fn open<K: Plain, V: Plain>(ebpf: &Ebpf, name: &str) -> KernelMap<K, V> {
+    let Some(Map::PerCpuArray(map) | Map::Array(map) | Map::HashMap(map)) = ebpf.map(name) else {
+        panic!("no map {name}")
+    };
+    let fd = map.fd().as_fd().try_clone_to_owned().expect("a descriptor");
+    KernelMap::new(fd).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
 impl PerCpu {
     pub(super) fn of(ebpf: &Ebpf) -> Self {
-        fn open<K: Plain, V: Plain>(ebpf: &Ebpf, name: &str) -> KernelMap<K, V> {
-            let Some(Map::PerCpuArray(map) | Map::Array(map) | Map::HashMap(map)) = ebpf.map(name) else {
-                panic!("no map {name}")
-            };
-            let fd = map.fd().as_fd().try_clone_to_owned().expect("a descriptor");
-            KernelMap::new(fd).unwrap_or_else(|error| panic!("{name}: {error}"))
-        }
         Self {
             counters: open(ebpf, "COUNTERS"),
             near_misses: open(ebpf, "NEAR_MISSES"),
@@ -138,6 +141,49 @@ pub(super) fn put_state(ebpf: &mut Ebpf, state: &HostState) {
         set_bit(ebpf, "OWN_HINTS", address.hint());
     }
     put_names(ebpf, state);
+}
+
+/// Who the owners of rules are.
+pub(super) fn put_owners(ebpf: &Ebpf, rules: &Rules) {
+    let owners: KernelMap<OwnerKey, OwnerRules> = open(ebpf, "OWNERS");
+    for (key, rules) in &rules.compiled.present {
+        owners.put(key, rules).expect("room");
+    }
+}
+
+/// What packets have left at the host, and nothing else.
+pub(super) fn put_history(ebpf: &mut Ebpf, state: &HostState, shift: Shift) {
+    let mut flows: HashMap<_, FlowKey, FlowState> = map_mut!(ebpf, "FLOWS");
+    for (key, _) in all(&flows) {
+        flows.remove(&key).expect("it was there");
+    }
+    for (key, flow) in state.flows.borrow().iter() {
+        let flow = FlowState { last_seen: shift.time(flow.last_seen), ..*flow };
+        flows.insert(key, flow, 0).expect("room");
+    }
+    let mut fragments: HashMap<_, FragmentKey, FragmentState> = map_mut!(ebpf, "FRAGMENTS");
+    for (key, _) in all(&fragments) {
+        fragments.remove(&key).expect("it was there");
+    }
+    for (key, first) in state.fragments.borrow().iter() {
+        let first = FragmentState { passed_at: shift.time(first.passed_at), ..*first };
+        fragments.insert(key, first, 0).expect("room");
+    }
+    let mut learnt: HashMap<_, Address, Learnt> = map_mut!(ebpf, "LEARNT");
+    for (address, _) in all(&learnt) {
+        learnt.remove(&address).expect("it was there");
+    }
+    for (address, names) in state.learnt.borrow().iter() {
+        learnt.insert(address, names.map(|name| shift.learnt(name)), 0).expect("room");
+    }
+    let mut limits: Array<_, Limits> = map_mut!(ebpf, "LIMITS");
+    for (index, set) in state.limits.borrow().iter() {
+        let later = |entry: LimitEntry| LimitEntry { recovered_at: shift.time(entry.recovered_at), ..entry };
+        limits.set(*index, set.map(later), 0).expect("set");
+    }
+    for port in state.ports.borrow().iter() {
+        set_bit(ebpf, "FLOW_PORTS", *port);
+    }
 }
 
 /// What DNS says.

@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod catalogue;
+mod foretold;
 #[cfg(test)]
 mod law;
 mod ledger;
@@ -90,6 +91,7 @@ impl Kernel {
         }
         let twin = Twin::beside(&ebpf).unwrap_or_else(|error| panic!("a twin: {error}"));
         let events = RingBuf::try_from(ebpf.take_map("EVENTS").expect("events")).expect("a ring");
+        maps::put_owners(&ebpf, rules);
         let maps = PerCpu::of(&ebpf);
         let ledger = Ledger::read(&maps, rules);
         Self { maps, ebpf, events, trace, ledger, judged: 0, twin }

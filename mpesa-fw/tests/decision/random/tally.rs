@@ -56,6 +56,21 @@ impl Tally {
         let reasons = Direction::ALL.into_iter().flat_map(|direction| reasons(direction, injects));
         let ways = WAYS.iter().chain(if injects { &WAYS_OF_SOCKETS[..] } else { &[] });
         let wanted = numbers.into_iter().chain(reasons).chain(ways.map(|way| (*way).to_owned()));
+        self.assert_all(wanted);
+    }
+
+    /// What only a sender decides, all of which came up.
+    #[cfg(not(mpesa_fw_no_object))]
+    pub(crate) fn assert_senders(&self) {
+        let reply = [
+            "egress pass service_reply, TCP",
+            "egress drop owner_not_allowed",
+            "egress pass control, last word",
+        ];
+        self.assert_all(reply.map(str::to_owned).into_iter());
+    }
+
+    fn assert_all(&self, wanted: impl Iterator<Item = String>) {
         let missing: Vec<String> = wanted.filter(|word| !self.0.contains_key(word)).collect();
         assert!(missing.is_empty(), "no packet was {missing:?}");
     }
