@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 use crate::process::{self, capture, is_root, run as run_command, shown, target};
-use crate::{object, toolchain};
+use crate::{object, setup, toolchain};
 
 mod machine;
 
@@ -77,6 +77,10 @@ impl Part {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if !is_root() {
         bail!("the bench loads programs and makes namespaces: run `cargo xtask bench` as root");
+    }
+    // What can't be had is said in the results.
+    if let Err(error) = setup::rating() {
+        println!("note: {error:#}");
     }
     let object = build_object()?;
     run_command(process::cargo().args(["bench", "--package", "mpesa-fw", "--bench", "figures", "--no-run"]))?;

@@ -59,6 +59,12 @@ const TO_EMULATE: [&str; 6] = [
     "qemu-system-x86",        // the machine
 ];
 
+/// Debian packages that the bench uses besides.
+const TO_RATE: [&str; 2] = [
+    "linux-perf", // which functions of the kernel the programs call
+    "xdp-tools",  // xdp-filter, another firewall
+];
+
 /// A compiler with the source of `core` (rustup's stable comes without).
 const COMPILER: [&str; 3] = ["cargo-web", "rust-web-src", "rustc-web"];
 
@@ -82,6 +88,14 @@ pub(crate) fn run() -> Result<()> {
 /// When it can't be installed.
 pub(crate) fn emulation() -> Result<()> {
     debian::install("other kernels", &TO_EMULATE)
+}
+
+/// Installs what the bench compares with and looks with.
+///
+/// # Errors
+/// When it can't be installed.
+pub(crate) fn rating() -> Result<()> {
+    debian::install("the bench", &TO_RATE)
 }
 
 /// Installs the tool that makes the Debian package.

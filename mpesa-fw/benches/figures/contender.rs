@@ -105,7 +105,7 @@ impl Guarded {
     fn xdp_filter(&self, network: &Network, callers: &[String]) -> Result<()> {
         let bpffs = network.scratch.bpffs(&format!("{}-bpffs", self.host.place.name))?;
         let mut script = format!(
-            "mount --bind {} /sys/fs/bpf\nxdp-filter load --mode native --policy deny --features tcp,ipv4 {}\n",
+            "mount --bind {} /sys/fs/bpf\nxdp-filter load --mode native --policy deny --features ipv4 {}\n",
             bpffs.display(),
             Host::INTERFACE
         );
