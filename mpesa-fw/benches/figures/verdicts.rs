@@ -138,7 +138,7 @@ impl Kind {
 
     /// What it may take more than parsing.
     fn target(self) -> Option<f64> {
-        (self == Self::Reply(MANY)).then_some(60.0)
+        matches!(self, Self::Reply(MANY) | Self::Sent(MANY)).then_some(60.0)
     }
 
     const fn direction(self) -> Direction {
