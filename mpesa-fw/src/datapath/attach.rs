@@ -229,3 +229,41 @@ fn program_name(id: u32) -> String {
         .and_then(|fd| sys::program_info(fd.as_fd()))
         .map_or_else(|_| format!("with id {id}"), |info| format!("`{}` (id {id})", info.name))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(errno: i32) -> bool {
+        is_refusal(&io::Error::from_raw_os_error(errno))
+    }
+
+    #[test]
+    fn what_a_driver_or_an_older_kernel_can_not_do_is_a_refusal() {
+        let refusals = [
+            libc::EINVAL,     // no such attach type; the driver's own reasons
+            libc::EOPNOTSUPP, // no XDP in the driver, LRO
+            libc::ERANGE,     // veth: the MTU is too large
+            libc::ENOSPC,     // veth: too few queues
+            libc::ENOMEM,     // rings that only the driver needs
+        ];
+        for errno in refusals {
+            assert!(refused(errno), "{}", io::Error::from_raw_os_error(errno));
+        }
+    }
+
+    #[test]
+    fn what_the_next_best_would_meet_as_well_is_none() {
+        let others = [
+            libc::EPERM,
+            libc::EACCES,
+            libc::ENODEV,
+            libc::EBUSY, // somebody else's program: it is looked at, never gone round
+            libc::ENFILE,
+            libc::EMFILE,
+        ];
+        for errno in others {
+            assert!(!refused(errno), "{}", io::Error::from_raw_os_error(errno));
+        }
+    }
+}

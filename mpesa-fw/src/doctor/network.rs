@@ -134,21 +134,27 @@ async fn offloads(link: &Link) -> Vec<Finding> {
             )];
         }
     };
+    altered(&link.name, link.kind.as_deref(), &active)
+}
+
+/// What these features do to packets before XDP sees them. `kind`: of an interface that is made by software.
+fn altered(name: &str, kind: Option<&str>, active: &BTreeSet<String>) -> Vec<Finding> {
     let mut findings = Vec::new();
     if active.contains("rx-lro") {
         findings.push(Finding::wrong(
             "interfaces",
-            format!("{} merges packets before XDP sees them (LRO)", link.name),
+            format!("{name} merges packets before XDP sees them (LRO)"),
             "drivers refuse XDP then, or show it frames that nobody sent",
-            &format!("ethtool -K {} lro off", link.name),
+            &format!("ethtool -K {name} lro off"),
         ));
     }
-    if active.contains("rx-vlan-hw-parse") && link.kind.as_deref() != Some("veth") {
+    // A veth says that it does, and hands over frames as they were sent.
+    if active.contains("rx-vlan-hw-parse") && kind != Some("veth") {
         findings.push(Finding::note(
             "interfaces",
-            format!("{} takes VLAN tags off before XDP sees them", link.name),
+            format!("{name} takes VLAN tags off before XDP sees them"),
             "packets of all VLANs are judged alike by their addresses; this matters only where VLANs share addresses",
-            &format!("ethtool -K {} rxvlan off, if you have VLANs on it", link.name),
+            &format!("ethtool -K {name} rxvlan off, if you have VLANs on it"),
         ));
     }
     findings
@@ -230,4 +236,51 @@ fn nat(view: &View) -> Option<Finding> {
 fn shared(address: std::net::Ipv4Addr) -> bool {
     let [a, b, ..] = address.octets();
     a == 100 && b & 0xc0 == 64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Level;
+
+    fn told(kind: Option<&str>, active: &[&str]) -> Vec<(Level, String)> {
+        let active = active.iter().map(|feature| (*feature).to_owned()).collect();
+        altered("eth7", kind, &active)
+            .into_iter()
+            .map(|finding| (finding.level, format!("{}; {}", finding.what, finding.advice)))
+            .collect()
+    }
+
+    #[test]
+    fn lro_is_wrong_and_the_advice_names_the_interface() {
+        let told = told(None, &["rx-checksum", "rx-lro"]);
+        let [(Level::Wrong, text)] = told.as_slice() else { panic!("{told:?}") };
+        assert!(text.contains("eth7 merges packets") && text.contains("ethtool -K eth7 lro off"), "{text}");
+    }
+
+    #[test]
+    fn tags_that_a_card_takes_off_are_a_note_and_those_of_a_veth_are_none() {
+        let active = ["rx-vlan-hw-parse"];
+        let of_a_card = told(None, &active);
+        let [(Level::Note, text)] = of_a_card.as_slice() else { panic!("{of_a_card:?}") };
+        assert!(text.contains("VLAN tags") && text.contains("ethtool -K eth7 rxvlan off"), "{text}");
+        assert_eq!(told(Some("bond"), &active), of_a_card);
+        assert_eq!(told(Some("veth"), &active), []);
+    }
+
+    #[test]
+    fn both_are_told_the_worse_first() {
+        let levels: Vec<_> =
+            told(None, &["rx-lro", "rx-vlan-hw-parse"]).iter().map(|(level, _)| *level).collect();
+        assert_eq!(levels, [Level::Wrong, Level::Note]);
+    }
+
+    #[test]
+    fn what_leaves_packets_alone_is_no_finding() {
+        assert_eq!(
+            told(None, &["rx-gro", "rx-gro-hw", "rx-checksum", "tx-vlan-hw-insert", "rx-vlan-filter"]),
+            []
+        );
+        assert_eq!(told(None, &[]), []);
+    }
 }
