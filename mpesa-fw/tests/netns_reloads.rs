@@ -7,6 +7,7 @@ use std::{
     io::{Seek as _, SeekFrom, Write as _},
     os::unix::net::UnixStream,
     process::Command,
+    sync::{Mutex, PoisonError},
     thread::{self, sleep},
     time::{Duration, Instant},
 };
@@ -73,25 +74,45 @@ fn files_that_change_while_they_are_read_are_old_or_new_or_refused() -> Result<(
     // Every prefix of the old feed is below 11/8, every one of the new below 12/8: a mixture shows in the counts.
     let other = String::from_utf8_lossy(&whole).replace("11.", "12.").into_bytes();
     let stop = std::sync::atomic::AtomicBool::new(false);
+    // Whoever has it has the file to himself: so some reloads are sure to find it whole, and some to find it half.
+    let alone = Mutex::new(());
+    let hold = || alone.lock().unwrap_or_else(PoisonError::into_inner);
     let digests = thread::scope(|scope| -> Result<Vec<(Option<i32>, String)>> {
         scope.spawn(|| {
             // In place, in pieces; now and then cut short.
             let mut round = 0u32;
             while !stop.load(std::sync::atomic::Ordering::SeqCst) {
                 let text = if round.is_multiple_of(2) { &other } else { &whole };
+                let held = hold();
                 let Ok(mut file) = OpenOptions::new().write(true).open(&path) else { return };
                 let _ = file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0)));
                 for piece in text.chunks(4096) {
                     let _ = file.write_all(piece);
                 }
                 drop(file);
+                drop(held);
                 round += 1;
                 sleep(Duration::from_millis(u64::from(round % 7) * 10));
             }
         });
-        let answers = (0..25).map(|_| {
+        let answers = (0..25).map(|n| {
+            let held = (n % 5 > 2).then(hold);
+            let half = if n % 5 == 4 {
+                Some(OpenOptions::new().write(true).truncate(true).open(&path)?)
+            } else {
+                None
+            };
+            let (begin, rest) = whole.split_at(whole.len() / 2);
+            half.as_ref().map_or(Ok(()), |mut file| file.write_all(begin))?;
             let ran = firewall.ask(["reload"])?;
-            ensure!(matches!(ran.code, Some(0 | 1)), "{}", ran.text());
+            half.as_ref().map_or(Ok(()), |mut file| file.write_all(rest))?;
+            drop((half, held));
+            let right = match n % 5 {
+                3 => ran.code == Some(0),
+                4 => ran.code == Some(1),
+                _ => matches!(ran.code, Some(0 | 1)), // at the writer's mercy
+            };
+            ensure!(right, "reload {n}: {}", ran.text());
             ensure!(ran.code == Some(0) || ran.stderr.contains("is being changed"), "{}", ran.text());
             Ok((ran.code, generation(&firewall)?["digest"].to_string()))
         });
@@ -230,20 +251,24 @@ fn a_second_agent_is_refused_whatever_it_shares() -> Result<()> {
     let before = generation(&firewall)?;
     let other = firewall.directory.join("other");
     fs::create_dir(&other)?;
-    // The last one of a flag counts: the same pins, another runtime directory and port.
-    let mut same_pins = firewall.run_command(&["--metrics", "127.0.0.1:9478"]);
-    same_pins.arg("--runtime-dir").arg(&other);
-    let ran = testbed::run(&mut same_pins)?;
-    // clap takes an option once: then this is a mistake of usage, and says so.
-    assert!(matches!(ran.code, Some(2 | 4)), "{}", ran.text());
-    let mut command = firewall.namespace.command(&firewall.binary);
-    command.arg("run").arg("--rules").arg(firewall.directory.join("rules.yaml"));
-    command.args(["--metrics", "127.0.0.1:9478"]).arg("--state-dir").arg(&other);
-    command.arg("--runtime-dir").arg(&other).arg("--bpffs").arg(&firewall.bpffs);
-    let ran = testbed::run(&mut command)?;
-    assert_eq!(ran.code, Some(4), "{}", ran.text());
-    assert!(ran.stderr.contains("in use by another agent (process "), "{}", ran.stderr);
-    assert_eq!(generation(&firewall)?, before);
+    let (state, runtime) = (firewall.directory.join("state"), firewall.runtime());
+    let other_bpffs = firewall.bpffs.with_file_name("other");
+    for (shared, state, runtime, bpffs) in [
+        ("the pins", &other, &other, &firewall.bpffs),
+        ("the pins and the state", &state, &other, &firewall.bpffs),
+        ("the runtime directory", &other, &runtime, &other_bpffs),
+        ("all of them", &state, &runtime, &firewall.bpffs),
+    ] {
+        // Another port: one that is taken must not be what refuses.
+        let mut command = firewall.namespace.command(&firewall.binary);
+        command.arg("run").arg("--rules").arg(firewall.directory.join("rules.yaml"));
+        command.args(["--metrics", "127.0.0.1:9478"]).arg("--state-dir").arg(state);
+        command.arg("--runtime-dir").arg(runtime).arg("--bpffs").arg(bpffs);
+        let ran = testbed::run(&mut command)?;
+        assert_eq!(ran.code, Some(4), "{shared}: {}", ran.text());
+        assert!(ran.stderr.contains("in use by another agent (process "), "{shared}: {}", ran.stderr);
+        assert_eq!(generation(&firewall)?, before, "{shared}");
+    }
     assert!(field.is_enforced());
     Ok(())
 }
