@@ -64,6 +64,14 @@ impl Report {
         self.rows.iter().filter(|(_, row)| row.status == status).count()
     }
 
+    /// What this kernel could not try, and why.
+    pub fn skipped(&self) -> impl Iterator<Item = (String, &str)> {
+        let skipped = self.rows.iter().filter(|(_, row)| row.status == Status::Skipped);
+        // In a line of what was left out the first colon ends what it was.
+        let what = |class: &str, case: &str| format!("{class} / {case}").replace(": ", ", ");
+        skipped.map(move |(class, row)| (what(class, &row.case), row.seen.as_str()))
+    }
+
     /// The closing line.
     #[must_use]
     pub fn summary(&self) -> String {

@@ -166,3 +166,20 @@ pub(super) const ATTACKS: &[Attack] = &[
     attack(DEVICES, "sit", "6in4 tunnel to the drop box", DropBox, NOWHERE),
     attack(DEVICES, "bridge", "the interface in a bridge", DropBox, NOWHERE),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const README: &str = include_str!("../../../../README.md");
+
+    #[test]
+    fn the_readme_counts_the_attackers_and_those_that_need_a_device() {
+        let attackers = ATTACKS.iter().filter(|attack| !matches!(attack.outcome, Passes)).count();
+        let on_devices = ATTACKS.iter().filter(|attack| attack.class == DEVICES).count();
+        for words in [format!("{attackers} local attackers"), format!("{on_devices} of the local attackers")]
+        {
+            assert!(README.contains(&words), "README.md does not say \"{words}\"");
+        }
+    }
+}
