@@ -20,8 +20,8 @@ use mpesa_fw_common::{
     PassReason, Reason,
     decide::{Decision, is_resolver},
     dns::{
-        self, Learnt, LearntName, MESSAGE, NAME_ROOM, NameSlots, Next, RECORD_STEPS, Reading, Record,
-        WILDCARD,
+        self, LearnCount, LearnOutcome, Learnt, LearntName, MESSAGE, NAME_ROOM, NameSlots, Next, Noted,
+        RECORD_STEPS, Reading, Record, WILDCARD,
     },
     packet::{FragmentKind, PacketMeta},
     state::State as _,
@@ -45,27 +45,38 @@ fn message<'f>(frame: &'f Frame, decision: &Decision) -> Option<(PacketMeta, &'f
     is_answer.then(|| (meta, frame.bytes.get(begin..meta.end as usize).unwrap_or_default()))
 }
 
-/// As the program does.
-pub(crate) fn by_host(compiled: &Compiled, state: &HostState, frame: &Frame, decision: &Decision) {
-    let Some((meta, bytes)) = message(frame, decision) else { return };
+/// As the program does; what it counts of that. There is room for all, as in the kernel while a name's budget lasts.
+pub(crate) fn by_host(
+    compiled: &Compiled,
+    state: &HostState,
+    frame: &Frame,
+    decision: &Decision,
+) -> LearnCount {
+    let mut counts = LearnCount::default();
+    let mut count = |outcome: LearnOutcome| counts.outcomes[outcome as usize] += 1;
+    let Some((meta, bytes)) = message(frame, decision) else { return counts };
     if compiled.tables.asked_names.is_empty() || !is_resolver(compiled, meta.family, &meta.source) {
-        return;
+        return counts;
     }
     let mut reading = Reading::EMPTY;
     let length = bytes.len().min(MESSAGE);
     reading.message[..length].copy_from_slice(&bytes[..length]);
     if !reading.begin(length as u32) {
-        return;
+        count(LearnOutcome::Unreadable);
+        return counts;
     }
     for _ in 0..NAME_ROOM {
         if reading.step_name() != Next::Step {
             break;
         }
     }
-    let Some(slots) = reading.end_name().and_then(|at| asked(compiled, &reading.answered.name.room()[at..]))
-    else {
-        return;
+    let Some(at) = reading.end_name() else {
+        count(LearnOutcome::Unreadable);
+        return counts;
     };
+    // Of no rule.
+    let Some(slots) = asked(compiled, &reading.answered.name.room()[at..]) else { return counts };
+    count(LearnOutcome::Answer);
     for _ in 0..RECORD_STEPS {
         match reading.step_record() {
             Record::Step => {}
@@ -74,16 +85,22 @@ pub(crate) fn by_host(compiled: &Compiled, state: &HostState, frame: &Frame, dec
                 let mut learnt = state.learnt.borrow_mut();
                 for slot in slots.into_iter().filter(|slot| *slot != 0) {
                     let slot = (slot & !WILDCARD) - 1;
-                    match learnt.entry(reading.address) {
+                    let noted = match learnt.entry(reading.address) {
                         Entry::Occupied(mut known) => {
-                            dns::note(known.get_mut(), slot, until, dns::tick(state.now()), || true);
+                            dns::note(known.get_mut(), slot, until, dns::tick(state.now()), || true)
                         }
                         // In the first place: which one is taken over when its time is up depends on that.
                         Entry::Vacant(room) => {
                             let mut fresh: Learnt = [LearntName::NONE; 8];
                             fresh[0] = LearntName::new(slot, until);
                             room.insert(fresh);
+                            Noted::New
                         }
+                    };
+                    match noted {
+                        Noted::Known => {}
+                        Noted::New => count(LearnOutcome::Address),
+                        Noted::NoRoom => count(LearnOutcome::Refused),
                     }
                 }
             }
@@ -91,6 +108,7 @@ pub(crate) fn by_host(compiled: &Compiled, state: &HostState, frame: &Frame, dec
             Record::End => break,
         }
     }
+    counts
 }
 
 /// What a trie answers: the longest of the keys that the octets begin with.

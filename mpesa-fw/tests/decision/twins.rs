@@ -3,6 +3,7 @@
 use mpesa_fw_common::{
     Direction,
     decide::{Decision, Sender},
+    dns::LearnCount,
 };
 
 use crate::{
@@ -24,6 +25,9 @@ pub(crate) struct Judged {
     /// By the oracle.
     #[cfg_attr(mpesa_fw_no_object, expect(dead_code, reason = "only the kernel is compared with it apart"))]
     pub(crate) said: Expected,
+    /// What the host has learnt of it.
+    #[cfg_attr(mpesa_fw_no_object, expect(dead_code, reason = "only the kernel is compared with it"))]
+    pub(crate) learnt: LearnCount,
     /// What of that contradicts the other, or what the catalogue expects.
     pub(crate) wrong: Vec<String>,
 }
@@ -64,8 +68,9 @@ impl Twins {
         let decision = host::judge(&self.rules.compiled, &self.state, frame, *direction, sender);
         let decided = self.rules.explain(*direction, &decision);
         let said = self.oracle.judge(&self.rules, frame, *direction, sender);
+        let mut learnt = LearnCount::default();
         if *direction == Direction::Ingress {
-            learning::by_host(&self.rules.compiled, &self.state, frame, &decision);
+            learnt = learning::by_host(&self.rules.compiled, &self.state, frame, &decision);
             self.oracle.learn(&self.rules, frame, &decision);
         }
         let mut wrong = Vec::new();
@@ -82,6 +87,6 @@ impl Twins {
         if *direction == Direction::Egress {
             wrong.extend(attempts::contradiction(&self.rules, &self.state, frame, sender, &said));
         }
-        Judged { decision, said, wrong }
+        Judged { decision, said, learnt, wrong }
     }
 }

@@ -11,6 +11,7 @@ use mpesa_fw::{
 use mpesa_fw_common::{
     Direction, DropReason, PassReason, Reason,
     counter::{COUNTER_BLOCKS, CounterBlock, SLOT_EGRESS_NONE, SLOT_INGRESS_NONE},
+    dns::LearnCount,
     tables::{Tables as _, WATCHED_SETS},
 };
 use time::OffsetDateTime;
@@ -25,6 +26,8 @@ pub(super) struct Ledger {
     near_misses: Vec<u64>,
     /// Who opened what: by row, whoever the test run's socket belongs to.
     tallies: Tallies,
+    /// What became of answers of name servers.
+    learning: LearnCount,
     /// Events that were not sent.
     suppressed: u64,
 }
@@ -37,6 +40,7 @@ impl Ledger {
             rows: (0..rows).map(|row| maps.counters(row)).collect(),
             near_misses: (0..bits).map(|bit| maps.near_misses(bit)).collect(),
             tallies: maps.tallies(),
+            learning: maps.learning(),
             suppressed: maps.suppressed_events(),
         }
     }
@@ -44,7 +48,7 @@ impl Ledger {
     /// What one packet of `length` bytes moves. In the kernel the time of the last pass is whatever it is, but not 0.
     fn moved_by(&self, after: &Self, rules: &Rules, packet: &Counted<'_>) -> Self {
         let mut moved = self.clone();
-        let Counted { direction, length, answer, opens_connection, step: _ } = *packet;
+        let Counted { direction, length, answer, opens_connection, step: _, learnt } = *packet;
         let row = row(rules, direction, &answer.rule);
         let block = &mut moved.rows[row];
         let counter = match answer.reason {
@@ -61,6 +65,9 @@ impl Ledger {
         if let Some(what) = packet.tallied() {
             let tally = moved.tallies.entry(row as u32).or_default();
             tally[what] += 1;
+        }
+        for (moved, more) in moved.learning.outcomes.iter_mut().zip(learnt.outcomes) {
+            *moved += more;
         }
         for set in &answer.near_miss {
             moved.near_misses[usize::from(rules.slots.sets[set])] += 1;
@@ -89,6 +96,9 @@ impl Ledger {
         }
         if after.tallies != expected.tallies {
             wrong.push(format!("opened and denied by row: {:?}, not {:?}", after.tallies, expected.tallies));
+        }
+        if after.learning != expected.learning {
+            wrong.push(format!("answers: {:?}, not {:?}", after.learning, expected.learning));
         }
         if after.suppressed != expected.suppressed {
             wrong.push(format!("{} events suppressed", after.suppressed));
@@ -153,6 +163,8 @@ pub(super) struct Counted<'p> {
     pub(super) answer: &'p Expected,
     /// By which number of the precedence.
     pub(super) step: u8,
+    /// What the host has learnt of it.
+    pub(super) learnt: LearnCount,
 }
 
 impl Counted<'_> {

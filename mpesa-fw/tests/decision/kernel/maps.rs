@@ -10,7 +10,7 @@ use mpesa_fw::sys::{KernelMap, Plain};
 use mpesa_fw_common::{
     Address,
     counter::{Counter, CounterBlock},
-    dns::{Learnt, LearntName, NameBudget},
+    dns::{LearnCount, Learnt, LearntName, NameBudget},
     event::{EventBucket, QUOTAS},
     limit::{LIMIT_SETS, LIMIT_WAYS, LimitEntry},
     owner::{OwnerKey, OwnerRules},
@@ -45,6 +45,7 @@ pub(super) struct PerCpu {
     capture: KernelMap<u32, u32>,
     tallies: KernelMap<TallyKey, Tally>,
     tallies_rest: KernelMap<u32, Tally>,
+    learning: KernelMap<u32, LearnCount>,
 }
 
 /// Opened and denied, by row.
@@ -69,6 +70,7 @@ impl PerCpu {
             capture: open(ebpf, "CAPTURE"),
             tallies: open(ebpf, "TALLIES"),
             tallies_rest: open(ebpf, "TALLIES_REST"),
+            learning: open(ebpf, "LEARNING"),
         }
     }
 
@@ -96,6 +98,17 @@ impl PerCpu {
             .for_each(|row, rest| assert_eq!(*rest, Tally::default(), "row {row}"))
             .expect("their rest");
         tallies
+    }
+
+    /// What became of answers, all CPUs together.
+    pub(super) fn learning(&self) -> LearnCount {
+        let mut sum = LearnCount::default();
+        for counts in self.learning.per_cpu(&0).expect("what became of answers") {
+            for (sum, count) in sum.outcomes.iter_mut().zip(counts.outcomes) {
+                *sum += count;
+            }
+        }
+        sum
     }
 
     pub(super) fn suppressed_events(&self) -> u64 {

@@ -15,7 +15,7 @@ mod reuse;
 mod shadow;
 mod trace;
 
-use std::time::Instant;
+use std::{mem::take, time::Instant};
 
 use aya::{
     Ebpf, EbpfLoader, TestRunOptions,
@@ -35,7 +35,7 @@ use mpesa_fw_common::{
 use zerocopy::FromBytes;
 
 use crate::{
-    case::{Case, Expected, Packet, Rules, Step, TEST_RUN},
+    case::{Case, Packet, Rules, Step, TEST_RUN},
     host::{self, Frame},
     twins::{Judged, Twins},
 };
@@ -155,10 +155,10 @@ impl Kernel {
         rules: &Rules,
         packet: &Packet,
         verdict: Verdict,
-        decision: &Decision,
-        said: &Expected,
+        judged: &Judged,
         step: u8,
     ) -> Vec<String> {
+        let Judged { decision, said, learnt, wrong: _ } = judged;
         let mut wrong = Vec::new();
         let drops = matches!(said.reason, Reason::Drop(_)) && !rules.compiled.observes();
         if verdict != if drops { Verdict::Drop } else { Verdict::Pass } {
@@ -168,7 +168,8 @@ impl Kernel {
         let after = Ledger::read(&self.maps, rules);
         let length = packet.frame.bytes.len() as u64;
         let opens_connection = host::facts(&packet.frame).opens_connection();
-        let counted = Counted { direction: packet.direction, length, answer: said, opens_connection, step };
+        let (direction, learnt) = (packet.direction, *learnt);
+        let counted = Counted { direction, length, answer: said, opens_connection, step, learnt };
         wrong.extend(self.ledger.differences(&after, rules, &counted));
         self.ledger = after;
         self.judged += 1;
@@ -340,17 +341,12 @@ impl Pair {
         self.twins.wait(passed.as_nanos() as u64);
         let foretold = self.kernel.ask(packet, hook);
         let verdict = self.kernel.run(packet.direction, hook, &packet.frame)?;
-        let Judged { decision, said, mut wrong } = self.twins.judge(packet, &TEST_RUN);
-        wrong.extend(self.contradictions(packet.direction, foretold, &decision));
-        wrong.extend(self.kernel.differences(
-            &self.twins.rules,
-            packet,
-            verdict,
-            &decision,
-            &said,
-            self.twins.oracle.step,
-        ));
-        Some((decision, wrong))
+        let mut judged = self.twins.judge(packet, &TEST_RUN);
+        let mut wrong = take(&mut judged.wrong);
+        wrong.extend(self.contradictions(packet.direction, foretold, &judged.decision));
+        let (rules, step) = (&self.twins.rules, self.twins.oracle.step);
+        wrong.extend(self.kernel.differences(rules, packet, verdict, &judged, step));
+        Some((judged.decision, wrong))
     }
 
     /// What the twin said of a packet before it came, where that is not what became of it, or not the oracle's number.

@@ -12,6 +12,7 @@ use mpesa_fw::{
 };
 use mpesa_fw_common::{
     counter::{COUNTER_BLOCKS, CounterBlock},
+    dns::LearnCount,
     event::{EventBucket, QUOTAS},
     limit::LIMIT_SETS,
     state::{BITMAP_WORDS, FlowKey, FlowState, FragmentKey, FragmentState},
@@ -59,6 +60,7 @@ impl Dump {
         );
         dump.insert("COUNTERS", per_cpu::<CounterBlock>(ebpf, "COUNTERS", COUNTER_BLOCKS as u32));
         dump.insert("NEAR_MISSES", per_cpu::<u64>(ebpf, "NEAR_MISSES", WATCHED_SETS as u32));
+        dump.insert("LEARNING", per_cpu::<LearnCount>(ebpf, "LEARNING", 1));
         dump.insert("EVENT_BUCKETS", per_cpu::<EventBucket>(ebpf, "EVENT_BUCKETS", QUOTAS));
         let mut events = Vec::new();
         while let Some(event) = pair.kernel.events.next() {
