@@ -9,6 +9,8 @@ use anyhow::{Context as _, Result};
 use crate::process::{self, capture, is_root, on_path, shown};
 use crate::{setup, toolchain};
 
+#[cfg(test)]
+mod proof;
 mod tally;
 
 pub(crate) use tally::Tally;
