@@ -1,14 +1,15 @@
 //! `cargo xtask test`: runs every test that can run here, and says which could not.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
-use std::thread;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result};
 
 use crate::process::{self, capture, is_root, on_path, shown};
 use crate::{setup, toolchain};
 
+mod programs;
 #[cfg(test)]
 mod proof;
 mod tally;
@@ -19,11 +20,12 @@ pub(crate) use tally::Tally;
 const PATIENCE: &str = "1800";
 
 /// Programs that the tests in network namespaces are clients, servers or witnesses with.
-const PROGRAMS: [&str; 19] = [
+const PROGRAMS: [&str; 20] = [
     "bpftool",
     "curl",
     "dnsmasq",
     "ip",
+    "iptables-nft",
     "nft",
     "nginx",
     "nsenter",
@@ -91,7 +93,10 @@ pub(crate) fn tally(arguments: &Arguments) -> Result<Tally> {
         match hindrance {
             None => {
                 tally.take_ignored();
-                run_one("tests with root and a kernel", &mut kernel_tests(), &mut tally)?;
+                println!("\n== tests with root and a kernel, programs side by side");
+                if let Err(error) = programs::run_ignored(&mut tally) {
+                    tally.fail(format!("tests with root and a kernel: {error:#}"));
+                }
             }
             Some(why) => {
                 println!("\n== tests with root and a kernel: not run: {why}");
@@ -105,27 +110,34 @@ pub(crate) fn tally(arguments: &Arguments) -> Result<Tally> {
     Ok(tally)
 }
 
-/// Tests that need root and a kernel are marked `#[ignore = "…"]`, wherever they stand.
-fn kernel_tests() -> Command {
-    // Most of them wait most of the time: for an agent, a packet that does not come, the kernel.
-    let threads = thread::available_parallelism().map_or(2, usize::from).clamp(2, 4) * 2;
-    let mut cargo = cargo_test(true);
-    cargo.args(["--workspace", "--lib", "--bins", "--tests", "--", "--ignored"]);
-    cargo.arg(format!("--test-threads={threads}"));
-    cargo
-}
-
 fn cargo_test(with_object: bool) -> Command {
     let cargo = process::cargo();
-    // `timeout` leads a process group of its own, so that it ends the test programs and not only cargo. An interrupt
-    // at the terminal doesn't reach that group, hence it is told when this process dies.
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "TERM", "timeout", "--kill-after=10", PATIENCE]).arg(cargo.get_program());
+    let mut command = bounded(Path::new(cargo.get_program()));
     command.current_dir(process::workspace()).args(["test", "--no-fail-fast"]);
     if !with_object {
         command.env("MPESA_FW_SKIP_EBPF", "1");
     }
     command
+}
+
+/// A program that runs for a bounded time, and ends when the thread ends that started it.
+///
+/// `timeout` leads a process group of its own, so that it ends what the program started too. An interrupt at the
+/// terminal doesn't reach that group, hence it is told when we die.
+fn bounded(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM", "timeout", "--kill-after=10", PATIENCE]).arg(program);
+    command
+}
+
+/// Counts a run that did not end well without a test that failed. `before`: how many had failed when it began.
+fn ended(what: &str, status: ExitStatus, before: usize, tally: &mut Tally) {
+    // 124 is what `timeout` answers. Otherwise: no build, or a test program that died before it could sum up.
+    if status.code() == Some(124) {
+        tally.fail(format!("{what}: still running after {PATIENCE} seconds"));
+    } else if !status.success() && tally.failed() == before {
+        tally.fail(format!("{what}: {status} without a failed test; see above"));
+    }
 }
 
 /// Why tests with root and a kernel can't run here.
@@ -165,11 +177,6 @@ fn run_one(what: &str, command: &mut Command, tally: &mut Tally) -> Result<()> {
         }
     }
     let status = child.wait().context("waiting for cargo")?;
-    // 124 is what `timeout` answers. Otherwise: no build, or a test program that died before it could sum up.
-    if status.code() == Some(124) {
-        tally.fail(format!("{what}: still running after {PATIENCE} seconds"));
-    } else if !status.success() && tally.failed() == before {
-        tally.fail(format!("{what}: {status} without a failed test; see above"));
-    }
+    ended(what, status, before, tally);
     Ok(())
 }
