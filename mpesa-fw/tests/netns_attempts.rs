@@ -2,11 +2,11 @@
 
 mod support;
 
-use std::net::IpAddr;
+use std::{fs, net::IpAddr};
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
-use support::{Field, SOON, kinds, web};
+use support::{Field, SOON, groups, kinds, web};
 use testbed::{Answer, Curl, Firewall, Host, holds, ok, place};
 
 fn policy(mode: &str, at_connect: &str, destinations: &[&str]) -> String {
@@ -193,5 +193,24 @@ fn the_capabilities_of_the_unit_are_enough() -> Result<()> {
     let event = last_attempt(&firewall)?;
     assert_eq!((event["reason"].as_str(), event["refused"].as_bool()), (Some("no_destination"), Some(true)));
     assert!(firewall.ask(["status"])?.stdout.contains("at connect: what is denied is refused at once"));
+    // Whose memory it may not read, whose executable it may not know: root's command line looks while the program runs.
+    let script = "import socket, sys, time\nfor _ in range(200):\n    try: socket.create_connection(('198.51.100.67', 4444), 1)\n    \
+                  except OSError: pass\n    time.sleep(0.1)";
+    let mut insider = groups::program(&field.host, None, 4713, script).spawn()?;
+    let python = fs::canonicalize("/usr/bin/python3")?;
+    holds("the executable of a program that runs", SOON, || {
+        last_attempt(&firewall).is_ok_and(|event| {
+            event["program"]["user"] == 4713 && event["program"]["executable"] == *python.to_string_lossy()
+        })
+    })?;
+    insider.kill()?;
+    insider.wait()?;
+    let event = last_attempt(&firewall)?;
+    assert_eq!(event["program"]["user"], 4713);
+    assert_eq!(
+        event["program"]["executable"],
+        serde_json::Value::Null,
+        "it has ended, and the agent may not know it"
+    );
     Ok(())
 }

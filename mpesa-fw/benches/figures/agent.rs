@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use testbed::{Firewall, Host, Network, Started, place};
 
 use crate::{
-    memory, open,
+    memory, open, refusals,
     sample::{Sample, within},
     sets::{PrefixSet, Spread},
     why,
@@ -46,7 +46,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     println!();
     why::table(&network, &network.add(place::DROP_BOX)?, BINARY)?;
     println!();
-    memory::table(&network, &network.add(place::INTRANET)?, BINARY)
+    memory::table(&network, &network.add(place::INTRANET)?, BINARY)?;
+    println!();
+    refusals::table(&network, &network.add(place::SAFARICOM)?, BINARY)
 }
 
 /// From the start of `mpesa-fw reload` to its end.

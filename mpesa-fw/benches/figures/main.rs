@@ -19,6 +19,7 @@ mod memory;
 mod open;
 mod packet;
 mod plot;
+mod refusals;
 mod rounds;
 mod rules;
 mod sample;

@@ -20,8 +20,11 @@ pub struct ProgramRecord {
     pub name: String,
     /// By number: its real user; of a packet, whoever made the socket.
     pub user: u32,
-    /// The file that it ran a moment later, if the agent may know it.
+    /// The file that it ran a moment later; where the agent may not know that (the one of the package has no CAP_SYS_PTRACE), when
+    /// root asked for the event.
     pub executable: Option<String>,
+    /// When it began, in ticks since boot, as in `/proc/PID/stat`: with the number it names one process. None: it had ended.
+    pub began: Option<u64>,
     /// Who logged in, however he became another since (`/proc/PID/loginuid`).
     pub login_user: Option<u32>,
     /// The systemd unit that it, or the socket, belongs to.
@@ -44,10 +47,8 @@ impl ProgramRecord {
             process: number,
             name: Printable(&String::from_utf8_lossy(name)).to_string(),
             user: program.uid,
-            executable: process
-                .as_ref()
-                .and_then(|process| process.exe().ok())
-                .map(|path| Printable(&path.to_string_lossy()).to_string()),
+            executable: process.as_ref().and_then(executable),
+            began: process.as_ref().and_then(began),
             login_user: process
                 .as_ref()
                 .and_then(|process| process.loginuid().ok())
@@ -56,6 +57,24 @@ impl ProgramRecord {
             socket: program.cookie,
         }
     }
+
+    /// Looks for the executable where the agent could not: for root's command line. Nothing is said of a process that has ended
+    /// meanwhile, nor of another that has its number.
+    pub fn look_for_executable(&mut self) {
+        if let (None, Some(number), Some(at)) = (&self.executable, self.process, self.began) {
+            let process = i32::try_from(number).ok().and_then(|number| Process::new(number).ok());
+            let process = process.filter(|process| began(process) == Some(at));
+            self.executable = process.as_ref().and_then(executable);
+        }
+    }
+}
+
+fn executable(process: &Process) -> Option<String> {
+    process.exe().ok().map(|path| Printable(&path.to_string_lossy()).to_string())
+}
+
+fn began(process: &Process) -> Option<u64> {
+    process.stat().ok().map(|stat| stat.starttime)
 }
 
 /// Whether the agent knows processes by the numbers that the kernel says: not in a container that has numbers of its own.

@@ -24,9 +24,10 @@ pub(super) fn events(runtime_dir: &Path, arguments: EventsArguments) -> Result<(
     if follow {
         return follow_them(&client, Request::Follow { last, wanted, frames: None }, format.format);
     }
-    let Answer::Events(events) = client.ask(Request::Events { last, wanted })? else {
+    let Answer::Events(mut events) = client.ask(Request::Events { last, wanted })? else {
         return Err(Failure::another_answer());
     };
+    events.iter_mut().for_each(look_for_executable);
     match format.format {
         Format::Json => print_json(&events),
         Format::Table if events.is_empty() => print("nothing of that kind since the agent started\n"),
@@ -40,12 +41,16 @@ pub(super) fn events(runtime_dir: &Path, arguments: EventsArguments) -> Result<(
 
 fn follow_them(client: &Client, request: Request, format: Format) -> Result<(), Failure> {
     let mut follow = Follow::begin(client, request, None)?;
-    for event in std::mem::take(&mut follow.last) {
+    for mut event in std::mem::take(&mut follow.last) {
+        look_for_executable(&mut event);
         print(&line(&event, format)?)?;
     }
     follow.each(|line_of_agent, _| {
         match line_of_agent {
-            Line::Event(event) => print(&line(&event, format)?)?,
+            Line::Event(mut event) => {
+                look_for_executable(&mut event);
+                print(&line(&event, format)?)?;
+            }
             Line::Missed(events) => {
                 let said = format!("{events} events are missing here: they came faster than this was read");
                 say_gap("missed", events, &said, format)?;
@@ -59,6 +64,15 @@ fn follow_them(client: &Client, request: Request, format: Format) -> Result<(), 
         }
         Ok(())
     })
+}
+
+/// What the agent may not look at, whoever asks may.
+fn look_for_executable(event: &mut EventRecord) {
+    match event {
+        EventRecord::Packet(packet) => packet.program.iter_mut().for_each(ProgramRecord::look_for_executable),
+        EventRecord::Attempt(attempt) => attempt.program.look_for_executable(),
+        EventRecord::Listener(_) => {}
+    }
 }
 
 /// One line, of text or JSON.

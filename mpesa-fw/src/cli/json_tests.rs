@@ -211,6 +211,7 @@ fn events() {
             name: "curl".into(),
             user: 1000,
             executable: Some("/usr/bin/curl".into()),
+            began: Some(8_000_000),
             login_user: Some(1000),
             unit: Some("session-3.scope".into()),
             socket: 12345,

@@ -63,10 +63,12 @@ pub(super) fn is_own_changed(state: &State) -> Result<bool> {
     Ok(known != *own || is_hint_changed)
 }
 
-/// Writes them again.
+/// Writes them again. Where that fails they are still known, to be found changed at the next look.
 pub(super) fn restore_own(state: &State) -> Result<()> {
     let own = state.written.borrow().own.clone().unwrap_or_default();
-    set_own(state, &own.into_iter().map(IpAddr::from).collect())
+    let written = set_own(state, &own.iter().copied().map(IpAddr::from).collect());
+    state.written.borrow_mut().own = Some(own);
+    written
 }
 
 /// Whether somebody else wrote into the answers of names.
@@ -82,10 +84,14 @@ pub(super) fn is_resolved_changed(state: &State) -> Result<bool> {
     Ok(is_changed || count != resolved.len())
 }
 
-/// Writes them again.
+/// Likewise.
 pub(super) fn restore_resolved(state: &State) -> Result<()> {
     let wanted = state.written.borrow().resolved.clone().unwrap_or_default();
-    put_resolved(state, wanted).map(drop)
+    let written = put_resolved(state, wanted.clone()).map(drop);
+    if written.is_err() {
+        state.written.borrow_mut().resolved = Some(wanted);
+    }
+    written
 }
 
 /// Writes the words of the bitmap that differ.

@@ -56,10 +56,12 @@ impl Datapath {
         Ok(self.read_ways()? != *ways)
     }
 
-    /// Writes them again. Nothing is refused until the agent says again how long they hold.
+    /// Writes them again, and knows them also where that fails. Nothing is refused until the agent says again how long they hold.
     pub(super) fn restore_ways(&self) -> Result<()> {
         let ways = self.state.written.borrow().ways.clone().unwrap_or_default();
-        self.put_ways(ways)
+        let written = self.put_ways(ways.clone());
+        self.state.written.borrow_mut().ways = Some(ways);
+        written
     }
 
     /// Attempts that were refused, or told of and let go, by the destination that is charged; empty: none claims them.

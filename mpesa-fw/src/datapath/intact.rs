@@ -42,42 +42,69 @@ impl Counted {
     }
 }
 
+/// State that the agent alone writes.
+#[derive(Clone, Copy)]
+enum Kept {
+    Own,
+    Resolved,
+    Owners,
+    Ways,
+    Lease,
+    Names,
+    Places,
+}
+
+impl Kept {
+    /// The maps, as they are told.
+    const fn maps(self) -> &'static str {
+        match self {
+            Self::Own => "OWN_ADDRESSES",
+            Self::Resolved => "RESOLVED",
+            Self::Owners => "OWNERS",
+            Self::Ways => "WAYS",
+            Self::Lease => "LEASE",
+            Self::Names => "COUNTER_NAMES, SET_NAMES or DNS_NAMES",
+            Self::Places => "INTERFACE_SLOTS",
+        }
+    }
+}
+
 impl Datapath {
     /// Compares the state that only the agent writes, and writes it again where it differs.
     pub(super) fn look_at_state(&mut self, found: &mut Vec<Tampering>) -> Result<()> {
-        let tampered =
-            |map: &str| Tampering::new(TamperKind::State, format!("map {map}"), "somebody wrote into it");
-        if addresses::is_own_changed(&self.state)? {
-            let mended = addresses::restore_own(&self.state).map_err(std::io::Error::other);
-            found.push(tampered("OWN_ADDRESSES").after(mended));
-        }
-        if addresses::is_resolved_changed(&self.state)? {
-            let mended = addresses::restore_resolved(&self.state).map_err(std::io::Error::other);
-            found.push(tampered("RESOLVED").after(mended));
-        }
-        if self.are_owners_changed()? {
-            let mended = self.restore_owners().map_err(std::io::Error::other);
-            found.push(tampered("OWNERS").after(mended));
-        }
-        if self.are_ways_changed()? {
-            let mended = self.restore_ways().map_err(std::io::Error::other);
-            found.push(tampered("WAYS").after(mended));
-        }
-        if self.is_lease_changed()? {
-            let mended = self.end_lease().map_err(std::io::Error::other);
-            found.push(tampered("LEASE").after(mended));
-        }
-        let rows = registry::read(&self.state)?;
-        if rows != self.registry {
-            let mended = registry::write(&self.state, &rows, &self.registry).map_err(std::io::Error::other);
-            found.push(tampered("COUNTER_NAMES, SET_NAMES or DNS_NAMES").after(mended));
-        }
-        let places = slots::read(&self.state)?;
-        if places != self.places && !self.places.is_empty() {
-            let mended = slots::restore(&self.state, &self.places).map_err(std::io::Error::other);
-            found.push(tampered("INTERFACE_SLOTS").after(mended));
+        let changed = [
+            (Kept::Own, addresses::is_own_changed(&self.state)?),
+            (Kept::Resolved, addresses::is_resolved_changed(&self.state)?),
+            (Kept::Owners, self.are_owners_changed()?),
+            (Kept::Ways, self.are_ways_changed()?),
+            (Kept::Lease, self.is_lease_changed()?),
+            (Kept::Names, registry::read(&self.state)? != self.registry),
+            (Kept::Places, !self.places.is_empty() && slots::read(&self.state)? != self.places),
+        ];
+        for (kept, _) in changed.iter().filter(|(_, is_changed)| *is_changed) {
+            let mended = self.restore(*kept).map_err(std::io::Error::other);
+            // What can't be mended is tried at every look, and told once.
+            let is_news = mended.is_ok() || self.damaged.insert(kept.maps());
+            if is_news {
+                let place = format!("map {}", kept.maps());
+                let told = Tampering::new(TamperKind::State, place, "somebody wrote into it");
+                found.push(told.after(mended));
+            }
         }
         self.look_at_counts(found)
+    }
+
+    /// Writes again what the agent wrote last.
+    fn restore(&mut self, kept: Kept) -> Result<()> {
+        match kept {
+            Kept::Own => addresses::restore_own(&self.state),
+            Kept::Resolved => addresses::restore_resolved(&self.state),
+            Kept::Owners => self.restore_owners(),
+            Kept::Ways => self.restore_ways(),
+            Kept::Lease => self.restore_lease(),
+            Kept::Names => registry::write(&self.state, &registry::read(&self.state)?, &self.registry),
+            Kept::Places => slots::restore(&self.state, &self.places),
+        }
     }
 
     fn look_at_counts(&mut self, found: &mut Vec<Tampering>) -> Result<()> {

@@ -40,11 +40,13 @@ impl Datapath {
         Ok(read(&map?)? != *owners)
     }
 
-    /// Writes them again.
+    /// Writes them again. Where that fails they are still known, to be found changed at the next look.
     pub(super) fn restore_owners(&mut self) -> Result<()> {
         let Some(loaded) = &mut self.loaded else { return Ok(()) };
         let owners = loaded.owners.clone().unwrap_or_default();
-        set(loaded, &owners).map(drop)
+        let written = set(loaded, &owners).map(drop);
+        loaded.owners = Some(owners);
+        written
     }
 }
 

@@ -52,6 +52,13 @@ impl Datapath {
         self.put_lease(0).context(|| "say that the ways hold no longer")
     }
 
+    /// Ends it because somebody else wrote it. Where that fails it is found changed at the next look too.
+    pub(super) fn restore_lease(&self) -> Result<()> {
+        let ended = self.end_lease();
+        self.state.written.borrow_mut().lease = Some(0);
+        ended
+    }
+
     fn put_lease(&self, until: u64) -> io::Result<()> {
         self.state.written.borrow_mut().lease = None;
         self.state.lease.put(&0, &Lease { until })?;
