@@ -90,6 +90,10 @@ pub(crate) const LEFT_OUT: &[(&str, &str)] = &[
         "thousands of names, and resolvers that a guest does not have; answers are judged by what `decision` asks of the kernel",
     ),
     (
+        "netns_learning_bounds",
+        "a table that is filled to its end; whose answers are learnt is judged by what `decision` asks of the kernel",
+    ),
+    (
         "netns_attempts",
         "what programs are told is asked by the scenario; the rest is the agent's and the command line's",
     ),
