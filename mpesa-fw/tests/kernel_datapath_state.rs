@@ -18,6 +18,7 @@ use mpesa_fw::{
 use mpesa_fw_common::{
     ABI_VERSION, Address, Family, RuleSet,
     counter::INTERFACES,
+    dns::{Learnt, LearntName, tick},
     state::{FlowKey, FlowState, NameSlot},
     tables::ResolvedNames,
 };
@@ -135,6 +136,64 @@ fn flows_come_and_go() {
         let ports = state::<u32, u64>(lab, "FLOW_PORTS");
         assert_eq!(ports.get(&0).unwrap(), Some(!1));
         assert_eq!(ports.get(&(10_000 / 64)).unwrap(), Some((1 << (10_000 % 64 + 1)) - 1));
+    });
+}
+
+/// At each look of the agent: what a flow uses is learnt for longer, as long as it does.
+#[test]
+#[ignore = "needs root and a kernel"]
+fn what_was_learnt_stays_as_long_as_a_flow_uses_it() {
+    Lab::run(|lab| {
+        let datapath = lab.open();
+        let learnt = state::<Address, Learnt>(lab, "LEARNT");
+        let now = || tick(mpesa_fw::agent::clock::monotonic());
+        let until = |address: Address| learnt.get(&address).unwrap().map(|names| names[0].until());
+        let put = |address: Address, until: u32| {
+            let mut names = Learnt::default();
+            names[0] = LearntName::new(3, until);
+            learnt.put(&address, &names).unwrap();
+        };
+        let in_use = || {
+            let flows = datapath.flows().unwrap();
+            flows.iter().map(|(key, _)| key.remote.into()).collect::<BTreeSet<IpAddr>>()
+        };
+        let [used, unused, fresh] =
+            [Address::v4(0x0a00_0001), Address::v4(0x0a00_0002), Address::v4(0x0a00_0003)];
+        let key = FlowKey::new(Family::V4, 6, Address::v4(1), 4000, used, 443);
+        let state = FlowState {
+            last_seen: mpesa_fw::agent::clock::monotonic(),
+            cookie: 0,
+            generation: 1,
+            phase: 1,
+            rule: 0,
+            would_drop: 0,
+            reserved: 0,
+        };
+        datapath.add_flow(&key, &state).unwrap();
+        // Less than is left at two looks in a row.
+        let (soon, late) = (now() + 20, now() + 5000);
+        for (address, until) in [(used, soon), (unused, soon), (fresh, late)] {
+            put(address, until);
+        }
+        datapath.keep_learnt(&in_use()).unwrap();
+        assert!(until(used).unwrap() > soon + 100, "{:?} after {soon}", until(used));
+        assert_eq!((until(unused), until(fresh)), (Some(soon), Some(late)), "nobody uses them");
+        let names = datapath.learnt().unwrap();
+        assert_eq!(names.get(&used.into()), Some(&vec![3]), "it is the same name's as before");
+
+        // Time goes by, as far as they know. What is over goes, but for what is in use.
+        let over = now().saturating_sub(2);
+        for address in [used, unused] {
+            put(address, over);
+        }
+        datapath.keep_learnt(&in_use()).unwrap();
+        assert!(until(used).unwrap() > now() && until(unused).is_none(), "{:?}", until(unused));
+        assert_eq!(until(fresh), Some(late));
+        // The flow ends, and with it the reason.
+        assert!(datapath.remove_flow(&key).unwrap());
+        put(used, over);
+        datapath.keep_learnt(&in_use()).unwrap();
+        assert_eq!((until(used), until(fresh)), (None, Some(late)));
     });
 }
 
