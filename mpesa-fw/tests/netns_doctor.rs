@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -23,6 +23,15 @@ fn found(firewall: &Firewall<'_>, more: &[&str]) -> Result<(Option<i32>, Vec<Val
         ensure!(finding["why"] != "" && finding["advice"] != "", "{finding}");
     }
     Ok((ran.code, findings))
+}
+
+/// What is found on a host with that `/etc/resolv.conf`.
+fn found_resolving(firewall: &Firewall<'_>, resolv_conf: &Path) -> Result<Vec<Value>> {
+    let mut command = firewall.namespace.command_resolving(resolv_conf, &firewall.binary);
+    command.arg("--runtime-dir").arg(firewall.runtime()).args(["doctor", "--format", "json", "--rules"]);
+    command.arg(firewall.directory.join("rules.yaml"));
+    let ran = testbed::run(&mut command)?;
+    serde_json::from_str(&ran.stdout).with_context(|| ran.text())
 }
 
 fn tells(findings: &[Value], level: &str, what: &str) -> bool {
@@ -139,17 +148,47 @@ fn a_resolver_that_does_not_answer_is_found() -> Result<()> {
     let resolv_conf = firewall.write("resolv.conf", &format!("nameserver {}\n", dns.place.v4))?;
     firewall.resolv_conf = Some(resolv_conf.clone());
     firewall.policy(&policy(&[WEB], &["{ name: api, to: [api.example.net], ports: [443] }"]))?;
-    let ask = || -> Result<Vec<Value>> {
-        let mut command = field.host.namespace.command_resolving(&resolv_conf, &firewall.binary);
-        command.arg("--runtime-dir").arg(firewall.runtime()).args(["doctor", "--format", "json", "--rules"]);
-        command.arg(firewall.directory.join("rules.yaml"));
-        let ran = testbed::run(&mut command)?;
-        serde_json::from_str(&ran.stdout).with_context(|| ran.text())
-    };
+    let ask = || found_resolving(&firewall, &resolv_conf);
     let findings = ask()?;
     assert!(tells(&findings, "wrong", "does not answer for api.example.net"), "{findings:?}");
     let names = [("api.example.net", place::API.v4.into())];
     let _dnsmasq = Dnsmasq::start(&dns.namespace, dns.place.v4, field.network.scratch.path(), 30, &names)?;
     holds("an answer", SOON, || ask().is_ok_and(|f| tells(&f, "fine", "answers for api.example.net")))?;
+    Ok(())
+}
+
+/// What rules by name can't do is said once, where there are any; what somebody has to decide is a note.
+#[test]
+#[ignore = "needs root and a kernel"]
+fn what_names_can_not_do_is_said() -> Result<()> {
+    let field = Field::new()?;
+    let firewall = field.firewall()?;
+    let api = "{ name: api, to: [api.example.net], ports: [443] }";
+    let resolved_by = |server: &str, rules: &[&str]| -> Result<Vec<Value>> {
+        firewall.policy(&policy(&[WEB], rules))?;
+        found_resolving(&firewall, &firewall.write("resolv.conf", &format!("nameserver {server}\n"))?)
+    };
+    let told = "DNS over TLS has no rule and is denied";
+
+    let findings = resolved_by("127.0.0.53", &[api])?;
+    let limits: Vec<_> =
+        findings.iter().filter(|f| f["what"].as_str().is_some_and(|text| text.contains(told))).collect();
+    assert!(limits.len() == 1 && limits[0]["level"] == "fine", "{findings:?}");
+    for part in ["DNS over HTTPS", "behind a CDN", "reached by the same rule"] {
+        assert!(tells(&findings, "fine", part), "{part}: {findings:?}");
+    }
+    assert!(tells(&findings, "note", "127.0.0.53 is a stub resolver of this host"), "{findings:?}");
+
+    let over_tls = "{ name: private, to: [192.0.2.53], ports: [853] }";
+    let findings = resolved_by("192.0.2.53", &[api, over_tls])?;
+    assert!(
+        tells(&findings, "note", "the destination `private` permits DNS over TLS")
+            && !tells(&findings, "fine", told),
+        "{findings:?}"
+    );
+    assert!(!tells(&findings, "note", "stub resolver"), "{findings:?}");
+    // Without names there is nothing to say.
+    let findings = resolved_by("127.0.0.53", &[over_tls])?;
+    assert!(!findings.iter().any(|finding| finding["about"] == "names"), "{findings:?}");
     Ok(())
 }

@@ -10,7 +10,7 @@ use hickory_resolver::{
 };
 
 use super::Finding;
-use crate::policy::model::Policy;
+use crate::policy::model::{Claim, Destination, Policy};
 
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -55,7 +55,34 @@ pub(super) async fn examine(policy: &Policy) -> Vec<Finding> {
             "name one in /etc/resolv.conf",
         ));
     }
+    findings.push(what_names_can_not_do(policy));
     findings
+}
+
+/// The limits of rules by name. One finding, and a fine one: they are the same on every host whose policy has names, and a note that
+/// nobody can mend is one that nobody reads any more. Where the policy lets encrypted questions out, somebody has to decide.
+fn what_names_can_not_do(policy: &Policy) -> Finding {
+    let limits = "names are learnt from answers in the clear: programs that ask by DNS over HTTPS or TLS get addresses that nobody \
+         learnt; and an address is not a name: who shares that of an allowed name (behind a CDN) is reached by the same rule";
+    match policy.egress.allow.iter().find(|destination| permits_dns_over_tls(destination)) {
+        None => Finding::fine("names", format!("{limits}; DNS over TLS has no rule and is denied")),
+        Some(destination) => Finding::note(
+            "names",
+            format!("the destination `{}` permits DNS over TLS (port 853)", destination.name),
+            limits,
+            "let what needs names ask in the clear, at the servers that `egress.allow` lists for port 53; take port 853 out of the rule \
+             if nothing needs it",
+        ),
+    }
+}
+
+/// By TCP (RFC 7858), or by UDP as QUIC (RFC 9250).
+fn permits_dns_over_tls(destination: &Destination) -> bool {
+    const PORT: u16 = 853;
+    destination.claims.iter().any(|claim| match claim {
+        Claim::Tcp(ports) | Claim::Udp(ports) => ports.iter().any(|range| range.contains(&PORT)),
+        Claim::Icmp(_) | Claim::Icmpv6(_) | Claim::Other(_) => false,
+    })
 }
 
 async fn ask(server: &NameServerConfig, name: &str) -> Finding {
