@@ -6,7 +6,11 @@ use std::{fs, net::IpAddr};
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
-use support::{Field, SOON, groups, kinds, web};
+use support::{
+    Field, SOON,
+    groups::{Groups, hears, program, without_cgroups},
+    kinds, web,
+};
 use testbed::{Answer, Curl, Firewall, Host, holds, ok, place};
 
 fn policy(mode: &str, at_connect: &str, destinations: &[&str]) -> String {
@@ -196,7 +200,7 @@ fn the_capabilities_of_the_unit_are_enough() -> Result<()> {
     // Whose memory it may not read, whose executable it may not know: root's command line looks while the program runs.
     let script = "import socket, sys, time\nfor _ in range(200):\n    try: socket.create_connection(('198.51.100.67', 4444), 1)\n    \
                   except OSError: pass\n    time.sleep(0.1)";
-    let mut insider = groups::program(&field.host, None, 4713, script).spawn()?;
+    let mut insider = program(&field.host, None, 4713, script).spawn()?;
     let python = fs::canonicalize("/usr/bin/python3")?;
     holds("the executable of a program that runs", SOON, || {
         last_attempt(&firewall).is_ok_and(|event| {
@@ -212,5 +216,58 @@ fn the_capabilities_of_the_unit_are_enough() -> Result<()> {
         serde_json::Value::Null,
         "it has ended, and the agent may not know it"
     );
+    Ok(())
+}
+
+/// With version 1 of cgroups alone nobody knows units, and nobody is told at once; packets are judged, by users too.
+#[test]
+#[ignore = "needs root and a kernel"]
+fn without_cgroups_units_may_nothing_and_users_what_they_may() -> Result<()> {
+    let Some(groups) = Groups::new("none")? else { return Ok(()) };
+    let field = Field::new()?;
+    let api = field.network.add(place::API)?;
+    let _web = web(&field.network, &api, &[443, 8443])?;
+    let unit = groups.unit("payments");
+    let group = groups.start(&unit)?;
+    let mut firewall = field.firewall()?;
+    firewall.policy(&support::telling(
+        &[],
+        &[
+            &format!("{{ name: daraja, to: [192.0.2.80], ports: [443], by: {{ unit: {unit} }} }}"),
+            "{ name: mirror, to: [192.0.2.80], ports: [8443], by: { user: 4711 } }",
+        ],
+    ))?;
+    let wrapper = without_cgroups(&firewall)?;
+    let real = std::mem::replace(&mut firewall.binary, wrapper);
+    let _agent = firewall.start(&[])?;
+    firewall.binary = real;
+    let told = |uid, port| hears(&field.host, Some(&group), uid, api.place.v4.into(), port);
+
+    let before = firewall.metrics()?;
+    assert_eq!(told(4711, 8443)?, "open");
+    for (uid, port) in [(0, 443), (4711, 443), (0, 8443), (0, 9443)] {
+        assert_eq!(told(uid, port)?, "timed out", "user {uid}, port {port}: dropped, not refused");
+    }
+    let now = firewall.metrics()?;
+    assert_eq!(
+        kinds(&now.drops_since(&before)),
+        ["egress - no_destination", "egress daraja owner_not_allowed", "egress mirror owner_not_allowed"]
+    );
+    assert_eq!(now.sum("mpesa_fw_refused_connects_total", &[]), 0.0);
+
+    let status = firewall.status()?;
+    let owners = status["owners"].as_array().context("owners")?;
+    let present = |owner: &str| owners.iter().find(|entry| entry["owner"] == owner)?["present"].as_u64();
+    assert_eq!((present(&format!("unit {unit}")), present("user 4711")), (Some(0), Some(1)), "{status}");
+    assert_eq!(status["attempts"]["refused_at_connect"], false, "{status}");
+    let said = firewall.ask(["status"])?.stdout;
+    for part in [
+        "units can't be looked for",
+        "no cgroup v2 is mounted",
+        "at connect: nothing is refused",
+        "what only it may do is denied",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
     Ok(())
 }

@@ -4,7 +4,6 @@ mod support;
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::Command,
     time::{SystemTime, UNIX_EPOCH},
@@ -12,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use mpesa_fw::datapath::{Caller, Datapath, Options, TcChoice, XdpChoice};
-use support::{FENCE, Field, SOON, WEB, policy};
+use support::{FENCE, Field, SOON, WEB, groups::without_cgroups, policy};
 use testbed::{Answer, Curl, Firewall, Host, Process, holds, place};
 
 /// A port that one socket of both families serves.
@@ -249,14 +248,7 @@ fn without_cgroups_all_is_judged_and_said() -> Result<()> {
     let _web = field.web(&[80])?;
     let mut firewall = field.firewall()?;
     firewall.policy(&policy(&[WEB], &[]))?;
-    // As where only version 1 is mounted.
-    let script = format!(
-        "#!/bin/sh\nexec unshare --mount --propagation private sh -c '\
-         for point in $(findmnt -n -l -t cgroup2 -o TARGET); do umount \"$point\"; done; exec \"$0\" \"$@\"' {} \"$@\"\n",
-        firewall.binary.display()
-    );
-    let wrapper = firewall.write("without-cgroups", &script)?;
-    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o700)).context("an executable")?;
+    let wrapper = without_cgroups(&firewall)?;
     let real = std::mem::replace(&mut firewall.binary, wrapper);
     let agent = firewall.start(&[])?;
     firewall.binary = real;

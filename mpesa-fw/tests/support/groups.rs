@@ -3,12 +3,13 @@
 use std::{
     fs,
     net::IpAddr,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context as _, Result};
-use testbed::{Host, Namespace, holds, ok};
+use testbed::{Firewall, Host, Namespace, holds, ok};
 
 use super::SOON;
 
@@ -64,6 +65,27 @@ impl Drop for Groups {
             !self.top.exists()
         });
     }
+}
+
+/// An agent as on a host where only version 1 is mounted: what starts the real one.
+pub fn without_cgroups(firewall: &Firewall<'_>) -> Result<PathBuf> {
+    let script = format!(
+        "#!/bin/sh\nexec unshare --mount --propagation private sh -c '\
+         for point in $(findmnt -n -l -t cgroup2 -o TARGET); do umount \"$point\"; done; exec \"$0\" \"$@\"' {} \"$@\"\n",
+        firewall.binary.display()
+    );
+    let wrapper = firewall.write("without-cgroups", &script)?;
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o700)).context("an executable")?;
+    Ok(wrapper)
+}
+
+/// Connects to a port, and says what it is told: `open`, or the error.
+pub fn hears(host: &Host, group: Option<&Path>, uid: u32, to: IpAddr, port: u16) -> Result<String> {
+    // Shorter than the time after which a SYN is sent again.
+    let script = format!(
+        "import socket\ntry:\n    socket.create_connection(('{to}', {port}), 0.6)\n    print('open')\nexcept OSError as e:\n    print(e)"
+    );
+    Ok(ok(&mut program(host, group, uid, &script))?.trim().to_owned())
 }
 
 /// Connects to port 443, and says whether it could.
