@@ -86,6 +86,10 @@ pub(crate) const LEFT_OUT: &[(&str, &str)] = &[
         "`decision` asks the same twin of each kernel; the rest is the agent's and the command line's",
     ),
     (
+        "netns_bridge",
+        "what is forwarded is judged as `netns_state` asks of the kernel; what a bridge adds is the policy",
+    ),
+    (
         "netns_learning",
         "thousands of names, and resolvers that a guest does not have; answers are judged by what `decision` asks of the kernel",
     ),
