@@ -148,6 +148,40 @@ fn whoever_sends_is_named_whatever_the_socket() -> Result<()> {
     Ok(())
 }
 
+/// Whoever logged in stays known, as whomever he sends.
+#[test]
+#[ignore = "needs root and a kernel"]
+fn who_logged_in_is_told_whoever_he_has_become() -> Result<()> {
+    const LOGGED_IN: u32 = 1017;
+    /// As `pam_loginuid` does it, then as `su`.
+    const LOGIN: &str = "
+import os, socket, time
+with open('/proc/self/loginuid', 'w') as login:
+    login.write('LOGIN')
+os.setuid(INSIDER)
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.sendto(b'x', ('192.0.2.66', 1006))
+print('sent', flush=True)
+time.sleep(60)
+";
+    // The kernel without audit has no such file, and some let nobody change what was said once.
+    let may_log_in = "echo 1 > /proc/self/loginuid";
+    if ok(std::process::Command::new("sh").args(["-euc", may_log_in])).is_err() {
+        testbed::left_out("who logged in", "nobody can log in here");
+        return Ok(());
+    }
+    let field = Field::new()?;
+    let (firewall, _agent) = field.protected(POLICY)?;
+    let script = LOGIN.replace("LOGIN", &LOGGED_IN.to_string()).replace("INSIDER", &INSIDER.to_string());
+    let _sender = insider(&field, None, 0, &script, firewall.logs())?;
+    holds("it to be told", SOON, || event(&firewall, "udp", 1006).is_ok())?;
+    let event = event(&firewall, "udp", 1006)?;
+    let who = &event["program"];
+    ensure!(who["user"] == INSIDER && who["login_user"] == LOGGED_IN, "{event}");
+    let shown = firewall.ask(["events", "--direction", "egress"])?.stdout;
+    ensure!(shown.contains(&format!("user {INSIDER}, logged in as {LOGGED_IN}")), "{shown}");
+    Ok(())
+}
+
 /// A flood from outside does not use up what the kernel may tell of programs here: both on one CPU, where the quotas are.
 #[test]
 #[ignore = "needs root and a kernel"]
