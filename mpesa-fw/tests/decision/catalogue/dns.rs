@@ -1,5 +1,6 @@
 //! Answers of name servers, and what may be done after them.
 
+mod long;
 mod servers;
 
 use mpesa_fw_common::{DropReason::*, PassReason};
@@ -24,7 +25,7 @@ egress:
 "#;
 
 pub(super) fn cases() -> Vec<Case> {
-    vec![
+    let mut cases = vec![
         names(),
         records(),
         servers::senders(),
@@ -34,7 +35,9 @@ pub(super) fn cases() -> Vec<Case> {
         over(),
         over_at_most(),
         reload(),
-    ]
+    ];
+    cases.extend(long::cases());
+    cases
 }
 
 /// A name as it goes over the wire.
@@ -69,7 +72,7 @@ fn address_record(name: &[u8], address: &str, ttl: u32) -> Vec<u8> {
     record(name, if address.is_ipv4() { A } else { 28 }, ttl, &octets(address))
 }
 
-/// A message: flags, the question's name, type and class, how many answers it says it has, and what is behind.
+/// A message: flags, the question's name, type and class, how many answers and other records it says it has, and what is behind.
 #[derive(Clone)]
 struct Answer {
     flags: [u8; 2],
@@ -77,6 +80,7 @@ struct Answer {
     name: Vec<u8>,
     class: u16,
     count: u16,
+    additional: u16,
     body: Vec<u8>,
 }
 
@@ -88,6 +92,7 @@ impl Answer {
             name: wire(name),
             class: 1,
             count: records.len() as u16,
+            additional: 0,
             body: records.concat(),
         }
     }
@@ -99,7 +104,7 @@ impl Answer {
     fn bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0x12, 0x34];
         bytes.extend(self.flags);
-        bytes.extend([self.questions, self.count, 0, 0].into_iter().flat_map(u16::to_be_bytes));
+        bytes.extend([self.questions, self.count, 0, self.additional].into_iter().flat_map(u16::to_be_bytes));
         bytes.extend(&self.name);
         bytes.extend(A.to_be_bytes());
         bytes.extend(self.class.to_be_bytes());
