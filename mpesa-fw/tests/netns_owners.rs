@@ -7,7 +7,7 @@ use std::{fs, path::Path, process::Command};
 use anyhow::Result;
 use support::{
     Field, SOON,
-    groups::{Groups, connects, program},
+    groups::{Groups, connects, hears, program},
     kinds, policy, web,
 };
 use testbed::{Answer, Curl, Host, Process, holds, ok, place, run};
@@ -93,6 +93,66 @@ fn only_the_unit_reaches_the_destination() -> Result<()> {
     assert!(!here(Some(&other), 0)?);
     let group = groups.start(&unit)?;
     holds("the unit to be found again", SOON, || here(Some(&group), 0).is_ok_and(|open| open))?;
+    Ok(())
+}
+
+/// A unit that comes and goes while others try: neither its number nor its name ever is theirs.
+#[test]
+#[ignore = "needs root and a kernel"]
+fn nobody_else_is_taken_for_a_unit_that_starts_anew() -> Result<()> {
+    const TIMES: u32 = 30;
+    // Tries until it is told to end, and says how often it came through.
+    const TRIES: &str = "
+import os, socket, sys
+opened = tried = 0
+print('trying', flush=True)
+while not os.path.exists('GO'):
+    with socket.socket() as s:
+        s.settimeout(0.05)
+        tried += 1
+        try:
+            s.connect(('192.0.2.80', 443))
+            opened += 1
+        except OSError:
+            pass
+print('opened', opened, 'of', tried)
+";
+    let Some(groups) = Groups::new("anew")? else { return Ok(()) };
+    let field = Field::new()?;
+    let api = field.network.add(place::API)?;
+    let _web = web(&field.network, &api, &[443])?;
+    let unit = groups.unit("payments");
+    let (firewall, _agent) = field.protected(&policy(
+        &[],
+        &[&format!("{{ name: daraja, to: [192.0.2.80], ports: [443], by: {{ unit: {unit} }} }}")],
+    ))?;
+    let mut group = groups.start(&unit)?;
+    let open = |group: &Path| connects(&field.host, Some(group), 0, api.place.v4.into());
+    holds("the unit to be found", SOON, || open(&group).is_ok_and(|open| open))?;
+
+    let before = support::settled(&firewall)?;
+    let other = groups.start(&groups.unit("other"))?;
+    let end = firewall.logs().join("end");
+    let script = TRIES.replace("GO", &end.to_string_lossy());
+    let mut tries = Process::spawn(program(&field.host, Some(&other), 0, &script), "other", firewall.logs())?;
+    tries.wait_for_log("trying", SOON)?;
+    for turn in 0..testbed::fewer(TIMES) {
+        Groups::stop(&group)?;
+        // The first to come after it.
+        let next = groups.start(&groups.unit("next"))?;
+        group = groups.start(&unit)?;
+        let told = hears(&field.host, Some(&next), 0, api.place.v4.into(), 443)?;
+        assert_eq!(told, "timed out", "turn {turn}");
+        Groups::stop(&next)?;
+    }
+    fs::write(&end, "")?;
+    tries.wait_for_log("opened", SOON)?;
+    println!("{}", tries.log());
+    assert!(tries.log().contains("opened 0 of "), "{}", tries.log());
+    let now = firewall.metrics()?;
+    assert_eq!(support::passed_since(&now, &before, "egress", "daraja"), 0, "not one packet");
+    assert_eq!(kinds(&now.drops_since(&before)), ["egress daraja owner_not_allowed"]);
+    holds("the unit to be found again", SOON, || open(&group).is_ok_and(|open| open))?;
     Ok(())
 }
 
