@@ -6,7 +6,10 @@ use std::net::Ipv4Addr;
 
 use anyhow::Result;
 use support::{Field, SOON, drops, kinds, policy, web};
-use testbed::{Answer, Curl, Host, Namespace, holds, ok, place, serve::Dnsmasq};
+use testbed::{
+    Answer, Curl, Host, Namespace, holds, ok, place,
+    serve::{Dnsmasq, Nginx, Site},
+};
 
 /// As `docs/EGRESS.md` has it.
 const OUT: &str = "{ name: shop-api, to: [192.0.2.80], from: [172.18.0.2], ports: [443] }";
@@ -17,6 +20,10 @@ const DNS: &str = "{ name: dns, to: [10.20.0.5], protocol: udp, ports: [53] }";
 const BACK: &str =
     "{ name: answers-to-containers, to: [172.18.0.0/24], protocol: udp, ports: ['1024-65535'] }";
 
+/// Its port is the host's too, for all.
+const PUBLISHED: &str = "{ name: published, ports: [8080], from: [any] }";
+const SHOP_WEB: &str = "{ name: shop-web, to: [172.18.0.2], ports: [8080] }";
+
 /// Two containers behind the bridge `br0` of the host, which masquerades what they send.
 fn containers(field: &Field) -> Result<[Namespace; 2]> {
     field.host.namespace.sh("sysctl -qw net.ipv4.ip_forward=1
@@ -25,6 +32,10 @@ fn containers(field: &Field) -> Result<[Namespace; 2]> {
          ip link set br0 up
          nft -f - <<'END'
          table inet nat {
+            chain before {
+                type nat hook prerouting priority dstnat;
+                iifname eth0 tcp dport 8080 dnat ip to 172.18.0.2:8080
+            }
             chain after {
                 type nat hook postrouting priority srcnat;
                 ip saddr 172.18.0.0/24 oifname eth0 masquerade
@@ -94,6 +105,19 @@ fn containers_of_a_bridge_are_told_apart_at_the_bridge() -> Result<()> {
     assert_eq!(kinds(&firewall.metrics()?.drops_since(&before)), ["ingress - no_service"]);
     // What the rule at eth0 permits it permits to all: the host's own programs need it no less.
     assert!(to_api(&field.host.namespace).is_ok());
+    // What goes to a container is egress at the bridge, whoever asked; between containers nobody is asked.
+    let published = [OUT, OUT_DNS, PUBLISHED];
+    let site = Site { port: 8080, certificate: None, body: "shop" };
+    let _shop_web = Nginx::start(&shop, scratch, "nginx-shop", &[site])?;
+    let visit = || get(&field.attacker.namespace, field.host.place.v4, 8080);
+    let before = firewall.metrics()?;
+    firewall.reload(&policy(&published, &[API, DNS, BACK]).replace("[eth0]", "[eth0, br0]"))?;
+    assert_eq!(visit(), Answer::Silence);
+    assert_eq!(kinds(&firewall.metrics()?.drops_since(&before)), ["egress - no_destination"]);
+    assert!(get(&other, Ipv4Addr::new(172, 18, 0, 2), 8080).is_ok());
+    firewall.reload(&policy(&published, &[API, DNS, BACK, SHOP_WEB]).replace("[eth0]", "[eth0, br0]"))?;
+    assert!(visit().is_ok());
+    assert!(get(&field.host.namespace, Ipv4Addr::new(172, 18, 0, 2), 8080).is_ok());
     // Without an answer's way back datagrams are lost.
     firewall.reload(&policy(&[OUT, OUT_DNS], &[API, DNS]).replace("[eth0]", "[eth0, br0]"))?;
     assert!(!resolves(&shop, &intranet)?);
