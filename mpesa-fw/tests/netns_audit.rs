@@ -9,9 +9,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use mpesa_fw::sys::{self, KernelMap, Plain};
+use mpesa_fw::sys::KernelMap;
 use mpesa_fw_common::{
-    ABI_VERSION,
     counter::SLOT_EGRESS_NONE,
     tally::{TALLIES_CAPACITY, Tally, TallyKey},
 };
@@ -19,7 +18,7 @@ use serde_json::{Map, Value};
 use support::{
     Field, SOON,
     groups::{Groups, hears},
-    policy, telling, web,
+    pinned, policy, telling, web,
 };
 use testbed::{Firewall, Host, holds, place};
 
@@ -195,11 +194,6 @@ fn observe_mode_counts_the_first_packet() -> Result<()> {
     let seen = audit(&firewall, &[])?;
     assert_eq!(counts(&seen, "", &shop, 4711), (0, 1), "{seen:#}");
     Ok(())
-}
-
-fn pinned<K: Plain, V: Plain>(firewall: &Firewall<'_>, map: &str) -> Result<KernelMap<K, V>> {
-    let pin = firewall.bpffs.join(format!("abi-{ABI_VERSION}/state/{map}"));
-    Ok(KernelMap::new(sys::open_pin(&pin)?)?)
 }
 
 /// What is refused where it is asked for never becomes a packet, and counts all the same.

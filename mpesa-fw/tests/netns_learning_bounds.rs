@@ -2,11 +2,19 @@
 
 mod support;
 
-use std::{net::Ipv4Addr, thread::sleep, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, TcpStream},
+    thread::sleep,
+    time::Duration,
+};
 
-use anyhow::Result;
-use mpesa_fw_common::dns::{LEARNT_CAPACITY, PERIOD_SHIFT};
-use support::{Field, SOON, kinds, policy, web};
+use anyhow::{Context as _, Result};
+use mpesa_fw::sys::KernelMap;
+use mpesa_fw_common::{
+    Address,
+    dns::{LEARNT_CAPACITY, Learnt, LearntName, PERIOD_SHIFT, tick},
+};
+use support::{Field, SOON, WEB, kinds, pinned, policy, web};
 use testbed::{Answer, Curl, Firewall, Host, Process, is_slow, ok, place, serve::Nginx};
 
 const NAMES: &str = "{ name: names, to: [n78.example.net, n79.example.net, '*.w80.example.net', '*.w81.example.net'], ports: [443] }";
@@ -150,5 +158,37 @@ fn a_name_gets_no_more_addresses_than_its_budget_and_a_full_table_opens_nothing(
     assert_eq!(get(&field, 81, BELOW_WILDCARD + 1), Answer::Silence);
     assert_eq!(get(&field, 78, OF_NAME + 1), Answer::Silence);
     assert!(agent.process.running(), "{}", agent.process.log());
+    Ok(())
+}
+
+/// What is in use when the policy changes is not forgotten in the middle of it.
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_reload_keeps_the_address_of_an_open_connection() -> Result<()> {
+    let field = Field::new()?;
+    let _rotating = Rotating::new(&field)?;
+    let mut firewall = field.firewall()?;
+    firewall.resolv_conf = Some(firewall.write("resolv.conf", "nameserver 127.0.0.1\n")?);
+    firewall.policy(&policy(&[], &[NAMES, DNS]))?;
+    let _agent = firewall.start(&[])?;
+    ask(&field, "n78.example.net", 1)?;
+    let [used, unused] = [Ipv4Addr::new(10, 78, 0, 1), Ipv4Addr::new(10, 78, 0, 2)];
+    let _open = field.host.namespace.inside(|| TcpStream::connect((used, 443)))?;
+
+    let map: KernelMap<Address, Learnt> = pinned(&firewall, "LEARNT")?;
+    let until = |address: Ipv4Addr| -> Result<u32> {
+        Ok(map.get(&IpAddr::from(address).into())?.context("it was learnt")?[0].until())
+    };
+    // Their time is nearly up.
+    let soon = tick(mpesa_fw::agent::clock::monotonic()) + 60;
+    for address in [used, unused] {
+        let key = Address::from(IpAddr::from(address));
+        let names = map.get(&key)?.context("it was learnt")?;
+        let nearly = names.map(|name| name.slot().map_or(name, |slot| LearntName::new(slot, soon)));
+        map.put(&key, &nearly)?;
+    }
+    firewall.reload(&policy(&[WEB], &[NAMES, DNS]))?;
+    assert!(until(used)? > soon + 100, "{} after {soon}", until(used)?);
+    assert_eq!(until(unused)?, soon);
     Ok(())
 }

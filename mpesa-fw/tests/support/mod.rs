@@ -9,6 +9,8 @@ pub mod traffic;
 use std::{net::IpAddr, process::Command, time::Duration};
 
 use anyhow::Result;
+use mpesa_fw::sys::{self, KernelMap, Plain};
+use mpesa_fw_common::ABI_VERSION;
 use testbed::{
     Answer, Curl, Drops, Firewall, Host, Metrics, Network, Place, Started, Wire, ok, place,
     serve::{Nginx, Site},
@@ -162,6 +164,12 @@ pub fn tc_ways() -> &'static [&'static str] {
     }
     testbed::left_out("--tc tcx", "this kernel has no TCX (Linux 6.6)");
     &["clsact"]
+}
+
+/// A map of the state, as it is pinned.
+pub fn pinned<K: Plain, V: Plain>(firewall: &Firewall<'_>, map: &str) -> Result<KernelMap<K, V>> {
+    let pin = firewall.bpffs.join(format!("abi-{ABI_VERSION}/state/{map}"));
+    Ok(KernelMap::new(sys::open_pin(&pin)?)?)
 }
 
 /// How many programs there are at eth0: TCX, which no tool of every system shows, and clsact filters.
