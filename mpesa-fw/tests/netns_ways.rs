@@ -303,6 +303,7 @@ fn routes_of_a_router() -> Result<()> {
     change("del", 10_000, 7_000)?;
     holds("a refusal again", SOON, || is_refused(here, DENIED))?;
     assert!(!is_refused(here, "11.0.0.1"), "one of them");
+    assert_eq!(firewall.metrics()?.sum("mpesa_fw_tampering_total", &[]), 0.0, "the agent's own work");
     Ok(())
 }
 

@@ -41,15 +41,15 @@ pub(crate) fn table(network: &Network, host: &Host, binary: &str) -> Result<()> 
     })?;
     println!("| a program hears | times | median, µs | p99, µs | max, µs | at most |");
     println!("|---|---|---|---|---|---|");
-    let mut row = |what: &str, sample: &mut Sample, target: &str| {
+    let row = |what: &str, sample: &Sample, target: &str| {
         let (median, p99, max) = (sample.median(), sample.percentile(99.0), sample.max());
         println!("| {what} | {TIMES} | {median:.0} | {p99:.0} | {max:.0} | {target} |");
     };
-    row("ECONNREFUSED of a closed local port: the rules are not asked", &mut local, "");
+    row("ECONNREFUSED of a closed local port: the rules are not asked", &local, "");
     let target = within(connect.percentile(99.0), AT_MOST);
-    row("EPERM of `connect` (TCP)", &mut connect, &target);
+    row("EPERM of `connect` (TCP)", &connect, &target);
     let target = within(send.percentile(99.0), AT_MOST);
-    row("EPERM of `sendto` (UDP)", &mut send, &target);
+    row("EPERM of `sendto` (UDP)", &send, &target);
     Ok(())
 }
 

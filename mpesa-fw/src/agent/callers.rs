@@ -87,12 +87,11 @@ pub(super) fn lost(
 ) -> Vec<LostCaller> {
     let at = clock::monotonic();
     let is_recent = |caller: &&Caller| at.saturating_sub(caller.last_seen) < LATELY.as_nanos() as u64;
-    let nobody = Sockets::default();
     let one = |caller: &Caller| {
         let mut services = present.running.policy.ingress.services.iter();
         let service = services.find(|service| service.name == caller.service)?;
-        // Whoever is kept out already loses nothing. Who may answer now is not asked: units come and go, and it was in force.
-        let is_out = why_lost(service, caller.source, present.judge, &nobody, view, choice).is_some();
+        // Whoever is kept out already loses nothing.
+        let is_out = why_lost(service, caller.source, present.judge, &open.sockets, view, choice).is_some();
         if service.from.any || is_out {
             return None;
         }

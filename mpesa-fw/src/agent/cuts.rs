@@ -1,6 +1,7 @@
 //! Connections that pass now and would not under another policy: the lock-out guard looks at all of them.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     time::Duration,
@@ -22,11 +23,15 @@ use super::{
     guard::{Cut, WouldCut, check, inbound, passes_a_hook},
     interfaces::Choice,
     judge::Judge,
+    owners,
     seed::protocol,
     sockets::{Connected, Sockets},
     view::View,
 };
-use crate::datapath::{Caller, Datapath, LearntNames};
+use crate::{
+    compile::Compiled,
+    datapath::{Caller, Datapath, LearntNames},
+};
 
 /// Where it is not known by which policy packets are judged now, a connection from which nothing was heard for this long
 /// is not one that passes.
@@ -102,7 +107,8 @@ impl Future<'_> {
             (Mode::Observe, _) => (Vec::new(), Vec::new()),
             (Mode::Enforce, Before::Policy(running, resolved)) => {
                 let own = self.view.addresses.iter().map(|(_, address)| *address);
-                let judge = Judge::new(&running.compiled, own, resolved);
+                let compiled = as_of_now(&running.compiled);
+                let judge = Judge::new(&compiled, own, resolved);
                 let present = Present { running, judge: &judge };
                 let callers = callers::lost(open, &present, self.judge, self.view, self.choice);
                 (self.cuts(before, open), callers)
@@ -187,6 +193,15 @@ impl Future<'_> {
             reason,
         })
     }
+}
+
+/// With the owners that are there now: units have come and gone since it was put in force.
+fn as_of_now(compiled: &Compiled) -> Cow<'_, Compiled> {
+    if compiled.owners.is_empty() {
+        return Cow::Borrowed(compiled);
+    }
+    let present = owners::look(&compiled.owners, &mut |_| {}).rules;
+    Cow::Owned(Compiled { present, ..compiled.clone() })
 }
 
 /// How inbound connections are judged now.

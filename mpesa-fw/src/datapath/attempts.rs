@@ -18,6 +18,11 @@ use super::{
 };
 use crate::compile::RegistryRows;
 
+/// A trie is read by two calls an entry, some microseconds: so many in a second nobody notices.
+const FEW: usize = 512;
+/// Of more, each so manieth look.
+const SELDOM: u64 = 16;
+
 impl Datapath {
     /// Says by which way packets to each prefix leave, instead of what was said before. Nothing is refused meanwhile, nor later until
     /// [`lease_ways`](Self::lease_ways).
@@ -49,10 +54,13 @@ impl Datapath {
         read.context(|| "read by which ways packets leave").map(|()| known)
     }
 
-    /// Whether somebody else wrote into the ways.
+    /// Whether somebody else wrote into the ways; where there are many, not at each look.
     pub(super) fn are_ways_changed(&self) -> Result<bool> {
         let written = self.state.written.borrow();
         let Some(ways) = &written.ways else { return Ok(false) };
+        if ways.len() > FEW && !self.looks.is_multiple_of(SELDOM) {
+            return Ok(false);
+        }
         Ok(self.read_ways()? != *ways)
     }
 

@@ -133,6 +133,8 @@ pub struct Datapath {
     loaded: Option<Loaded>,
     adopted: bool,
     next_table: usize,
+    /// How often it was looked for tampering.
+    looks: u64,
     /// Tables of the running generation that are not what they were filled with, and that was told.
     damaged: HashSet<&'static str>,
     baseline: Option<Baseline>,
@@ -186,6 +188,7 @@ impl Datapath {
             loaded: None,
             adopted: false,
             next_table: 0,
+            looks: 0,
             damaged: HashSet::new(),
             baseline: None,
             state_pins,

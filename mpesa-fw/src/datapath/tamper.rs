@@ -108,6 +108,7 @@ impl Datapath {
             self.rebase();
             return Ok(Vec::new());
         };
+        self.looks += 1;
         let mut found = Vec::new();
         let looked = self.look_at(&mut baseline, compiled, &mut found);
         self.baseline = Some(baseline);

@@ -14,7 +14,7 @@ const AGENT: &str = "mpesa-fw";
 
 /// The test programs that run in a guest, what says most first: where the time does not suffice, the last are not begun.
 /// Those that ask a kernel for what kernels differ in; all of them would keep an emulated processor for an hour.
-const TESTS: [&str; 18] = [
+const TESTS: [&str; 19] = [
     "kernel_verifier",
     "decision",
     "kernel_datapath",
@@ -22,6 +22,7 @@ const TESTS: [&str; 18] = [
     "netns_egress",
     "netns_ingress",
     "netns_evidence",
+    "netns_owners",
     "netns_reload",
     "netns_revocation",
     "netns_pins",
@@ -100,10 +101,6 @@ pub(crate) const LEFT_OUT: &[(&str, &str)] = &[
     (
         "netns_attempts",
         "what programs are told is asked by the scenario; the rest is the agent's and the command line's",
-    ),
-    (
-        "netns_owners",
-        "asks the agent for units; whose packets are whose is judged by what `decision` asks of the kernel",
     ),
     ("netns_ways", "asks the agent what it makes of routes; the programs are tried by `netns_attempts`"),
     ("netns_audit", "asks the agent what it makes of its counts, which `decision` reads after each packet"),
