@@ -251,9 +251,13 @@ fn whoever_may_not_any_more_is_ended_and_whoever_may_is_not() -> Result<()> {
     let group = groups.start(&unit)?;
     let mut of_insider = programs.start_as(here, None, INSIDER, &["serve", "7000"], "listening")?;
     let _of_payments = programs.start_as(here, Some(&group), PAYMENTS, &["serve", "7100"], "listening")?;
+    let _datagrams =
+        programs.start_as(here, Some(&group), PAYMENTS, &["serve-datagrams", "7200"], "listening")?;
     let services = |by: &str| {
-        [7000, 7100]
-            .map(|port| format!("{{ name: echo-{port}, ports: [{port}], from: [196.201.214.200]{by} }}"))
+        [("tcp", 7000), ("tcp", 7100), ("udp", 7200)].map(|(protocol, port)| {
+            let of = format!("protocol: {protocol}, ports: [{port}], from: [196.201.214.200]");
+            format!("{{ name: echo-{port}, {of}{by} }}")
+        })
     };
     let destinations = |by_user: &str, by_unit: &str| {
         [
@@ -261,7 +265,7 @@ fn whoever_may_not_any_more_is_ended_and_whoever_may_is_not() -> Result<()> {
             format!("{{ name: other, ports: [6000], to: [192.0.2.80]{by_unit} }}"),
         ]
     };
-    let whole = |services: [String; 2], destinations: [String; 2]| {
+    let whole = |services: [String; 3], destinations: [String; 2]| {
         policy(&services.each_ref().map(String::as_str), &destinations.each_ref().map(String::as_str))
     };
     let (firewall, _agent) = field.protected(&whole(services(""), destinations("", "")))?;
@@ -283,7 +287,14 @@ fn whoever_may_not_any_more_is_ended_and_whoever_may_is_not() -> Result<()> {
         ("the user's datagrams", call(None, PAYMENTS, "udp", 5000)?),
         ("the unit", call(Some(&group), PAYMENTS, "tcp", 6000)?),
         ("the caller of the unit's listener", called(7100)?),
+        (
+            "the unit's datagrams",
+            programs.call(&field.safaricom.namespace, "udp", field.host.place.v4, 7200)?,
+        ),
     ];
+    for (what, call) in &kept {
+        call.works().with_context(|| format!("{what}, before"))?;
+    }
 
     let by_user = format!(", by: {{ user: {PAYMENTS} }}");
     let by_unit = format!(", by: {{ unit: {unit} }}");

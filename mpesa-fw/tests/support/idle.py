@@ -34,6 +34,17 @@ def serve(port, once):
             return server.close()
 
 
+def serve_datagrams(port):
+    """Serves whoever comes first, by a socket that is connected then."""
+    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.bind(("0.0.0.0", port))
+    print("listening", flush=True)
+    data, peer = server.recvfrom(64)
+    server.connect(peer)
+    server.sendall(data)
+    wait(server, f"{peer[0]}:{peer[1]}", True)
+
+
 def call(address, port, kind):
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     connection = socket.socket(family, kind)
@@ -48,6 +59,8 @@ match sys.argv[1:]:
         serve(int(port), False)
     case ["serve-once", port]:
         serve(int(port), True)
+    case ["serve-datagrams", port]:
+        serve_datagrams(int(port))
     case ["tcp", address, port]:
         call(address, int(port), socket.SOCK_STREAM)
     case ["udp", address, port]:
