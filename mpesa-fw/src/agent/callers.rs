@@ -118,7 +118,7 @@ fn why_lost(
     });
     // Where somebody waits it matters who: a port at which nobody does is open to no caller.
     let (served, silent): (Vec<u16>, Vec<u16>) =
-        ports.partition(|port| !sockets.servers(TCP, *port).is_empty());
+        ports.partition(|port| sockets.serving.contains_key(&(TCP, *port)));
     let ports = if served.is_empty() { silent } else { served };
     let mut why = None;
     for server in own.filter(|own| own.is_ipv4() == source.is_ipv4() && !own.is_loopback()) {
@@ -130,7 +130,7 @@ fn why_lost(
             if !passes_a_hook(call, view, |index| choice.protect.contains_key(&index)) {
                 return None;
             }
-            match inbound(next, call, sockets.servers(TCP, server_port)) {
+            match inbound(next, call, &sockets.servers(server, server_port)) {
                 Ok(()) => return None,
                 // The first port is the one that the author thought of.
                 Err(reason) => why = why.or(Some(reason)),

@@ -1,7 +1,6 @@
 //! Connections that pass now and would not under another policy: the lock-out guard looks at all of them.
 
 use std::{
-    borrow::Cow,
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     time::Duration,
@@ -21,6 +20,7 @@ use super::{
     error::AgentError,
     flow_owners::FlowOwners,
     guard::{Cut, WouldCut, check, inbound, passes_a_hook},
+    holders::Holder,
     interfaces::Choice,
     judge::Judge,
     owners,
@@ -107,14 +107,22 @@ impl Future<'_> {
             (Mode::Observe, _) => (Vec::new(), Vec::new()),
             (Mode::Enforce, Before::Policy(running, resolved)) => {
                 let own = self.view.addresses.iter().map(|(_, address)| *address);
-                let compiled = as_of_now(&running.compiled);
+                // Units have come and gone since it was put in force.
+                let present = owners::look(&running.compiled.owners, &mut |_| {}).rules;
+                let compiled = Compiled { present, ..running.compiled.clone() };
                 let judge = Judge::new(&compiled, own, resolved);
                 let present = Present { running, judge: &judge };
                 let callers = callers::lost(open, &present, self.judge, self.view, self.choice);
-                (self.cuts(before, open), callers)
+                let past = Past { view: self.view, how: How::Judged(&judge, running.mode()) };
+                (self.cuts(before, &past, open), callers)
             }
             // Whose connections were counted is not known then.
-            (Mode::Enforce, Before::Nothing | Before::Unknown) => (self.cuts(before, open), Vec::new()),
+            (Mode::Enforce, Before::Nothing) => {
+                (self.cuts(before, &Past { view: self.view, how: How::All }, open), Vec::new())
+            }
+            (Mode::Enforce, Before::Unknown) => {
+                (self.cuts(before, &Past { view: self.view, how: How::Heard }, open), Vec::new())
+            }
         };
         others.retain(|cut| Some(cut.remote) != own.as_ref().map(|own| own.remote));
         if own.is_none() && others.is_empty() && callers.is_empty() {
@@ -123,11 +131,10 @@ impl Future<'_> {
         Err(Box::new(WouldCut { own, others, callers }))
     }
 
-    fn cuts(&self, before: &Before<'_>, open: &Open) -> Vec<Cut> {
-        let past = Past::new(before, self.view);
+    fn cuts(&self, before: &Before<'_>, past: &Past<'_>, open: &Open) -> Vec<Cut> {
         let called = |c: &&Connected| open.sockets.serve(&c.key);
         let connected = open.sockets.connected.iter();
-        let inbound = connected.filter(called).filter_map(|c| self.cut_inbound(&past, c, &open.sockets));
+        let inbound = connected.filter(called).filter_map(|c| self.cut_inbound(past, c, &open.sockets));
         let owners = FlowOwners::new(self.judge, &open.sockets);
         let outgoing = match before {
             // A connection without a flow does not pass.
@@ -149,9 +156,9 @@ impl Future<'_> {
         if !passes_a_hook(connection, self.view, |index| self.choice.protect.contains_key(&index)) {
             return None;
         }
-        let (direction, reason) =
-            inbound(self.judge, connection, sockets.servers(TCP, connection.server_port)).err()?;
-        past.passes(connection, connected).then(|| connection.cut(direction, reason))
+        let servers = sockets.servers(connection.server, connection.server_port);
+        let (direction, reason) = inbound(self.judge, connection, &servers).err()?;
+        past.passes(connection, connected, &servers).then(|| connection.cut(direction, reason))
     }
 
     /// `now`: the mode in which they are judged; what is marked as not permitted passes in one and not in the other.
@@ -195,15 +202,6 @@ impl Future<'_> {
     }
 }
 
-/// With the owners that are there now: units have come and gone since it was put in force.
-fn as_of_now(compiled: &Compiled) -> Cow<'_, Compiled> {
-    if compiled.owners.is_empty() {
-        return Cow::Borrowed(compiled);
-    }
-    let present = owners::look(&compiled.owners, &mut |_| {}).rules;
-    Cow::Owned(Compiled { present, ..compiled.clone() })
-}
-
 /// How inbound connections are judged now.
 struct Past<'r> {
     view: &'r View,
@@ -212,30 +210,18 @@ struct Past<'r> {
 
 enum How<'r> {
     All,
-    Judged(Judge<'r>, Mode),
+    Judged(&'r Judge<'r>, Mode),
     Heard,
 }
 
-impl<'r> Past<'r> {
-    fn new(before: &'r Before<'r>, view: &'r View) -> Self {
-        let how = match before {
-            Before::Nothing => How::All,
-            Before::Policy(running, resolved) => {
-                let own = view.addresses.iter().map(|(_, address)| *address);
-                How::Judged(Judge::new(&running.compiled, own, resolved), running.mode())
-            }
-            Before::Unknown => How::Heard,
-        };
-        Self { view, how }
-    }
-
-    fn passes(&self, connection: SshConnection, connected: &Connected) -> bool {
+impl Past<'_> {
+    fn passes(&self, connection: SshConnection, connected: &Connected, servers: &[Holder]) -> bool {
         if !passes_a_hook(connection, self.view, |index| self.view.hooked.contains(&index)) {
             return true;
         }
         match &self.how {
             How::All | How::Judged(_, Mode::Observe) => true,
-            How::Judged(judge, Mode::Enforce) => inbound(judge, connection, &[]).is_ok(),
+            How::Judged(judge, Mode::Enforce) => inbound(judge, connection, servers).is_ok(),
             How::Heard => connected.heard.is_some_and(|heard| heard < HEARD),
         }
     }

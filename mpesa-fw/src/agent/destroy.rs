@@ -140,7 +140,7 @@ mod tests {
             heard: None,
             interface: 0,
             cookie: u64::MAX.wrapping_sub(1).to_ne_bytes(),
-            holder: Holder { user: 0, group: None },
+            holder: Holder { user: None, group: None },
         };
         let mut destroyer = Destroyer::open().unwrap();
         assert_eq!(destroyer.end(&connected).unwrap(), Fate::Gone, "another socket's cookie");

@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use mpesa_fw_common::{Direction, DropReason, Mode, Reason, owner::Owner, packet::protocol::TCP};
+use mpesa_fw_common::{Direction, DropReason, Mode, Reason, owner::Owner};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -176,6 +176,9 @@ pub(super) fn inbound(
     servers: &[Holder],
 ) -> Result<(), (Direction, DropReason)> {
     called(judge, connection, Owner::UNKNOWN, |call| call.tcp(SYN), |reply| reply.tcp(ACK))?;
+    if !judge.has_owners() {
+        return Ok(());
+    }
     let owners: Option<Vec<Owner>> = servers.iter().map(|holder| judge.owner(holder)).collect();
     let mut answered = Ok(());
     for owner in owners.unwrap_or_default() {
@@ -243,8 +246,8 @@ pub(super) fn check(
     if !drops || !passes_a_hook(connection, view, |index| choice.protect.contains_key(&index)) {
         return Ok(());
     }
-    let servers = sockets.servers(TCP, connection.server_port);
-    inbound(judge, connection, servers).map_err(|(direction, reason)| connection.cut(direction, reason))
+    let servers = sockets.servers(connection.server, connection.server_port);
+    inbound(judge, connection, &servers).map_err(|(direction, reason)| connection.cut(direction, reason))
 }
 
 /// Whether the connection may come in at a protected interface, as far as its address tells. An address that no

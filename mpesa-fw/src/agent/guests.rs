@@ -75,10 +75,6 @@ fn is_of_guest(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn serves(ports: &[(u8, u16)]) -> impl Fn(&FlowKey) -> bool {
-        |key| ports.contains(&(key.protocol, key.local_port))
-    }
     use mpesa_fw_common::{Family, state::FlowPhase};
 
     const HOST: &str = "203.0.113.10";
@@ -86,6 +82,10 @@ mod tests {
     const OTHER_GUEST: &str = "172.17.0.3";
     const PEER: &str = "192.0.2.80";
     const OTHER_PEER: &str = "198.51.100.66";
+
+    fn serves(ports: &[(u8, u16)]) -> impl Fn(&FlowKey) -> bool {
+        |key| ports.contains(&(key.protocol, key.local_port))
+    }
 
     fn is_seeded(opener: &str, local: &str, remote: &str) -> bool {
         let address = |text: &str| text.parse::<IpAddr>().unwrap();

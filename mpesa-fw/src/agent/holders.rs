@@ -14,8 +14,8 @@ const DEPTH: usize = 64;
 /// What the kernel's list of sockets says of whose a socket is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Holder {
-    /// Who made it, or accepted it.
-    pub user: u32,
+    /// Who made it, or accepted it. None: its program has closed it, and before Linux 6.17 the kernel says root then.
+    pub user: Option<u32>,
     /// The id of its cgroup. A socket that was accepted is in that of its listener. None: this kernel does not say.
     pub group: Option<u64>,
 }
@@ -31,31 +31,35 @@ impl Holders {
     /// Looks at all groups. Without cgroup v2 no unit is there, and nobody's groups matter.
     #[must_use]
     pub(super) fn look() -> Self {
+        cgroup_root().map(|root| Self::below(&root)).unwrap_or_default()
+    }
+
+    fn below(root: &Path) -> Self {
         let mut holders = Self::default();
-        if let Ok(root) = cgroup_root() {
-            holders.add(&root, [0; LEVELS], 0);
+        if let Ok(metadata) = fs::metadata(root) {
+            holders.0.insert(metadata.ino(), [0; LEVELS]);
+            holders.add(root, [0; LEVELS], 0);
         }
         holders
     }
 
     fn add(&mut self, directory: &Path, lineage: Lineage, depth: usize) {
-        let (Ok(metadata), true) = (fs::metadata(directory), depth < DEPTH && self.0.len() < MOST) else {
-            return;
-        };
-        self.0.insert(metadata.ino(), lineage);
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-            let Ok(metadata) = entry.metadata() else { continue };
-            if metadata.is_dir() {
-                let mut below = lineage;
-                if let Some(place) = below.get_mut(depth) {
-                    *place = metadata.ino();
-                }
-                self.add(&entry.path(), below, depth + 1);
+            // A group has dozens of files, of which nothing is asked.
+            if depth == DEPTH || self.0.len() >= MOST || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
             }
+            let Ok(metadata) = entry.metadata() else { continue };
+            let mut below = lineage;
+            if let Some(place) = below.get_mut(depth) {
+                *place = metadata.ino();
+            }
+            self.0.insert(metadata.ino(), below);
+            self.add(&entry.path(), below, depth + 1);
         }
     }
 
-    /// Whose the socket is to a rule. None: it can't be told, since its group has come, or gone, meanwhile.
+    /// Whose the socket is to a rule. None: it can't be told, since it is closed, or its group has come, or gone, meanwhile.
     #[must_use]
     pub(super) fn owner(&self, holder: &Holder) -> Option<Owner> {
         let cgroups = match holder.group {
@@ -63,7 +67,7 @@ impl Holders {
             Some(group) => *self.0.get(&group)?,
             None => return None,
         };
-        Some(Owner { cgroups, uid: holder.user, is_known: 1 })
+        Some(Owner { cgroups, uid: holder.user?, is_known: 1 })
     }
 }
 
@@ -83,10 +87,9 @@ mod tests {
             fs::create_dir(&path)?;
             ids.push(fs::metadata(&path)?.ino());
         }
-        let mut holders = Holders::default();
-        holders.add(root.path(), [0; LEVELS], 0);
+        let holders = Holders::below(root.path());
         let cgroups =
-            |group| holders.owner(&Holder { user: 7, group: Some(group) }).map(|owner| owner.cgroups);
+            |group| holders.owner(&Holder { user: Some(7), group: Some(group) }).map(|owner| owner.cgroups);
         assert_eq!(cgroups(fs::metadata(root.path())?.ino()), Some([0; LEVELS]), "the root is in none");
         assert_eq!(cgroups(ids[1]), Some([ids[0], ids[1], 0, 0, 0, 0, 0, 0]));
         assert_eq!(
@@ -95,8 +98,10 @@ mod tests {
             "as deep as the programs look"
         );
         assert_eq!(cgroups(1), None, "one that is gone");
-        assert_eq!(holders.owner(&Holder { user: 7, group: None }), None, "the kernel does not say");
-        let none = Holders::default().owner(&Holder { user: 7, group: None });
+        assert_eq!(holders.owner(&Holder { user: Some(7), group: None }), None, "the kernel does not say");
+        let closed = Holder { user: None, group: Some(ids[1]) };
+        assert_eq!(holders.owner(&closed), None, "closed");
+        let none = Holders::default().owner(&Holder { user: Some(7), group: None });
         assert_eq!(none.map(|owner| (owner.uid, owner.cgroups)), Some((7, [0; LEVELS])), "without cgroups");
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     ops::Deref,
+    sync::OnceLock,
 };
 
 use mpesa_fw_common::{
@@ -14,7 +15,7 @@ use mpesa_fw_common::{
     owner::Owner,
     packet::{self, PacketBytes, PacketMeta},
     state::{FlowKey, FlowState, FragmentKey, FragmentState, State},
-    tables::{NAMES_PER_ADDRESS, ResolvedNames, RuleIndex, Tables as _},
+    tables::{NAMES_PER_ADDRESS, ResolvedNames, RuleIndex, RuleSet, Tables as _},
 };
 
 use super::{
@@ -27,7 +28,8 @@ use crate::{compile::Compiled, datapath::LearntNames};
 pub(super) struct Judge<'c> {
     compiled: &'c Compiled,
     state: HostState,
-    holders: Holders,
+    /// Looked at when the first socket is asked for: a host may have thousands of groups.
+    holders: OnceLock<Holders>,
 }
 
 struct HostState {
@@ -47,15 +49,14 @@ impl<'c> Judge<'c> {
         let resolved = resolved.iter().map(|(address, slots)| ((*address).into(), packed(slots))).collect();
         let own = own.into_iter().map(Into::into).collect();
         let state = HostState { own, resolved, learnt: HashMap::new() };
-        // A host may have thousands of groups.
-        let holders = if has_owners(compiled) { Holders::look() } else { Holders::default() };
-        Self { compiled, state, holders }
+        Self { compiled, state, holders: OnceLock::new() }
     }
 
     /// Whether it matters to any rule whose a socket is.
     #[must_use]
     pub(super) fn has_owners(&self) -> bool {
-        has_owners(self.compiled)
+        [Direction::Ingress, Direction::Egress].map(|direction| self.compiled.owned(direction))
+            != [RuleSet::NONE; 2]
     }
 
     /// Also given what was learnt from answers of resolvers.
@@ -72,10 +73,10 @@ impl<'c> Judge<'c> {
         self
     }
 
-    /// Whose a socket is to a rule; none: it can't be told.
+    /// Whose a socket is to a rule; none: it can't be told, or matters to no rule.
     #[must_use]
     pub(super) fn owner(&self, holder: &Holder) -> Option<Owner> {
-        self.holders.owner(holder)
+        if self.has_owners() { self.holders.get_or_init(Holders::look).owner(holder) } else { None }
     }
 
     /// Whether egress permits a flow to that owner, and by which rule; else why not. None: to anybody.
@@ -115,10 +116,6 @@ impl<'c> Judge<'c> {
         let sender = Sender { cookie: 1, bound_port: port, is_full: true, owner, ..Sender::NONE };
         decide::egress(self.compiled, &self.state, &parse(frame), &sender)
     }
-}
-
-fn has_owners(compiled: &Compiled) -> bool {
-    [Direction::Ingress, Direction::Egress].into_iter().any(|direction| !compiled.owned(direction).is_empty())
 }
 
 fn parse(frame: &[u8]) -> PacketMeta {

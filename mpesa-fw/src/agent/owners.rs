@@ -127,8 +127,12 @@ pub(super) fn walk(
     };
     for entry in entries {
         let (Ok(entry), true) = (entry, above.len() < LEVELS) else { continue };
+        // A group has dozens of files, of which nothing is asked.
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
         let Ok(metadata) = entry.metadata() else { continue };
-        if !metadata.is_dir() || !is_of_root(&metadata) {
+        if !is_of_root(&metadata) {
             continue;
         }
         above.push(metadata.ino());

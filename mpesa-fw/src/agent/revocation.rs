@@ -75,9 +75,9 @@ impl Revocation<'_> {
     fn denial(&self, sockets: &Sockets, connected: &Connected) -> Option<Denial> {
         let key = &connected.key;
         let call = as_call(key);
-        let servers = sockets.servers(key.protocol, key.local_port);
+        let servers = sockets.servers(call.server, call.server_port);
         let as_service = match (key.protocol, connected.phase) {
-            (TCP, FlowPhase::Answered | FlowPhase::Closing) => inbound(self.judge, call, servers).err()?,
+            (TCP, FlowPhase::Answered | FlowPhase::Closing) => inbound(self.judge, call, &servers).err()?,
             // It waits for its first answer like any other that egress denies: no connection yet.
             (TCP, FlowPhase::Opened) => return None,
             (UDP, _) => inbound_udp(self.judge, call, &connected.holder).err()?,
@@ -161,7 +161,8 @@ impl Failures {
             None => "the kernel does not say why".to_owned(),
         };
         format!(
-            "{} connection(s) that are no longer permitted could not be ended and hang, their packets are dropped all the same: {why}",
+            "{} connection(s) that are no longer permitted could not be ended and hang, their packets are dropped all the same (but for those that somebody accepted who may not any \
+             more): {why}",
             self.count
         )
     }

@@ -7,7 +7,6 @@ use std::{
 
 use mpesa_fw_common::{
     DropReason, Mode,
-    owner::Owner,
     state::{FlowKey, FlowPhase, FlowState},
     tables::RuleIndex,
 };
@@ -130,8 +129,7 @@ impl<'a> Sower<'a> {
             if self.known.contains(&key) || self.ground.own.contains(&IpAddr::from(key.remote)) {
                 continue;
             }
-            let owner = self.ground.judge.owner(&connected.holder);
-            if let Some(state) = self.judge(&key, connected.phase, owner, None) {
+            if let Some(state) = self.judge(&key, connected.phase, None) {
                 self.record(&key, &state)?;
             }
         }
@@ -149,9 +147,9 @@ impl<'a> Sower<'a> {
                 if result.is_err() || self.known.contains(&tracked.key) {
                     return;
                 }
-                // What is forwarded is nobody's.
-                let (owner, opener) = (Some(Owner::UNKNOWN), Some(tracked.opener));
-                let Some(state) = self.judge(&tracked.key, tracked.phase, owner, opener) else { return };
+                let Some(state) = self.judge(&tracked.key, tracked.phase, Some(tracked.opener)) else {
+                    return;
+                };
                 if self.seeded.seeded >= room {
                     self.seeded.left_out += 1;
                     return;
@@ -169,15 +167,9 @@ impl<'a> Sower<'a> {
         result
     }
 
-    /// The flow that a connection gets, if it gets one.
-    fn judge(
-        &mut self,
-        key: &FlowKey,
-        phase: FlowPhase,
-        owner: Option<Owner>,
-        guest: Option<IpAddr>,
-    ) -> Option<FlowState> {
-        let (rule, would_drop) = match (self.ground.judge.flow_of(key, owner.as_ref()), self.ground.mode) {
+    /// The flow that a connection gets, if it gets one. Whose it is asks whoever judges it next: a reload, or its first packet.
+    fn judge(&mut self, key: &FlowKey, phase: FlowPhase, guest: Option<IpAddr>) -> Option<FlowState> {
+        let (rule, would_drop) = match (self.ground.judge.flow(key), self.ground.mode) {
             (Ok(rule), _) => (rule, 0),
             (Err(reason), Mode::Observe) => {
                 self.seeded.deny(key, guest, reason);

@@ -27,8 +27,8 @@ use super::holders::Holder;
 pub(super) struct Sockets {
     /// Sockets with a peer.
     pub connected: Vec<Connected>,
-    /// Sockets that wait for peers, by protocol and local port: TCP listeners, UDP sockets without a peer.
-    pub serving: HashMap<(u8, u16), Vec<Holder>>,
+    /// Sockets that wait for peers, by protocol and local port: TCP listeners, UDP sockets without a peer. Of each what it is bound to.
+    pub serving: HashMap<(u8, u16), Vec<(IpAddr, Holder)>>,
     /// Whose each of both kinds is, by its cookie as flows have it.
     pub holders: HashMap<u64, Holder>,
 }
@@ -126,14 +126,20 @@ impl Sockets {
         self.connected.iter().filter(|c| !self.serve(&c.key))
     }
 
-    /// Whether a socket waits for peers at the local end of a connection.
+    /// Whether a socket waits for peers at the local port of a connection.
     pub(super) fn serve(&self, key: &FlowKey) -> bool {
-        !self.servers(key.protocol, key.local_port).is_empty()
+        self.serving.contains_key(&(key.protocol, key.local_port))
     }
 
-    /// Whose the sockets are that wait there.
-    pub(super) fn servers(&self, protocol: u8, port: u16) -> &[Holder] {
-        self.serving.get(&(protocol, port)).map_or(&[], Vec::as_slice)
+    /// Whose the sockets are that wait for TCP connections to an address: bound to it, or to any.
+    pub(super) fn servers(&self, address: IpAddr, port: u16) -> Vec<Holder> {
+        let is_for = |bound: &IpAddr| match bound {
+            IpAddr::V4(bound) => bound.is_unspecified() && address.is_ipv4() || *bound == address,
+            // Of both families, but for those that ask for IPv6 alone: with them nothing is ended that should not be.
+            IpAddr::V6(bound) => bound.is_unspecified() || *bound == address,
+        };
+        let all = self.serving.get(&(IPPROTO_TCP, port)).into_iter().flatten();
+        all.filter(|(bound, _)| is_for(bound)).map(|(_, holder)| *holder).collect()
     }
 
     fn add(&mut self, protocol: u8, response: &InetResponse) {
@@ -143,7 +149,10 @@ impl Sockets {
         match response.header.state {
             // UDP sockets without a peer are "closed" in this list.
             TCP_LISTEN | TCP_CLOSE if response.header.state == TCP_LISTEN || protocol == IPPROTO_UDP => {
-                self.serving.entry((protocol, id.source_port)).or_default().push(holder);
+                self.serving
+                    .entry((protocol, id.source_port))
+                    .or_default()
+                    .push((id.source_address.to_canonical(), holder));
             }
             state => {
                 let Some(phase) = phase(state) else { return };
@@ -184,7 +193,9 @@ fn holder(response: &InetResponse) -> Holder {
         }
         _ => None,
     });
-    Holder { user: response.header.uid, group }
+    // Without an inode it belongs to no descriptor any more.
+    let user = (response.header.inode != 0).then_some(response.header.uid);
+    Holder { user, group }
 }
 
 // Offsets in `struct tcp_info`, include/uapi/linux/tcp.h: milliseconds.
@@ -280,11 +291,16 @@ mod tests {
         let _client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
         let udp = UdpSocket::bind("[::1]:0").unwrap();
         let sockets = Sockets::dump().unwrap();
+        let of =
+            |protocol, port| sockets.serving.get(&(protocol, port)).map(Vec::as_slice).unwrap_or_default();
         let uid = nix::unistd::geteuid().as_raw();
         for (protocol, port) in [(6, port), (17, udp.local_addr().unwrap().port())] {
-            let servers = sockets.servers(protocol, port);
-            assert!(matches!(servers, [Holder { user, group: Some(1..) }] if *user == uid), "{servers:?}");
+            let servers = of(protocol, port);
+            let [(bound, Holder { user, group: Some(1..) })] = servers else { panic!("{servers:?}") };
+            assert!(bound.is_loopback() && *user == Some(uid), "{servers:?}");
         }
+        assert_eq!(sockets.servers("127.0.0.1".parse().unwrap(), port).len(), 1);
+        assert_eq!(sockets.servers("127.0.0.2".parse().unwrap(), port).len(), 0, "bound to another address");
         assert!(sockets.connected.iter().all(|c| c.key.local_port != port));
     }
 
@@ -312,10 +328,10 @@ mod tests {
         };
         let to = |port| {
             let (phase, heard) = (FlowPhase::Answered, None);
-            let holder = Holder { user: 0, group: None };
+            let holder = Holder { user: None, group: None };
             Connected { key: key(port), phase, heard, interface: 0, cookie: [0; 8], holder }
         };
-        let serving = HashMap::from([((6, 22), vec![Holder { user: 0, group: None }])]);
+        let serving = HashMap::from([((6, 22), Vec::new())]);
         let sockets = Sockets { connected: vec![to(22), to(50000)], serving, ..Sockets::default() };
         assert_eq!(sockets.outgoing().map(|c| c.key.local_port).collect::<Vec<_>>(), [50000]);
     }

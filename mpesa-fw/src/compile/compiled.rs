@@ -1,6 +1,6 @@
 //! What compile makes, and how the decision reads it on the host.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use mpesa_fw_common::{
     Direction, Mode, RuleSet, Verdict,
@@ -20,8 +20,8 @@ use crate::policy::model::Owner;
 pub struct Compiled {
     /// The constants. `generation`, `trace` and `limit_seed` are 0 until it is loaded.
     pub settings: Settings,
-    /// The tables.
-    pub tables: GenerationTables,
+    /// The tables, which may be large: a copy of all of this shares them.
+    pub tables: Arc<GenerationTables>,
     /// The rules that name an owner.
     pub owners: BTreeMap<Owner, OwnerRules>,
     /// The same by what the kernel knows owners by, of those that are there: for whoever judges by this. Empty until somebody

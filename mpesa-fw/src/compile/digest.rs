@@ -17,7 +17,7 @@ const DOMAIN: &[u8] = b"mpesa-fw generation 1\0";
 /// name), the bits of watched sets (see [`watch`](super::watch)), and what is only known at loading.
 pub(super) fn digest(source: &[u8; 32], compiled: &Compiled, names: &BTreeMap<&str, RuleSet>) -> [u8; 32] {
     let Compiled { settings, tables, owners, present: _, digest: _ } = compiled;
-    let GenerationTables { address, claims, rule_info, name_rules: _, asked_names: _ } = tables;
+    let GenerationTables { address, claims, rule_info, name_rules: _, asked_names: _ } = &**tables;
     let mut hash = Hash(Sha256::new());
     hash.bytes(DOMAIN);
     hash.bytes(&ABI_VERSION.to_le_bytes());

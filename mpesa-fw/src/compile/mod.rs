@@ -21,7 +21,7 @@ pub(crate) mod testing;
 mod tests;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use mpesa_fw_common::{
     Direction, RuleSet,
@@ -56,7 +56,7 @@ pub fn compile(policy: &Policy, slots: &Slots) -> Result<Compiled, CompileError>
 
     let mut compiled = Compiled {
         settings: settings(policy, [&source, &local, &destination]),
-        tables: GenerationTables {
+        tables: Arc::new(GenerationTables {
             address: [source.tables, local.tables, destination.tables],
             claims: [
                 claims::claims(policy.ingress.services.iter().map(|s| s.claims.as_slice())),
@@ -65,14 +65,15 @@ pub fn compile(policy: &Policy, slots: &Slots) -> Result<Compiled, CompileError>
             rule_info: rule_info::rule_info(policy, slots)?,
             name_rules: names::by_slot(&names, slots)?,
             asked_names: names::asked(&names, slots)?,
-        },
+        }),
         owners: owners::rules(policy),
         present: BTreeMap::new(),
         digest: [0; 32],
     };
     limited::check(policy, &compiled.tables.claims[Direction::Ingress as usize])?;
     compiled.digest = digest::digest(&policy.source_digest, &compiled, &names);
-    watch::move_to_slots(&mut compiled.tables.address, policy, slots)?;
+    // Nobody has a copy yet.
+    watch::move_to_slots(&mut Arc::make_mut(&mut compiled.tables).address, policy, slots)?;
     Ok(compiled)
 }
 

@@ -84,7 +84,13 @@ impl Datapath {
         for (kept, _) in changed.iter().filter(|(_, is_changed)| *is_changed) {
             let mended = self.restore(*kept).map_err(std::io::Error::other);
             // What can't be mended is tried at every look, and told once.
-            let is_news = mended.is_ok() || self.damaged.insert(kept.maps());
+            let is_news = match mended {
+                Ok(()) => {
+                    self.damaged.remove(kept.maps());
+                    true
+                }
+                Err(_) => self.damaged.insert(kept.maps()),
+            };
             if is_news {
                 let place = format!("map {}", kept.maps());
                 let told = Tampering::new(TamperKind::State, place, "somebody wrote into it");

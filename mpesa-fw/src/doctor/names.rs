@@ -9,6 +9,8 @@ use hickory_resolver::{
     proto::rr::Name,
 };
 
+use mpesa_fw_common::{Mode, Verdict};
+
 use super::Finding;
 use crate::policy::model::{Claim, Destination, Policy};
 
@@ -65,7 +67,10 @@ fn what_names_can_not_do(policy: &Policy) -> Finding {
     let limits = "names are learnt from answers in the clear: programs that ask by DNS over HTTPS or TLS get addresses that nobody \
          learnt; and an address is not a name: who shares that of an allowed name (behind a CDN) is reached by the same rule";
     match policy.egress.allow.iter().find(|destination| permits_dns_over_tls(destination)) {
-        None => Finding::fine("names", format!("{limits}; DNS over TLS has no rule and is denied")),
+        None if denies_the_rest(policy) => {
+            Finding::fine("names", format!("{limits}; DNS over TLS has no rule and is denied"))
+        }
+        None => Finding::fine("names", limits),
         Some(destination) => Finding::note(
             "names",
             format!("the destination `{}` permits DNS over TLS (port 853)", destination.name),
@@ -74,6 +79,10 @@ fn what_names_can_not_do(policy: &Policy) -> Finding {
              if nothing needs it",
         ),
     }
+}
+
+fn denies_the_rest(policy: &Policy) -> bool {
+    matches!((policy.egress.default, policy.mode), (Verdict::Drop, Mode::Enforce))
 }
 
 /// By TCP (RFC 7858), or by UDP as QUIC (RFC 9250).

@@ -17,7 +17,7 @@ pub(super) fn cgroups() -> Option<Finding> {
         error.to_string(),
         "units are not known, and what only they may do is denied; completed connections are not counted; nobody is refused at connect, \
          nor ways round TC",
-        "boot with `systemd.unified_cgroup_hierarchy=1` (the default of systemd since 248), or `mount -t cgroup2 cgroup2 /mnt`, where \
+        "boot with `systemd.unified_cgroup_hierarchy=1` (the default of systemd since 243), or `mount -t cgroup2 cgroup2 /mnt`, where \
          units will have groups only if systemd makes them there",
     ))
 }

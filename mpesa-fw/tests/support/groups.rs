@@ -88,12 +88,9 @@ pub fn hears(host: &Host, group: Option<&Path>, uid: u32, to: IpAddr, port: u16)
     Ok(ok(&mut program(host, group, uid, &script))?.trim().to_owned())
 }
 
-/// Connects to port 443, and says whether it could.
+/// Whether it can connect to port 443.
 pub fn connects(host: &Host, group: Option<&Path>, uid: u32, to: IpAddr) -> Result<bool> {
-    let script = format!(
-        "import socket\ntry:\n    socket.create_connection(('{to}', 443), 1.5)\n    print('open')\nexcept OSError as e:\n    print(e)"
-    );
-    Ok(ok(&mut program(host, group, uid, &script))?.trim() == "open")
+    Ok(hears(host, group, uid, to, 443)? == "open")
 }
 
 /// A program of the host, in a group, as a user.

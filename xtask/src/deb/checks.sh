@@ -26,6 +26,40 @@ for _ in $(seq 100); do
 done
 mpesa-fw status | grep -q '^at connect: what is denied' || fail "at connect: $(mpesa-fw status | grep '^at connect')"
 say 'the sandbox lets the agent see by which way packets leave'
+
+# Units as systemd makes them: an instance of a template, a slice, and one that is neither. Somebody is to be there to send to.
+ip neighbour replace 10.0.0.9 lladdr 02:00:00:00:00:09 dev eth0
+for unit in payments@.service reports.service other.service; do
+    printf '%s\n' '[Service]' "ExecStart=/bin/bash -c 'while :; do (echo >/dev/tcp/10.0.0.9/443) & sleep 0.3; kill \$\$!; done'" >/etc/systemd/system/$unit
+done
+printf '%s\n' 'Slice=reports.slice' >>/etc/systemd/system/reports.service
+systemctl daemon-reload
+printf '%s\n' 'version: 1' 'mode: enforce' 'interfaces: [eth0]' 'ingress: { default: drop }' 'egress:' '  default: drop' '  allow:' \
+    '    - { name: api, to: [10.0.0.9], ports: [443], by: [{ unit: payments@.service }, { unit: reports.slice }] }' >$rules
+systemctl reload mpesa-fw || fail 'systemctl reload of rules for units'
+# seen UNIT opened|denied
+seen() {
+    for _ in $(seq 60); do
+        if mpesa-fw audit egress --format json | tr -d ' \n' | grep -q "$2"; then return 0; fi
+        sleep 0.5
+    done
+    fail "$1: $(mpesa-fw audit egress)"
+}
+systemctl start payments@ke.service reports.service other.service
+seen 'an instance of a template may' '"unit":"payments@ke.service"},[^}]*"opened":[1-9]'
+seen 'a service of a slice may' '"unit":"reports.service"},[^}]*"opened":[1-9]'
+seen 'another service may not' '"unit":"other.service"},[^}]*"opened":0,"denied":[1-9]'
+say 'rules for a template and a slice hold under systemd, and the audit names the units'
+systemctl restart payments@ke.service
+may() { mpesa-fw why --egress --to 10.0.0.9 --port 443 --unit payments@ke.service >/dev/null; }
+for _ in $(seq 100); do
+    if may; then break; fi
+    sleep 0.1
+done
+may || fail "after a restart: $(mpesa-fw status)"
+if mpesa-fw why --egress --to 10.0.0.9 --port 443 --unit other.service >/dev/null; then fail 'why lets another service'; fi
+say 'a unit that was restarted is known, and another is not'
+systemctl stop payments@ke.service reports.service other.service
 cp -p /rules.good $rules
 systemctl reload mpesa-fw || fail 'systemctl reload back'
 

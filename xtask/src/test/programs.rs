@@ -16,18 +16,11 @@ use super::{Tally, bounded, ended};
 use crate::process::{cargo, shown};
 
 /// Those that take longest, so that none of them begins last. The rest is run in the order in which cargo built it.
-const LONGEST: [&str; 7] = [
-    "decision",
-    "netns_faults",
-    "kernel_datapath",
-    "netns_trial",
-    "netns_reloads",
-    "netns_tamper_watch",
-    "netns_memory",
-];
+const LONGEST: [&str; 6] =
+    ["decision", "netns_faults", "kernel_datapath", "netns_trial", "netns_reloads", "netns_memory"];
 
-/// Those that measure, which run when the others have ended.
-const ALONE: [&str; 2] = ["kernel_datapath_times", "netns_load"];
+/// Those that measure, or have a promise of two seconds to keep, which run when the others have ended.
+const ALONE: [&str; 4] = ["kernel_datapath_times", "netns_load", "netns_tamper_state", "netns_tamper_watch"];
 
 /// A program of tests.
 struct Program {

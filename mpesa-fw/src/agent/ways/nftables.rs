@@ -89,7 +89,7 @@ fn is_for_own_addresses(rule: &[u8]) -> bool {
     const NFTA_RULE_EXPRESSIONS: u16 = 4;
     const NFTA_EXPR_NAME: u16 = 1;
     const NFTA_EXPR_DATA: u16 = 2;
-    /// What changes nothing and ends nothing but the rule itself.
+    /// What ends nothing but the rule itself, and changes nothing where it does not write.
     const COMPARES: [&[u8]; 7] =
         [b"meta\0", b"payload\0", b"bitwise\0", b"cmp\0", b"counter\0", b"match\0", b"fib\0"];
     let Some(expressions) = attribute(rule.get(HEADER..).unwrap_or_default(), NFTA_RULE_EXPRESSIONS) else {
@@ -108,12 +108,23 @@ fn is_for_own_addresses(rule: &[u8]) -> bool {
         if holds_here_only {
             return true;
         }
-        if !COMPARES.contains(&name) {
+        if !COMPARES.contains(&name) || writes(name, data) {
             return false;
         }
         register = if name == b"fib\0" { kind_of_destination(data) } else { None };
     }
     false
+}
+
+/// Whether an expression writes into the packet or its marks: from a register.
+fn writes(name: &[u8], data: &[u8]) -> bool {
+    const NFTA_META_SREG: u16 = 3;
+    const NFTA_PAYLOAD_SREG: u16 = 5;
+    match name {
+        b"meta\0" => attribute(data, NFTA_META_SREG).is_some(),
+        b"payload\0" => attribute(data, NFTA_PAYLOAD_SREG).is_some(),
+        _ => false,
+    }
 }
 
 /// The register that `fib daddr type` writes.
@@ -237,6 +248,7 @@ mod tests {
             ("by the source", rule(&[fib(1), cmp(8, 0, 2), jump.clone()])),
             ("by another register", rule(&[fib(2), cmp(9, 0, 2), jump.clone()])),
             ("overwritten", rule(&[fib(2), expression(b"payload\0", &[word(1, 8)]), cmp(8, 0, 2)])),
+            ("after a write", rule(&[expression(b"payload\0", &[word(5, 8)]), fib(2), cmp(8, 0, 2)])),
             ("what is not local", rule(&[fib(2), cmp(8, 1, 2), jump.clone()])),
             ("unicast", rule(&[fib(2), cmp(8, 0, 1), jump.clone()])),
             ("after the jump", rule(&[jump.clone(), fib(2), cmp(8, 0, 2)])),

@@ -85,7 +85,7 @@ fn settings_say_what_the_policy_uses() {
 #[test]
 fn tables_have_the_sizes_of_their_maps() {
     let tables = compiled(&rich()).tables;
-    assert_eq!(tables.claims.map(|claims| claims.len()), [CLAIMS_LEN; 2]);
+    assert_eq!(tables.claims.each_ref().map(Vec::len), [CLAIMS_LEN; 2]);
     assert_eq!(tables.rule_info.len(), RULE_INFO_LEN);
     assert_eq!(tables.name_rules.len(), NAMES);
     let local = &tables.address[AddressTable::Local as usize];

@@ -2,7 +2,7 @@
 
 use mpesa_fw_common::{PassReason, event::EVENT_BURST};
 
-use super::{Hook, Pair, reuse::Pairs};
+use super::{Hook, Pair, law::TRIALS, reuse::Pairs};
 use crate::{
     case::{self, Case, Step},
     catalogue, frames,
@@ -87,23 +87,30 @@ fn events_are_sent_or_counted() {
 
 /// The twin is asked what would become of packets that no test run can send. Packets judged, and those that could not be.
 fn foretell(case: &Case, hook: Hook, wrong: &mut Vec<String>) -> (usize, usize) {
-    let mut pair = Pair::new(case, false);
-    let (mut run, mut skipped) = (0, 0);
-    for step in &case.steps {
-        let Step::Packet(packet) = step else {
-            pair.go_on(step);
-            continue;
-        };
-        match pair.foretell(packet, hook) {
-            Some((_, differences)) => {
-                run += 1;
-                let say = |what| format!("{} / {}, {hook:?}, foretold: {what}", case.name, packet.label);
-                wrong.extend(differences.into_iter().map(say));
+    // The clocks are brought together before the maps are written: a pause there makes what they hold older than the host has it.
+    for trial in 1.. {
+        let mut pair = Pair::new(case, false);
+        let (mut run, mut skipped, mut differ) = (0, 0, Vec::new());
+        for step in &case.steps {
+            let Step::Packet(packet) = step else {
+                pair.go_on(step);
+                continue;
+            };
+            match pair.foretell(packet, hook) {
+                Some((_, differences)) => {
+                    run += 1;
+                    let say = |what| format!("{} / {}, {hook:?}, foretold: {what}", case.name, packet.label);
+                    differ.extend(differences.into_iter().map(say));
+                }
+                None => skipped += 1,
             }
-            None => skipped += 1,
+        }
+        if differ.is_empty() || trial == TRIALS {
+            wrong.extend(differ);
+            return (run, skipped);
         }
     }
-    (run, skipped)
+    unreachable!("it ends at the last trial")
 }
 
 /// Packets judged, and those that could not be.

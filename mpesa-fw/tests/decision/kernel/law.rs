@@ -10,7 +10,7 @@ use crate::{
 /// Pairs in a run of all tests.
 const PAIRS: usize = 6_000;
 /// Both clocks go alike but for what passes between two looks at them. A difference by that does not come up so often.
-const TRIALS: usize = 3;
+pub(super) const TRIALS: usize = 3;
 
 /// Packets whose sockets nobody has, of which the twin is asked. Each has the whole history put into maps.
 const FORETOLD: usize = 1_000;
