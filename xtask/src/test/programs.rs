@@ -19,8 +19,11 @@ use crate::process::{cargo, shown};
 const LONGEST: [&str; 6] =
     ["decision", "netns_faults", "kernel_datapath", "netns_trial", "netns_reloads", "netns_memory"];
 
-/// Those that measure, or have a promise of two seconds to keep, which run when the others have ended.
-const ALONE: [&str; 4] = ["kernel_datapath_times", "netns_load", "netns_tamper_state", "netns_tamper_watch"];
+/// Those that have a promise of two seconds to keep, which begin when what takes all of a processor has ended.
+const LAST: [&str; 2] = ["netns_tamper_state", "netns_tamper_watch"];
+
+/// Those that measure, which run when the others have ended.
+const ALONE: [&str; 2] = ["kernel_datapath_times", "netns_load"];
 
 /// A program of tests.
 struct Program {
@@ -37,13 +40,18 @@ struct Program {
 /// When they can't be built or started, or when one that is named here does not exist.
 pub(super) fn run_ignored(tally: &mut Tally) -> Result<()> {
     let mut programs = built()?;
-    if let Some(gone) =
-        LONGEST.iter().chain(&ALONE).find(|name| programs.iter().all(|program| program.name != **name))
+    if let Some(gone) = LONGEST
+        .iter()
+        .chain(&LAST)
+        .chain(&ALONE)
+        .find(|name| programs.iter().all(|program| program.name != **name))
     {
         bail!("there is no test program `{gone}` any more: take it out of {}", file!());
     }
     programs.sort_by_key(|program| {
-        LONGEST.iter().position(|name| *name == program.name).unwrap_or(LONGEST.len())
+        let place = |names: &[&str]| names.iter().position(|name| *name == program.name);
+        let last = place(&LAST).map(|at| LONGEST.len() + 1 + at);
+        place(&LONGEST).or(last).unwrap_or(LONGEST.len())
     });
     let (alone, beside): (Vec<_>, Vec<_>) =
         programs.into_iter().partition(|program| ALONE.contains(&program.name.as_str()));
