@@ -10,7 +10,7 @@ use std::{
     os::fd::AsFd,
 };
 
-use lab::{Lab, friend, interface, policy, reload, run};
+use lab::{Lab, flow_seen_at, friend, interface, policy, reload, run};
 use mpesa_fw::{
     datapath::{Datapath, ErrorKind, IngressHook, Options, XdpChoice, detach},
     sys::{self, KernelMap},
@@ -19,7 +19,7 @@ use mpesa_fw_common::{
     ABI_VERSION, Address, Family, RuleSet,
     counter::INTERFACES,
     dns::{Learnt, LearntName, tick},
-    state::{FlowKey, FlowState, NameSlot},
+    state::{FlowKey, NameSlot},
     tables::ResolvedNames,
 };
 
@@ -107,15 +107,7 @@ fn flows_come_and_go() {
     Lab::run(|lab| {
         let datapath = lab.open();
         let key = |port| FlowKey::new(Family::V4, 6, Address::v4(1), port, Address::v4(2), 443);
-        let flow = |seen| FlowState {
-            last_seen: seen,
-            cookie: 0,
-            generation: 1,
-            phase: 1,
-            rule: 0,
-            would_drop: 0,
-            reserved: 0,
-        };
+        let flow = |seen| flow_seen_at(seen);
         for port in 1..=10_000 {
             datapath.add_flow(&key(port), &flow(u64::from(port))).unwrap();
         }
@@ -160,15 +152,7 @@ fn what_was_learnt_stays_as_long_as_a_flow_uses_it() {
         let [used, unused, fresh] =
             [Address::v4(0x0a00_0001), Address::v4(0x0a00_0002), Address::v4(0x0a00_0003)];
         let key = FlowKey::new(Family::V4, 6, Address::v4(1), 4000, used, 443);
-        let state = FlowState {
-            last_seen: mpesa_fw::agent::clock::monotonic(),
-            cookie: 0,
-            generation: 1,
-            phase: 1,
-            rule: 0,
-            would_drop: 0,
-            reserved: 0,
-        };
+        let state = flow_seen_at(mpesa_fw::agent::clock::monotonic());
         datapath.add_flow(&key, &state).unwrap();
         // Less than is left at two looks in a row.
         let (soon, late) = (now() + 20, now() + 5000);

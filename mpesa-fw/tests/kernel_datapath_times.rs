@@ -6,15 +6,12 @@ mod lab;
 
 use std::time::{Duration, Instant};
 
-use lab::{Lab, interface, policy};
+use lab::{Lab, flow_seen_at, interface, policy};
 use mpesa_fw::{
     compile::{Registry, compile},
     policy::model::Policy,
 };
-use mpesa_fw_common::{
-    Address, Family,
-    state::{FlowKey, FlowState},
-};
+use mpesa_fw_common::{Address, Family, state::FlowKey};
 use nix::time::{ClockId, clock_gettime};
 
 #[test]
@@ -47,15 +44,7 @@ fn where_the_time_of_a_reload_goes() {
         report("counters", &mut [scrape]);
         for port in 1..=60_000u16 {
             let key = FlowKey::new(Family::V4, 6, Address::v4(1), port, Address::v4(2), 443);
-            let flow = FlowState {
-                last_seen: 1,
-                cookie: 0,
-                generation: 1,
-                phase: 1,
-                rule: 0,
-                would_drop: 0,
-                reserved: 0,
-            };
+            let flow = flow_seen_at(1);
             datapath.add_flow(&key, &flow).unwrap();
         }
         let (count, flows) = timed(|| datapath.flow_count().unwrap());

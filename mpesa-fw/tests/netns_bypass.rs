@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use support::{Field, SOON, WEB, policy};
+use support::{Field, SOON, WEB, groups::without_cgroups, policy};
 use testbed::{Curl, Firewall, Host, Process, attach_foreign_setsockopt, holds, ok, place, run};
 
 /// The evasion suite's attackers.
@@ -313,18 +313,10 @@ fn where_nothing_can_refuse_it_is_said() -> Result<()> {
     if !can_refuse() {
         return Ok(());
     }
-    use std::os::unix::fs::PermissionsExt as _;
     let field = Field::new()?;
     let mut firewall = field.firewall()?;
     firewall.policy(&policy(&[WEB], &[]))?;
-    // As where only version 1 is mounted.
-    let script = format!(
-        "#!/bin/sh\nexec unshare --mount --propagation private sh -c '\
-         for point in $(findmnt -n -l -t cgroup2 -o TARGET); do umount \"$point\"; done; exec \"$0\" \"$@\"' {} \"$@\"\n",
-        firewall.binary.display()
-    );
-    let wrapper = firewall.write("without-cgroups", &script)?;
-    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o700)).context("an executable")?;
+    let wrapper = without_cgroups(&firewall)?;
     let real = std::mem::replace(&mut firewall.binary, wrapper);
     let _agent = firewall.start(&["--force"])?;
     firewall.binary = real;

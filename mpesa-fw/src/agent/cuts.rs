@@ -19,14 +19,15 @@ use super::{
     clock,
     error::AgentError,
     flow_owners::FlowOwners,
-    guard::{Cut, WouldCut, check, inbound, passes_a_hook},
-    holders::Holder,
+    guard::{check, inbound, passes_a_hook},
+    holder::Holder,
     interfaces::Choice,
     judge::Judge,
     owners,
     seed::protocol,
     sockets::{Connected, Sockets},
     view::View,
+    would_cut::{Cut, WouldCut},
 };
 use crate::{
     compile::Compiled,

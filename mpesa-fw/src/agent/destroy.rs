@@ -121,7 +121,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::agent::holders::Holder;
+    use crate::agent::holder::Holder;
 
     #[test]
     #[ignore = "needs root and a kernel"]

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use super::{guard::WouldCut, interfaces::Refused, lock::LockError};
+use super::{interfaces::Refused, lock::LockError, would_cut::WouldCut};
 use crate::{
     compile::{CompileError, RegistryError},
     datapath::{DatapathError, ErrorKind},

@@ -7,7 +7,7 @@ use mpesa_fw_common::{
     state::{FlowKey, FlowState},
 };
 
-use super::{holders::Holder, judge::Judge, sockets::Sockets};
+use super::{holder::Holder, judge::Judge, sockets::Sockets};
 
 /// The sockets at one moment, to be looked for by flow.
 pub(super) struct FlowOwners<'a> {
@@ -19,7 +19,9 @@ pub(super) struct FlowOwners<'a> {
 impl<'a> FlowOwners<'a> {
     /// Owners are those that the policy of `judge` knows.
     pub(super) fn new(judge: &'a Judge<'a>, sockets: &'a Sockets) -> Self {
-        let by_key = sockets.connected.iter().map(|connected| (&connected.key, &connected.holder)).collect();
+        // Where it matters to no rule, nobody is looked for.
+        let connected = sockets.connected.iter().filter(|_| judge.has_owners());
+        let by_key = connected.map(|connected| (&connected.key, &connected.holder)).collect();
         Self { judge, sockets, by_key }
     }
 

@@ -1,9 +1,12 @@
-//! Which unit a cgroup is, by its id.
+//! The cgroups by their ids: which unit each is, and the groups that it is in.
 
 use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, path::Path};
 
+use mpesa_fw_common::owner::{LEVELS, Owner};
+
 use super::{
     audit::Sender,
+    holder::Holder,
     processes::{innermost, is_of_root},
 };
 use crate::{datapath::cgroup_root, printable::Printable};
@@ -15,15 +18,30 @@ const PATH: usize = 256;
 /// How deep below the root is looked.
 const DEPTH: usize = 64;
 
+/// The ids of the groups that a group is in and its own, from the one below the root on.
+type Lineage = [u64; LEVELS];
+
 /// Every cgroup at the last look, by id.
 #[derive(Debug, Default)]
-pub(super) struct Groups(BTreeMap<u64, Sender>);
+pub(super) struct Groups(BTreeMap<u64, (Sender, Lineage)>);
 
 impl Groups {
     /// Whose a group is, if it was there at the last look.
     #[must_use]
     pub(super) fn sender(&self, id: u64) -> Option<&Sender> {
-        self.0.get(&id)
+        self.0.get(&id).map(|(sender, _)| sender)
+    }
+
+    /// Whose a socket is to a rule, as the programs at the hooks know it. None: it can't be told, since it is closed, or its group has come,
+    /// or gone, meanwhile. Without cgroup v2 no unit is there, and nobody's groups matter.
+    #[must_use]
+    pub(super) fn owner(&self, holder: &Holder) -> Option<Owner> {
+        let cgroups = match holder.group {
+            _ if self.0.is_empty() => [0; LEVELS],
+            Some(group) => self.0.get(&group)?.1,
+            None => return None,
+        };
+        Some(Owner { cgroups, uid: holder.user?, is_known: 1 })
     }
 
     /// Looks. What can't be read is left out: its packets are then those of a group that is gone.
@@ -39,24 +57,32 @@ impl Groups {
     fn below(root: &Path) -> Result<Self, String> {
         let mut groups = Self::default();
         let id = fs::metadata(root).map_err(|error| format!("{}: {error}", root.display()))?.ino();
-        groups.0.insert(id, Sender::Group("/".to_owned()));
-        groups.walk(root, "", "", true, DEPTH);
+        groups.0.insert(id, (Sender::Group("/".to_owned()), [0; LEVELS]));
+        groups.walk(root, "", "", true, ([0; LEVELS], 0));
         Ok(groups)
     }
 
-    /// `path`: of the directory below the root. `roots`: as far as root owns it; a user names his own groups as he likes.
-    fn walk(&mut self, directory: &Path, path: &str, roots: &str, is_roots: bool, depth: usize) {
+    /// `path`: of the directory below the root. `roots`: as far as root owns it; a user names his own groups as he likes. `above`: the
+    /// groups that it is in, and how many those are.
+    fn walk(&mut self, directory: &Path, path: &str, roots: &str, is_roots: bool, above: (Lineage, usize)) {
         let Ok(entries) = fs::read_dir(directory) else { return };
+        let (lineage, depth) = above;
         for entry in entries.flatten() {
-            let Ok(metadata) = entry.metadata() else { continue };
-            if !metadata.is_dir() || depth == 0 || self.0.len() >= MOST {
+            // A group has dozens of files, of which nothing is asked.
+            let is_group = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if !is_group || depth == DEPTH || self.0.len() >= MOST {
                 continue;
+            }
+            let Ok(metadata) = entry.metadata() else { continue };
+            let mut lineage = lineage;
+            if let Some(place) = lineage.get_mut(depth) {
+                *place = metadata.ino();
             }
             let is_roots = is_roots && is_of_root(&metadata);
             let below = format!("{path}/{}", entry.file_name().to_string_lossy());
             let roots = if is_roots { below.as_str() } else { roots };
-            self.0.insert(metadata.ino(), sender(&below, roots));
-            self.walk(&entry.path(), &below, roots, is_roots, depth - 1);
+            self.0.insert(metadata.ino(), (sender(&below, roots), lineage));
+            self.walk(&entry.path(), &below, roots, is_roots, (lineage, depth + 1));
         }
     }
 }
@@ -111,6 +137,35 @@ mod tests {
         let unit = Sender::Unit("payments.service".into());
         assert_eq!(groups.sender(id).is_some_and(|sender| *sender == unit), is_root, "only what root owns");
         assert_eq!(groups.sender(0), None);
+        Ok(())
+    }
+
+    #[test]
+    fn a_group_is_in_all_that_it_lies_below() -> io::Result<()> {
+        let root = tempfile::tempdir()?;
+        let mut path = root.path().to_owned();
+        let mut ids = Vec::new();
+        for level in 0..=LEVELS {
+            path.push(format!("level-{level}"));
+            fs::create_dir(&path)?;
+            ids.push(fs::metadata(&path)?.ino());
+        }
+        let groups = Groups::below(root.path()).map_err(io::Error::other)?;
+        let cgroups =
+            |group| groups.owner(&Holder { user: Some(7), group: Some(group) }).map(|owner| owner.cgroups);
+        assert_eq!(cgroups(fs::metadata(root.path())?.ino()), Some([0; LEVELS]), "the root is in none");
+        assert_eq!(cgroups(ids[1]), Some([ids[0], ids[1], 0, 0, 0, 0, 0, 0]));
+        assert_eq!(
+            cgroups(ids[LEVELS]).as_ref().map(|all| all.as_slice()),
+            Some(&ids[..LEVELS]),
+            "as deep as the programs look"
+        );
+        assert_eq!(cgroups(1), None, "one that is gone");
+        assert_eq!(groups.owner(&Holder { user: Some(7), group: None }), None, "the kernel does not say");
+        let closed = Holder { user: None, group: Some(ids[1]) };
+        assert_eq!(groups.owner(&closed), None, "closed");
+        let none = Groups::default().owner(&Holder { user: Some(7), group: None });
+        assert_eq!(none.map(|owner| (owner.uid, owner.cgroups)), Some((7, [0; LEVELS])), "without cgroups");
         Ok(())
     }
 }

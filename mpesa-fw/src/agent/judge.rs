@@ -18,10 +18,7 @@ use mpesa_fw_common::{
     tables::{NAMES_PER_ADDRESS, ResolvedNames, RuleIndex, RuleSet, Tables as _},
 };
 
-use super::{
-    clock,
-    holders::{Holder, Holders},
-};
+use super::{clock, groups::Groups, holder::Holder};
 use crate::{compile::Compiled, datapath::LearntNames};
 
 /// One generation with the state that goes with it: no flows, no fragments, every limit unspent.
@@ -29,7 +26,7 @@ pub(super) struct Judge<'c> {
     compiled: &'c Compiled,
     state: HostState,
     /// Looked at when the first socket is asked for: a host may have thousands of groups.
-    holders: OnceLock<Holders>,
+    groups: OnceLock<Groups>,
 }
 
 struct HostState {
@@ -49,7 +46,7 @@ impl<'c> Judge<'c> {
         let resolved = resolved.iter().map(|(address, slots)| ((*address).into(), packed(slots))).collect();
         let own = own.into_iter().map(Into::into).collect();
         let state = HostState { own, resolved, learnt: HashMap::new() };
-        Self { compiled, state, holders: OnceLock::new() }
+        Self { compiled, state, groups: OnceLock::new() }
     }
 
     /// Whether it matters to any rule whose a socket is.
@@ -76,7 +73,12 @@ impl<'c> Judge<'c> {
     /// Whose a socket is to a rule; none: it can't be told, or matters to no rule.
     #[must_use]
     pub(super) fn owner(&self, holder: &Holder) -> Option<Owner> {
-        if self.has_owners() { self.holders.get_or_init(Holders::look).owner(holder) } else { None }
+        let look = || {
+            let mut groups = Groups::default();
+            groups.look();
+            groups
+        };
+        if self.has_owners() { self.groups.get_or_init(look).owner(holder) } else { None }
     }
 
     /// Whether egress permits a flow to that owner, and by which rule; else why not. None: to anybody.

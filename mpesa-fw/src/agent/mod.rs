@@ -29,7 +29,7 @@ mod groups;
 mod guard;
 mod guests;
 mod handshakes;
-mod holders;
+mod holder;
 mod install;
 pub mod interfaces;
 mod judge;
@@ -73,6 +73,7 @@ mod ways;
 pub mod why;
 mod window;
 mod witness;
+mod would_cut;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

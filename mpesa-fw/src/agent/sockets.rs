@@ -20,7 +20,7 @@ use netlink_packet_sock_diag::{
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 
-use super::holders::Holder;
+use super::holder::Holder;
 
 /// The sockets of this network namespace at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -146,28 +146,16 @@ impl Sockets {
         let id = &response.header.socket_id;
         let holder = holder(response);
         self.holders.insert(u64::from_ne_bytes(id.cookie), holder);
-        match response.header.state {
-            // UDP sockets without a peer are "closed" in this list.
-            TCP_LISTEN | TCP_CLOSE if response.header.state == TCP_LISTEN || protocol == IPPROTO_UDP => {
-                self.serving
-                    .entry((protocol, id.source_port))
-                    .or_default()
-                    .push((id.source_address.to_canonical(), holder));
-            }
-            state => {
-                let Some(phase) = phase(state) else { return };
-                let Some(key) = key(protocol, id) else { return };
-                let (interface, cookie) = (id.interface_id, id.cookie);
-                self.connected.push(Connected {
-                    key,
-                    phase,
-                    heard: heard(response),
-                    interface,
-                    cookie,
-                    holder,
-                });
-            }
+        let state = response.header.state;
+        // UDP sockets without a peer are "closed" in this list.
+        if state == TCP_LISTEN || state == TCP_CLOSE && protocol == IPPROTO_UDP {
+            let servers = self.serving.entry((protocol, id.source_port)).or_default();
+            servers.push((id.source_address.to_canonical(), holder));
+            return;
         }
+        let (Some(phase), Some(key)) = (phase(state), key(protocol, id)) else { return };
+        let (heard, interface, cookie) = (heard(response), id.interface_id, id.cookie);
+        self.connected.push(Connected { key, phase, heard, interface, cookie, holder });
     }
 }
 

@@ -15,7 +15,7 @@ use mpesa_fw::{
     datapath::{Datapath, DatapathError, Interface, Options, Report, TcChoice, XdpChoice},
     policy::model::{Addresses, Claim, Destination, Egress, Ingress, Location, Policy, Service},
 };
-use mpesa_fw_common::{ABI_VERSION, Mode, Verdict};
+use mpesa_fw_common::{ABI_VERSION, Mode, Verdict, state::FlowState};
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     net::if_::if_nametoindex,
@@ -281,4 +281,9 @@ pub(crate) fn descriptors() -> usize {
 
 pub(crate) fn friend() -> String {
     format!("{FRIEND}/32")
+}
+
+/// A flow of the first generation, by its first rule.
+pub(crate) const fn flow_seen_at(last_seen: u64) -> FlowState {
+    FlowState { last_seen, cookie: 0, generation: 1, phase: 1, rule: 0, would_drop: 0, reserved: 0 }
 }
