@@ -166,29 +166,15 @@ pub(super) fn put_owners(ebpf: &Ebpf, rules: &Rules) {
 
 /// What packets have left at the host, and nothing else.
 pub(super) fn put_history(ebpf: &mut Ebpf, state: &HostState, shift: Shift) {
-    let mut flows: HashMap<_, FlowKey, FlowState> = map_mut!(ebpf, "FLOWS");
-    for (key, _) in all(&flows) {
-        flows.remove(&key).expect("it was there");
-    }
-    for (key, flow) in state.flows.borrow().iter() {
-        let flow = FlowState { last_seen: shift.time(flow.last_seen), ..*flow };
-        flows.insert(key, flow, 0).expect("room");
-    }
-    let mut fragments: HashMap<_, FragmentKey, FragmentState> = map_mut!(ebpf, "FRAGMENTS");
-    for (key, _) in all(&fragments) {
-        fragments.remove(&key).expect("it was there");
-    }
-    for (key, first) in state.fragments.borrow().iter() {
-        let first = FragmentState { passed_at: shift.time(first.passed_at), ..*first };
-        fragments.insert(key, first, 0).expect("room");
-    }
-    let mut learnt: HashMap<_, Address, Learnt> = map_mut!(ebpf, "LEARNT");
-    for (address, _) in all(&learnt) {
-        learnt.remove(&address).expect("it was there");
-    }
-    for (address, names) in state.learnt.borrow().iter() {
-        learnt.insert(address, names.map(|name| shift.learnt(name)), 0).expect("room");
-    }
+    let flows = state.flows.borrow();
+    let flow = |flow: &FlowState| FlowState { last_seen: shift.time(flow.last_seen), ..*flow };
+    refill(map_mut!(ebpf, "FLOWS"), flows.iter().map(|(key, state)| (*key, flow(state))));
+    let fragments = state.fragments.borrow();
+    let first = |first: &FragmentState| FragmentState { passed_at: shift.time(first.passed_at), ..*first };
+    refill(map_mut!(ebpf, "FRAGMENTS"), fragments.iter().map(|(key, state)| (*key, first(state))));
+    let learnt = state.learnt.borrow();
+    let names = |names: &Learnt| names.map(|name| shift.learnt(name));
+    refill(map_mut!(ebpf, "LEARNT"), learnt.iter().map(|(address, all)| (*address, names(all))));
     let mut limits: Array<_, Limits> = map_mut!(ebpf, "LIMITS");
     for (index, set) in state.limits.borrow().iter() {
         let later = |entry: LimitEntry| LimitEntry { recovered_at: shift.time(entry.recovered_at), ..entry };
@@ -201,14 +187,22 @@ pub(super) fn put_history(ebpf: &mut Ebpf, state: &HostState, shift: Shift) {
 
 /// What DNS says.
 pub(super) fn put_names(ebpf: &mut Ebpf, state: &HostState) {
-    let mut resolved: HashMap<_, Address, ResolvedNames> = map_mut!(ebpf, "RESOLVED");
-    for (address, _) in all(&resolved) {
-        resolved.remove(&address).expect("it was there");
-    }
-    for (address, names) in state.resolved() {
-        resolved.insert(address, names, 0).expect("room");
-    }
+    let resolved = state.resolved().iter().map(|(address, names)| (*address, *names));
+    refill::<Address, ResolvedNames>(map_mut!(ebpf, "RESOLVED"), resolved);
     const { assert!(NAMES_PER_ADDRESS == 8) }
+}
+
+/// Makes a map hold these entries and no others.
+fn refill<K: aya::Pod, V: aya::Pod>(
+    mut map: HashMap<&mut MapData, K, V>,
+    entries: impl Iterator<Item = (K, V)>,
+) {
+    for (key, _) in all(&map) {
+        map.remove(&key).expect("it was there");
+    }
+    for (key, value) in entries {
+        map.insert(key, value, 0).expect("room");
+    }
 }
 
 fn set_bit(ebpf: &mut Ebpf, name: &str, bit: u16) {
