@@ -52,7 +52,7 @@ enum Verb {
     Lint,
     /// Make the Debian package
     Deb(deb::Arguments),
-    /// What continuous integration runs: set-up, lint, tests, demo, package
+    /// What continuous integration runs: set-up, lint, package, demo, tests
     Ci,
 }
 

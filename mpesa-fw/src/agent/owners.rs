@@ -55,6 +55,24 @@ pub(super) struct Present {
     pub statuses: Vec<OwnerStatus>,
     /// Why units could not be looked for.
     pub error: Option<String>,
+    /// Why not all of these rules are in force.
+    pub not_in_force: Option<String>,
+}
+
+impl Present {
+    /// What is to be said of it. Nothing: who is there is known, and in force.
+    pub(super) fn complaints(&self) -> Vec<String> {
+        let unknown = self
+            .error
+            .iter()
+            .map(|error| format!("units can't be looked for, what only units may do is denied: {error}"));
+        let missing = self.not_in_force.iter().map(|error| {
+            format!(
+                "not all owners of rules are in force, what only the missing ones may do is denied: {error}"
+            )
+        });
+        unknown.chain(missing).collect()
+    }
 }
 
 /// Looks for the owners of a policy. `seen` hears of every directory of the cgroups before its contents are looked at.
@@ -257,7 +275,8 @@ impl Agent {
             Ok(true) => self.note_owners(present),
             // A reload has looked for its own, and wakes this task.
             Ok(false) => {}
-            Err(error) => tracing::error!("owners could not be put in force: {error}"),
+            // Tried again at the next look: what is noted is not what will be found then.
+            Err(error) => self.note_owners(Present { not_in_force: Some(error.to_string()), ..present }),
         }
     }
 
@@ -270,8 +289,9 @@ impl Agent {
                 count => tracing::info!(owner = %now.owner, count, "there"),
             }
         }
-        if let Some(error) = present.error.as_ref().filter(|_| present.error != state.owners.error) {
-            tracing::error!(%error, "units can't be looked for: what only units may do is denied");
+        let before = state.owners.complaints();
+        for complaint in present.complaints().iter().filter(|complaint| !before.contains(complaint)) {
+            tracing::error!("{complaint}");
         }
         state.owners = present;
     }

@@ -124,10 +124,7 @@ impl Agent {
         }
         let suspects = state.pace.suspects(clock::monotonic(), handshakes.as_deref().unwrap_or_default());
         let notes = suspects.into_values().chain(current.notes.iter().cloned());
-        let units = state.owners.error.iter();
-        let units = units
-            .map(|error| format!("units can't be looked for, what only units may do is denied: {error}"));
-        let notes = notes.chain(network.judged_twice()).chain(units).collect();
+        let notes = notes.chain(network.judged_twice()).chain(state.owners.complaints()).collect();
         Ok(Snapshot {
             running: Arc::clone(&current.running),
             since: if protection == state.protection { state.since } else { clock::unix() },

@@ -1,6 +1,6 @@
 //! Who the owners of rules are now: a table of the generation that the agent keeps up to date.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, io, path::PathBuf};
 
 use mpesa_fw_common::owner::{OwnerKey, OwnerRules};
 
@@ -75,14 +75,20 @@ fn set(loaded: &mut Loaded, present: &PresentOwners) -> Result<bool> {
     let what = || "write the owners of rules";
     let Some(map) = open(loaded) else { return Ok(false) };
     let map = map?;
-    loaded.owners = None;
-    let known = read(&map)?;
+    let written = write(&map, present).context(what);
+    // Also where not all is in it: somebody else's writing is looked for.
+    loaded.owners = if written.is_ok() { Some(present.clone()) } else { read(&map).ok() };
+    written.map(|()| true)
+}
+
+fn write(map: &KernelMap<OwnerKey, OwnerRules>, present: &PresentOwners) -> io::Result<()> {
+    let mut known = PresentOwners::new();
+    map.for_each(|key, rules| known.extend([(*key, *rules)]))?;
     for key in known.keys().filter(|key| !present.contains_key(key)) {
-        map.remove(key).context(what)?;
+        map.remove(key)?;
     }
     for (key, rules) in present.iter().filter(|(key, rules)| known.get(key) != Some(rules)) {
-        map.put(key, rules).context(what)?;
+        map.put(key, rules)?;
     }
-    loaded.owners = Some(present.clone());
-    Ok(true)
+    Ok(())
 }

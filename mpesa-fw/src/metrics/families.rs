@@ -84,7 +84,7 @@ impl Families {
             )?,
             passed_syns: counter(
                 "passed_syns_total",
-                "SYNs without ACK that a service let pass, retransmissions included. Spoofed ones are among them.",
+                "SYNs without ACK that a service let pass, retransmissions included. Spoofed ones are among them. Absent without cgroup v2.",
                 &["rule"],
             )?,
             connections: counter(

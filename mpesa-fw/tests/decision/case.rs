@@ -112,6 +112,12 @@ impl Case {
         self.packets().any(|packet| packet.sender.is_some())
     }
 
+    /// Whether the policy, or what its names stand for, changes meanwhile.
+    #[cfg(all(test, not(mpesa_fw_no_object)))]
+    pub(crate) fn changes(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Reload(_) | Step::Resolve(_)))
+    }
+
     pub(crate) fn packets(&self) -> impl Iterator<Item = &Packet> {
         self.steps.iter().filter_map(|step| match step {
             Step::Packet(packet) => Some(packet),

@@ -104,6 +104,10 @@ pub(crate) const LEFT_OUT: &[(&str, &str)] = &[
     ),
     ("netns_ways", "asks the agent what it makes of routes; the programs are tried by `netns_attempts`"),
     ("netns_audit", "asks the agent what it makes of its counts, which `decision` reads after each packet"),
+    (
+        "netns_owners_bounds",
+        "thousands of cgroups, and users who come and go; whose packets are whose is asked by `netns_owners`",
+    ),
     ("netns_names", "asks a resolver and the agent; what they write is a table like any other"),
 ];
 

@@ -9,7 +9,7 @@ use super::FormatArguments;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct EventsArguments {
-    /// How many; the agent keeps the last 1000.
+    /// How many; the agent keeps the last 1000 of programs of this host, and 1000 of others.
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub last: usize,
     /// Go on with those that come, until Ctrl-C; with `--format json` one document a line.

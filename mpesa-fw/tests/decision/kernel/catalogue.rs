@@ -9,8 +9,8 @@ use crate::{
     host::SECOND,
 };
 
-/// The catalogue again, in the kernel: at XDP, and at TC with each line of the trace. Where a load takes seconds, each case
-/// is at one of them.
+/// The catalogue again, in the kernel: at XDP, and at TC with each line of the trace. Cases that are loaded for themselves are at
+/// one of them in turn, for the verifier is what this spends its time on; where a load takes seconds, all are.
 #[test]
 #[ignore = "needs root and a kernel"]
 fn the_catalogue_in_the_kernel() {
@@ -27,8 +27,8 @@ fn the_catalogue_in_the_kernel() {
             continue;
         }
         let hooks = [Hook::Xdp, Hook::Tc];
-        // Who sends matters at egress, which has one.
-        let is_at_one = is_slow || case.has_senders();
+        // Who sends matters at egress, which has one; and what a reload takes over is the same for both.
+        let is_at_one = is_slow || case.has_senders() || case.changes();
         let hooks = if is_at_one { &hooks[cases % 2..][..1] } else { &hooks[..] };
         cases += 1;
         for &hook in hooks {

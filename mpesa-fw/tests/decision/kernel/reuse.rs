@@ -20,7 +20,7 @@ use super::{
     maps::{Limits, map, map_mut},
 };
 #[cfg(test)]
-use crate::case::{Case, Step};
+use crate::case::Case;
 use crate::{host::HostState, oracle::Oracle, twins::Twins};
 
 /// Generations that are loaded, for cases that differ in their packets only: loading takes far longer than a case.
@@ -32,8 +32,7 @@ pub(crate) struct Pairs(Memory<(String, bool), Pair>);
 impl Pairs {
     /// A pair in which nothing has happened yet is handed to `run`.
     pub(crate) fn with<T>(&mut self, case: &Case, traced: bool, run: impl FnOnce(&mut Pair) -> T) -> T {
-        let changes = |step: &Step| matches!(step, Step::Reload(_) | Step::Resolve(_));
-        if case.steps.iter().any(changes) {
+        if case.changes() {
             return run(&mut Pair::new(case, traced));
         }
         let Case { policy, own, names, .. } = case;

@@ -95,7 +95,7 @@ fn per_cpu<V: Plain>(ebpf: &Ebpf, name: &str, rows: u32) -> Vec<Vec<u8>> {
 }
 
 /// Each case of the catalogue happens, so that there are flows, fragments and debts; then the twin is asked about all of its
-/// packets, with every sender, several times.
+/// packets, with every sender, several times. Not those in which the policy changes: after it they are cases like others.
 #[test]
 #[ignore = "needs root and a kernel"]
 fn a_twin_leaves_no_trace() {
@@ -104,7 +104,7 @@ fn a_twin_leaves_no_trace() {
     for (number, case) in catalogue::all()
         .iter()
         .enumerate()
-        .filter(|(_, case)| !case.is_host_only(uptime) && !case.has_senders())
+        .filter(|(_, case)| !case.is_host_only(uptime) && !case.has_senders() && !case.changes())
     {
         // One of the hooks, in turn.
         let hook = [Hook::Xdp, Hook::Tc][number % 2];
