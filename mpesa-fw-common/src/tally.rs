@@ -50,15 +50,16 @@ pub enum Tallied {
 }
 
 impl Tallied {
-    /// What a packet of egress counts as; none: it goes along a flow, or no destination had to say of it.
+    /// What a packet of egress counts as; none: it goes along a flow, or no destination had to say of it, or it passed and is none
+    /// that opens a flow (`opens`: it would be).
     #[inline(always)]
     #[must_use]
-    pub const fn of(reason: Reason, is_of_flow: bool) -> Option<Self> {
+    pub const fn of(reason: Reason, is_of_flow: bool, opens: bool) -> Option<Self> {
         if is_of_flow {
             return None; // observe mode: only the first packet is an attempt
         }
         if matches!(reason, Reason::Pass(PassReason::Destination | PassReason::Default)) {
-            return Some(Self::Opened);
+            return if opens { Some(Self::Opened) } else { None };
         }
         let is_denied = matches!(
             reason,
@@ -79,7 +80,7 @@ mod tests {
 
     #[test]
     fn only_what_opens_or_would_open_a_flow_counts() {
-        let of = |reason| Tallied::of(reason, false);
+        let of = |reason| Tallied::of(reason, false, true);
         assert_eq!(of(Reason::Pass(PassReason::Destination)), Some(Tallied::Opened));
         assert_eq!(of(Reason::Pass(PassReason::Default)), Some(Tallied::Opened));
         assert_eq!(of(Reason::Drop(DropReason::OwnerNotAllowed)), Some(Tallied::Denied));
@@ -91,6 +92,9 @@ mod tests {
         ] {
             assert_eq!(of(other), None, "{other:?}");
         }
-        assert_eq!(Tallied::of(Reason::Drop(DropReason::NoDestination), true), None, "along a flow");
+        assert_eq!(Tallied::of(Reason::Drop(DropReason::NoDestination), true, true), None, "along a flow");
+        assert_eq!(Tallied::of(Reason::Pass(PassReason::Default), false, false), None, "it opens none");
+        let denied = Tallied::of(Reason::Drop(DropReason::NoDestination), false, false);
+        assert_eq!(denied, Some(Tallied::Denied), "whatever it is");
     }
 }

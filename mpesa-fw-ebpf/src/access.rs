@@ -1,4 +1,4 @@
-//! The one file of the programs (with its parts for sockets, who made them, connections, options and captures) that reads and writes through pointers: packets,
+//! The one file of the programs (with its parts for sockets, who made them, listeners, connections, options and captures) that reads and writes through pointers: packets,
 //! map values, sockets.
 
 use core::{arch::asm, ptr};
@@ -26,6 +26,7 @@ macro_rules! field {
 mod attempt;
 mod capture;
 mod connection;
+mod listener;
 mod maker;
 mod option;
 mod socket;

@@ -18,7 +18,7 @@ use mpesa_fw_common::{
     dns::{ANSWERED_CAPACITY, Answered, LEARNT_CAPACITY, LearnCount, Learnt, NameBudget, NameSlots, Reading},
     event::{EventBucket, QUOTAS},
     limit::{LIMIT_SETS, LimitSet},
-    owner::{OWNERS_CAPACITY, OwnerKey, OwnerRules},
+    owner::{OWNERS_CAPACITY, Owner, OwnerKey, OwnerRules},
     program::Maker,
     state::{
         BITMAP_WORDS, FLOWS_CAPACITY, FRAGMENTS_CAPACITY, FlowKey, FlowState, FragmentKey, FragmentState,
@@ -114,6 +114,9 @@ pub static REFUSALS: Array<Refusals> = Array::with_max_entries(COUNTER_SLOTS as 
 /// Who made each socket of this namespace.
 #[btf_map]
 pub static MAKERS: SkStorage<Maker> = SkStorage::new();
+/// Whose each listener is that has answered: read where the answer has no socket behind it.
+#[btf_map]
+pub static LISTENERS: SkStorage<Owner> = SkStorage::new();
 /// Who opened connections to which destination.
 #[map]
 pub static TALLIES: HashMap<TallyKey, Tally> = HashMap::with_max_entries(TALLIES_CAPACITY, 0);

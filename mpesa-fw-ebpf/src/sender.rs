@@ -19,10 +19,15 @@ use crate::{
 #[inline(always)]
 pub fn read(frame: &SkbFrame, meta: &PacketMeta, sender: &mut Sender) {
     let socket = frame.socket();
-    sender.is_full = socket.is_some();
-    sender.is_raw = socket.as_ref().is_some_and(|socket| {
-        socket.is_packet() || socket.is_raw() && !(may_be_the_kernels(meta) && frame.is_in_root())
-    });
+    let is_the_kernels =
+        may_be_the_kernels(meta) && socket.as_ref().is_some_and(|socket| frame.is_of_the_kernel(socket));
+    // Resets and the like: there is no socket any more, or there never was, for which it speaks.
+    sender.is_full = socket.is_some() && !(is_the_kernels && meta.is_tcp());
+    sender.is_raw =
+        !is_the_kernels && socket.as_ref().is_some_and(|socket| socket.is_packet() || socket.is_raw());
+    if is_the_kernels {
+        return;
+    }
     // A SYN-ACK is sent on the listener's behalf: whose it is decides whether it may.
     let matters = Sender::matters(meta) || asks_owners() && meta.accepts_connection();
     if !matters && !asks_owners() {
@@ -32,6 +37,13 @@ pub fn read(frame: &SkbFrame, meta: &PacketMeta, sender: &mut Sender) {
     sender.bound_port = socket.map_or(0, |socket| socket.port());
     if asks_owners() && (matters || is_case_unsettled() == UNSETTLED) {
         frame.read_owner(&mut sender.owner);
+    }
+    if asks_owners() && meta.accepts_connection() {
+        if sender.owner.is_known == 0 {
+            frame.read_listener(meta, &mut sender.owner);
+        } else {
+            frame.note_listener(&sender.owner);
+        }
     }
 }
 

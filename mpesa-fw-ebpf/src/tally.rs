@@ -2,6 +2,7 @@
 
 use mpesa_fw_common::{
     counter::SLOT_EGRESS_NONE,
+    decide,
     settings::Direction,
     tables::{RuleIndex, Tables as _},
     tally::{NO_USER, Tallied, Tally, TallyKey},
@@ -20,7 +21,8 @@ pub fn packet(case: &Case, frame: &SkbFrame) {
     if kernel::is_twin() {
         return;
     }
-    let Some(what) = Tallied::of(case.decision.reason, case.is_of_flow != 0) else { return };
+    let opens = decide::opens_flow(&case.meta, &case.sender);
+    let Some(what) = Tallied::of(case.decision.reason, case.is_of_flow != 0, opens) else { return };
     let cgroup = frame.cgroup();
     let uid = if cgroup == 0 { NO_USER } else { frame.uid() };
     let _counted = tally(cgroup, uid, row(case.decision.rule), what as u32);

@@ -136,7 +136,7 @@ fn flows_come_and_go() {
 #[ignore = "needs root and a kernel"]
 fn what_was_learnt_stays_as_long_as_a_flow_uses_it() {
     Lab::run(|lab| {
-        let datapath = lab.open();
+        let mut datapath = lab.open();
         let learnt = state::<Address, Learnt>(lab, "LEARNT");
         let now = || tick(mpesa_fw::agent::clock::monotonic());
         let until = |address: Address| learnt.get(&address).unwrap().map(|names| names[0].until());
@@ -144,10 +144,6 @@ fn what_was_learnt_stays_as_long_as_a_flow_uses_it() {
             let mut names = Learnt::default();
             names[0] = LearntName::new(3, until);
             learnt.put(&address, &names).unwrap();
-        };
-        let in_use = || {
-            let flows = datapath.flows().unwrap();
-            flows.iter().map(|(key, _)| key.remote.into()).collect::<BTreeSet<IpAddr>>()
         };
         let [used, unused, fresh] =
             [Address::v4(0x0a00_0001), Address::v4(0x0a00_0002), Address::v4(0x0a00_0003)];
@@ -159,7 +155,7 @@ fn what_was_learnt_stays_as_long_as_a_flow_uses_it() {
         for (address, until) in [(used, soon), (unused, soon), (fresh, late)] {
             put(address, until);
         }
-        datapath.keep_learnt(&in_use()).unwrap();
+        datapath.keep_learnt(&remotes(&datapath)).unwrap();
         assert!(until(used).unwrap() > soon + 100, "{:?} after {soon}", until(used));
         assert_eq!((until(unused), until(fresh)), (Some(soon), Some(late)), "nobody uses them");
         let names = datapath.learnt().unwrap();
@@ -170,13 +166,27 @@ fn what_was_learnt_stays_as_long_as_a_flow_uses_it() {
         for address in [used, unused] {
             put(address, over);
         }
-        datapath.keep_learnt(&in_use()).unwrap();
+        datapath.keep_learnt(&remotes(&datapath)).unwrap();
         assert!(until(used).unwrap() > now() && until(unused).is_none(), "{:?}", until(unused));
         assert_eq!(until(fresh), Some(late));
+        // What is over for long was not in use at the last look, whatever is now. Only where nobody has looked before, as after an
+        // agent's absence, it comes back.
+        let long_over = now().saturating_sub(1000);
+        put(used, long_over);
+        datapath.keep_learnt(&remotes(&datapath)).unwrap();
+        assert!(until(used).unwrap() > now());
+        let rules = policy(&[&friend()]);
+        reload(&mut datapath, &rules, &[interface("va")]).unwrap();
+        put(used, long_over);
+        datapath.keep_learnt(&remotes(&datapath)).unwrap();
+        assert_eq!(until(used), Some(long_over), "another name's by now, it may be");
+        put(used, over);
+        datapath.keep_learnt(&remotes(&datapath)).unwrap();
+        assert!(until(used).unwrap() > now());
         // The flow ends, and with it the reason.
         assert!(datapath.remove_flow(&key).unwrap());
         put(used, over);
-        datapath.keep_learnt(&in_use()).unwrap();
+        datapath.keep_learnt(&remotes(&datapath)).unwrap();
         assert_eq!((until(used), until(fresh)), (None, Some(late)));
     });
 }
@@ -298,6 +308,10 @@ fn a_bad_start_says_what_to_do() {
         assert!(report.notes[0].contains("went away"), "{:?}", report.notes);
         assert!(report.attachments.is_empty());
     });
+}
+
+fn remotes(datapath: &Datapath) -> BTreeSet<IpAddr> {
+    datapath.flows().unwrap().iter().map(|(key, _)| key.remote.into()).collect()
 }
 
 fn state<K: sys::Plain, V: sys::Plain>(lab: &Lab, name: &str) -> KernelMap<K, V> {

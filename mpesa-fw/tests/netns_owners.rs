@@ -175,12 +175,17 @@ fn a_unit_that_a_user_made_is_none() -> Result<()> {
     let _agent = firewall.start(&[])?;
     let group = delegated.join(&unit);
     ok(Command::new("setpriv").args(["--reuid", "4711", "--clear-groups", "mkdir"]).arg(&group))?;
-    // The one of root is found, so the other would have been.
+    // So does the root of a container that has its groups to himself.
+    let inside = groups.start("container.scope")?.join("system.slice").join(&unit);
+    fs::create_dir_all(&inside)?;
+    // The one of root is found, so the others would have been.
     let real = groups.start(&unit)?;
     holds("the unit to be found", SOON, || {
         connects(&field.host, Some(&real), 0, api.place.v4.into()).is_ok_and(|open| open)
     })?;
-    assert!(!connects(&field.host, Some(&group), 0, api.place.v4.into())?);
+    for none in [&group, &inside] {
+        assert!(!connects(&field.host, Some(none), 0, api.place.v4.into())?, "{}", none.display());
+    }
     assert_eq!(
         owner_of(&firewall.status()?, &format!("unit {unit}")).map(|e| e["present"].as_u64()),
         Some(Some(1))

@@ -70,6 +70,10 @@ enum Suite {
     Bypass,
     /// Who sent what was dropped, with an insider's programs
     Evidence,
+    /// Rules with owners, with cgroups, users and an insider's programs
+    Owners,
+    /// What the kernel answers by itself where rules have owners
+    Answers,
 }
 
 impl Suite {
@@ -86,6 +90,8 @@ impl Suite {
             Self::Tamper => &["-p", "mpesa-fw", "--test", "netns_tamper_watch", "--", "--ignored"],
             Self::Bypass => &["-p", "mpesa-fw", "--test", "netns_bypass", "--", "--ignored"],
             Self::Evidence => &["-p", "mpesa-fw", "--test", "netns_evidence", "--", "--ignored"],
+            Self::Owners => &["-p", "mpesa-fw", "--test", "netns_owners", "--", "--ignored"],
+            Self::Answers => &["-p", "mpesa-fw", "--test", "netns_answers", "--", "--ignored"],
         }
     }
 
@@ -100,6 +106,8 @@ impl Suite {
                 | Self::Tamper
                 | Self::Bypass
                 | Self::Evidence
+                | Self::Owners
+                | Self::Answers
         )
     }
 }

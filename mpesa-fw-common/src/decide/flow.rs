@@ -169,7 +169,8 @@ pub(super) const fn can_be_reply(meta: &PacketMeta) -> bool {
 /// flow to each open connection of this host that has none. A packet without a socket is forwarded, and its connection
 /// is known here or not at all.
 #[inline(always)]
-const fn opens_flow(meta: &PacketMeta, sender: &Sender) -> bool {
+#[must_use]
+pub const fn opens_flow(meta: &PacketMeta, sender: &Sender) -> bool {
     if meta.is_icmp() {
         return match meta.family {
             Family::V4 => matches!(meta.icmp_type, icmp::ECHO_REQUEST | icmp::TIMESTAMP_REQUEST),

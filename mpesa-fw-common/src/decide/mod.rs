@@ -11,7 +11,7 @@ mod step;
 
 pub use attempt::{attempt, is_certain};
 pub use egress::egress;
-pub use flow::{Found, find_flow};
+pub use flow::{Found, find_flow, opens_flow};
 pub use ingress::ingress;
 pub use permission::{Permission, destination, flow_permission, is_resolver, service};
 pub use step::step;

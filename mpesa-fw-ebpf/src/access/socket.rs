@@ -63,11 +63,12 @@ impl SkbFrame {
         }
     }
 
-    /// Whether the socket is in the root of the cgroups, where the kernel's own are and no program of a systemd machine is.
+    /// Whether the socket, that of this packet, is one of the kernel's own raw sockets, by which it sends resets and answers to
+    /// pings: in the root of the cgroups, where no program of a systemd machine is, and made by nobody.
     #[inline(always)]
-    pub fn is_in_root(&self) -> bool {
+    pub fn is_of_the_kernel(&self, socket: &Socket) -> bool {
         // SAFETY: the context is valid.
-        unsafe { bpf_skb_cgroup_id(self.context) == ROOT }
+        socket.is_the_kernels(unsafe { bpf_skb_cgroup_id(self.context) })
     }
 }
 
@@ -83,10 +84,7 @@ pub(super) fn kind(context: *mut __sk_buff) -> SocketKind {
             return SocketKind::Nobody;
         }
         let Some(socket) = Socket::full(socket) else { return SocketKind::Listener };
-        // The kernel sends RSTs and answers to pings by raw sockets that nobody made.
-        let is_the_kernels =
-            cgroup == ROOT && socket.is_raw() && !socket.is_packet() && maker(socket.0.cast()).is_none();
-        if is_the_kernels { SocketKind::Nobody } else { SocketKind::Own }
+        if socket.is_the_kernels(cgroup) { SocketKind::Nobody } else { SocketKind::Own }
     }
 }
 
@@ -141,6 +139,12 @@ impl Socket {
         const SOCK_RAW: u32 = 3;
         // SAFETY: as above.
         unsafe { (*self.0).type_ == SOCK_RAW }
+    }
+
+    /// Whether it is the kernel's own, being in that cgroup.
+    #[inline(always)]
+    fn is_the_kernels(&self, cgroup: u64) -> bool {
+        cgroup == ROOT && self.is_raw() && !self.is_packet() && maker(self.0.cast()).is_none()
     }
 
     /// Whether it is a packet socket; the kernel has none.

@@ -7,7 +7,7 @@ use mpesa_fw_common::owner::{LEVELS, Owner};
 use super::{
     audit::Sender,
     holder::Holder,
-    processes::{innermost, is_of_root},
+    processes::{is_of_root, unit_in},
 };
 use crate::{datapath::cgroup_root, printable::Printable};
 
@@ -87,9 +87,9 @@ impl Groups {
     }
 }
 
-/// The innermost unit of the part that root owns, else the path.
+/// The unit of the part that root owns, else the path.
 fn sender(path: &str, roots: &str) -> Sender {
-    innermost(roots).map_or_else(|| Sender::Group(end_of(path)), |unit| Sender::Unit(end_of(unit)))
+    unit_in(roots).map_or_else(|| Sender::Group(end_of(path)), |unit| Sender::Unit(end_of(unit)))
 }
 
 fn end_of(path: &str) -> String {
@@ -107,7 +107,7 @@ mod tests {
     use std::io;
 
     #[test]
-    fn the_innermost_unit_of_root_counts() {
+    fn the_unit_of_root_counts() {
         let unit = |path: &str, roots: &str| sender(path, roots);
         let service = "/system.slice/payments.service";
         assert_eq!(unit(service, service), Sender::Unit("payments.service".into()));
@@ -120,6 +120,12 @@ mod tests {
             unit(&format!("{manager}/app.slice/payments.service"), manager),
             Sender::Unit("user@1000.service".into()),
             "what a user calls so is his"
+        );
+        let container = "/machine.slice/libpod-1.scope/system.slice/payments.service";
+        assert_eq!(
+            unit(container, container),
+            Sender::Unit("libpod-1.scope".into()),
+            "what its root calls so is the container's"
         );
         assert_eq!(unit("/lxc/a", "/lxc/a"), Sender::Group("/lxc/a".into()));
         let long = format!("/{}", "é".repeat(400));

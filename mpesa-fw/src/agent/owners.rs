@@ -23,7 +23,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Agent, kernel::beside, processes::is_of_root};
+use super::{
+    Agent,
+    kernel::beside,
+    processes::{is_of_root, is_slice},
+};
 use crate::{
     datapath::{PresentOwners, cgroup_root},
     policy::model::{Owner, Policy},
@@ -128,8 +132,10 @@ pub(crate) fn of_policy(policy: &Policy) -> (Vec<(Owner, usize)>, Option<String>
     (owners.into_keys().zip(counts).collect(), present.error)
 }
 
-/// Every group below `directory`, with its id behind those of the groups that it is in (`above`, of the directory itself). Only what root made and only root can change: below a directory that is
-/// delegated to a user (`user@1000.service`), he makes groups of any name.
+/// Every group in `directory` and in the slices of it, with its id behind those of the groups that it is in (`above`, of the directory
+/// itself). systemd puts units into slices only: below a unit, or a container, groups have whatever name its root likes. And only
+/// what root made and only root can change: below what is delegated to a user (`user@1000.service`), he makes groups of any name.
+/// A slice that can't be read is an error when all others were.
 pub(super) fn walk(
     directory: &Path,
     above: &mut Vec<u64>,
@@ -143,6 +149,7 @@ pub(super) fn walk(
         Err(error) if !above.is_empty() && error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
+    let mut wrong = Ok(());
     for entry in entries {
         let (Ok(entry), true) = (entry, above.len() < LEVELS) else { continue };
         // A group has dozens of files, of which nothing is asked.
@@ -154,17 +161,18 @@ pub(super) fn walk(
             continue;
         }
         above.push(metadata.ino());
-        if let Some(name) = entry.file_name().to_str() {
-            found(name, above);
-        }
-        let walked = walk(&entry.path(), above, seen, found);
+        let name = entry.file_name();
+        let name = name.to_str().unwrap_or_default();
+        found(name, above);
+        let walked = if is_slice(name) { walk(&entry.path(), above, seen, found) } else { Ok(()) };
         above.pop();
-        match walked {
-            Err(error) if error.raw_os_error() != Some(libc::ENODEV) => return Err(error),
-            Ok(()) | Err(_) => {}
+        if let Err(error) = walked
+            && error.raw_os_error() != Some(libc::ENODEV)
+        {
+            wrong = Err(error);
         }
     }
-    Ok(())
+    wrong
 }
 
 /// Whether the group of this name is the unit, or an instance of the template.

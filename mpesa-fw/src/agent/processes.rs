@@ -87,7 +87,7 @@ fn unit(path: &str, is_roots: impl Fn(&str) -> bool) -> Option<String> {
     let path = path.trim_matches('/');
     let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
     let of_root = ends.map(|end| &path[..end]).take_while(|part| is_roots(part)).last().unwrap_or_default();
-    let (real, claimed) = (innermost(of_root), innermost(&path[of_root.len()..]));
+    let (real, claimed) = (unit_in(of_root), innermost(&path[of_root.len()..]));
     let text = match (real, claimed) {
         (Some(real), None) => real.to_owned(),
         (Some(real), Some(claimed)) => format!("{real} (in it {claimed}, of a user)"),
@@ -97,10 +97,24 @@ fn unit(path: &str, is_roots: impl Fn(&str) -> bool) -> Option<String> {
     Some(Printable(&text).to_string())
 }
 
+/// The unit in a path of groups that only root can make. systemd puts units into slices and nowhere else: what lies below is the
+/// unit's own doing, also in a container whose root may call his groups what he likes.
+pub(super) fn unit_in(path: &str) -> Option<&str> {
+    path.trim_matches('/').split('/').find(|part| !is_slice(part)).filter(|part| is_unit(part))
+}
+
 /// The innermost name of a unit in a path.
-pub(super) fn innermost(path: &str) -> Option<&str> {
-    let is_unit = |part: &&str| [".service", ".scope", ".socket"].iter().any(|kind| part.ends_with(kind));
-    path.split('/').rfind(is_unit)
+fn innermost(path: &str) -> Option<&str> {
+    path.split('/').rfind(|part| is_unit(part))
+}
+
+fn is_unit(part: &str) -> bool {
+    [".service", ".scope", ".socket"].iter().any(|kind| part.ends_with(kind))
+}
+
+/// Whether units may lie directly below the group of this name.
+pub(super) fn is_slice(name: &str) -> bool {
+    name.ends_with(".slice")
 }
 
 /// Whether only root can have made it, and can change it.
@@ -118,6 +132,13 @@ mod tests {
             |path| unit(path, |path| !path.contains("user@1000.service/") && !path.contains("delegated/"));
         assert_eq!(unit("/system.slice/nginx.service").as_deref(), Some("nginx.service"));
         assert_eq!(unit("/system.slice/payments.service/worker").as_deref(), Some("payments.service"));
+        let container = "/machine.slice/libpod-1.scope/container/system.slice/payments.service";
+        assert_eq!(
+            unit(container).as_deref(),
+            Some("libpod-1.scope"),
+            "what its root calls so is the container's"
+        );
+        assert_eq!(unit("/docker/1/payments.service"), None);
         assert_eq!(unit("/"), None);
         assert_eq!(unit("/user.slice"), None);
         let nested = "/user.slice/user-1000.slice/user@1000.service/app.slice/payments.service";

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use mpesa_fw_common::dns::{LearnOutcome, Learnt, LearntName, tick};
+use mpesa_fw_common::dns::{LearnOutcome, LearntName, tick};
 
 use nix::time::{ClockId, clock_gettime};
 
@@ -37,7 +37,8 @@ impl Datapath {
         Ok(names)
     }
 
-    /// Forgets what is over, but for addresses in use, which are kept.
+    /// Forgets what is over, but for addresses in use, which are kept: for the names that they were an answer to at the last look. Before
+    /// anything was loaded there may have been no look for long, and what is over then is kept as well.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -45,11 +46,18 @@ impl Datapath {
         let what = || "look through what was learnt from answers of DNS";
         let now = now()?;
         let (mut over, mut kept) = (Vec::new(), Vec::new());
+        let since = if self.loaded.is_none() { 0 } else { now.saturating_sub(KEPT / 2) };
+        let ends_soon =
+            |name: LearntName| name.slot().is_some() && (since..now + KEPT / 2).contains(&name.until());
         let read = self.state.learnt.for_each(|address, learnt| {
-            let ends_soon = |name: &&LearntName| name.slot().is_some() && name.until() < now + KEPT / 2;
             if in_use.contains(&IpAddr::from(*address)) {
-                if learnt.iter().any(|name| ends_soon(&name)) {
-                    kept.push((*address, longer(learnt, now + KEPT)));
+                if learnt.iter().any(|name| ends_soon(*name)) {
+                    let longer =
+                        |name: LearntName| LearntName::new(name.slot().unwrap_or_default(), now + KEPT);
+                    kept.push((
+                        *address,
+                        learnt.map(|name| if ends_soon(name) { longer(name) } else { name }),
+                    ));
                 }
             } else if learnt.iter().all(|name| name.live(now).is_none()) {
                 over.push(*address);
@@ -94,13 +102,6 @@ pub(super) fn purge(state: &State, slots: &[u16]) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-fn longer(learnt: &Learnt, until: u32) -> Learnt {
-    learnt.map(|name| match name.slot() {
-        Some(slot) => LearntName::new(slot, name.until().max(until)),
-        None => name,
-    })
 }
 
 /// The tick that the programs are at.

@@ -1,5 +1,7 @@
 //! Whether the units and users of the rules are there, and the cgroups by which units are told.
 
+use std::fs;
+
 use super::Finding;
 use crate::{
     agent::owners::of_policy,
@@ -30,6 +32,8 @@ pub(super) fn examine(policy: &Policy) -> Vec<Finding> {
         .filter(|(owner, _)| units_are_known || matches!(owner, Owner::User(_)))
         .map(|(owner, present)| one(owner, *present))
         .collect();
+    let has_owned_services = policy.ingress.services.iter().any(|service| !service.by.is_empty());
+    findings.extend(has_owned_services.then(cookies).flatten());
     // That there are no cgroups is said by itself.
     if let (Some(error), Ok(_)) = (error, cgroup_root()) {
         findings.push(Finding::wrong(
@@ -40,6 +44,20 @@ pub(super) fn examine(policy: &Policy) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// Whose a listener is, is noted from an answer that is no SYN cookie: where all are, it never is.
+fn cookies() -> Option<Finding> {
+    const ALWAYS: &str = "2";
+    let how = fs::read_to_string("/proc/sys/net/ipv4/tcp_syncookies").ok()?;
+    (how.trim() == ALWAYS).then(|| {
+        Finding::wrong(
+            ABOUT,
+            "net.ipv4.tcp_syncookies is 2: each SYN is answered by cookie",
+            "a service with `by` answers nobody before it has answered once without",
+            "`sysctl -w net.ipv4.tcp_syncookies=1` (the default): cookies when there are too many SYNs",
+        )
+    })
 }
 
 fn one(owner: &Owner, present: usize) -> Finding {

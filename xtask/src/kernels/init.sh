@@ -16,6 +16,8 @@ mkdir -p /run/sshd /run/netns /run/lock
 # As systemd sets it.
 mount --make-rshared /
 hostname guest
+# The catalogue keeps a generation for each of its policies, with some sixty descriptors.
+ulimit -n 65536
 ip link set lo up
 # A module or, in newer kernels, built in.
 modprobe --quiet virtio_pci

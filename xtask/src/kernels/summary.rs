@@ -20,18 +20,20 @@ const END: &str = "<!-- end -->\n";
 /// One line a kernel, between the marks.
 pub(crate) fn block(runs: &[(Release, Answers)]) -> String {
     let mut text = format!(
-        "{BEGIN}| Linux | Debian | the firewall | ingress: veth, virtio-net | egress | tests there |\n|---|---|---|---|---|---|\n"
+        "{BEGIN}| Linux | Debian | the firewall | ingress: veth, virtio-net | egress | `bpf_loop`, ring buffer | tests there |\n|---|---|---|---|---|---|---|\n"
     );
     for (release, answers) in runs {
         let _ = write!(text, "| {release} | {} | {} |", release.debian(), works(*release, answers));
         let _ = match answers.refusal() {
-            Some(_) => writeln!(text, " – | – | – |"),
+            Some(_) => writeln!(text, " – | – | – | – |"),
             None => writeln!(
                 text,
-                " {}, {} | {} | {} |",
+                " {}, {} | {} | {}, {} | {} |",
                 value(answers, "veth.ingress"),
                 value(answers, "virtio.ingress"),
                 value(answers, "veth.egress"),
+                value(answers, "bpf_loop"),
+                value(answers, "ring_buffer"),
                 tests(answers)
             ),
         };
@@ -93,11 +95,14 @@ mod tests {
     fn what_was_not_seen_is_not_promised() {
         let text = block(&[
             (Release::V5_10, Answers::read(REFUSED)),
-            (Release::V6_1, Answers::read("@@ veth.egress clsact\n@@ end ok\n")),
+            (Release::V6_1, Answers::read("@@ veth.egress clsact\n@@ bpf_loop yes\n@@ end ok\n")),
         ]);
         let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines[3], "| 5.10 | 11 | refused, with a message | – | – | – |");
-        assert_eq!(lines[4], "| 6.1 | 12 | **not as promised** | not seen, not seen | clsact | not run |");
+        assert_eq!(lines[3], "| 5.10 | 11 | refused, with a message | – | – | – | – |");
+        assert_eq!(
+            lines[4],
+            "| 6.1 | 12 | **not as promised** | not seen, not seen | clsact | yes, not seen | not run |"
+        );
     }
 
     #[test]

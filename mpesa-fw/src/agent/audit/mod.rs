@@ -39,7 +39,7 @@ const IDLE: Duration = Duration::from_secs(HOUR);
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sender {
-    /// A systemd unit: the innermost of its cgroup's path that root owns.
+    /// A systemd unit: what lies in slices only, in the part of its cgroup's path that root owns.
     Unit(String),
     /// A cgroup that is below none, by its path.
     Group(String),

@@ -48,7 +48,7 @@ impl Ledger {
     /// What one packet of `length` bytes moves. In the kernel the time of the last pass is whatever it is, but not 0.
     fn moved_by(&self, after: &Self, rules: &Rules, packet: &Counted<'_>) -> Self {
         let mut moved = self.clone();
-        let Counted { direction, length, answer, opens_connection, step: _, learnt } = *packet;
+        let Counted { direction, length, answer, opens_connection, asks: _, step: _, learnt } = *packet;
         let row = row(rules, direction, &answer.rule);
         let block = &mut moved.rows[row];
         let counter = match answer.reason {
@@ -159,6 +159,8 @@ pub(super) struct Counted<'p> {
     pub(super) length: u64,
     /// A SYN without ACK.
     pub(super) opens_connection: bool,
+    /// It asks for an answer: what goes along a connection that nobody knows opens none.
+    pub(super) asks: bool,
     /// What the oracle says.
     pub(super) answer: &'p Expected,
     /// By which number of the precedence.
@@ -177,7 +179,8 @@ impl Counted<'_> {
         }
         match self.answer.reason {
             Reason::Pass(reason) => {
-                matches!(reason, PassReason::Destination | PassReason::Default).then_some(OPENED)
+                let opens = matches!(reason, PassReason::Destination | PassReason::Default) && self.asks;
+                opens.then_some(OPENED)
             }
             Reason::Drop(reason) => {
                 let denied = [DestinationNotAllowed, NameNotAllowed, OwnerNotAllowed, NoDestination];
