@@ -32,7 +32,7 @@ const ROWS: [Row; 18] = [
     ("stays in force when the agent is killed", |answers| {
         both(answers, &["dead", "dead_allowed", "dead_denied", "dead_egress"])
     }),
-    ("at least three reloads under 1,000 pings, none lost", |answers| both(answers, &["reload"])),
+    ("at least three reloads under 2,000 pings, none lost", |answers| both(answers, &["reload"])),
     ("catalogue by `BPF_PROG_TEST_RUN`", |answers| test(answers, "decision", "the_catalogue_in_the_kernel")),
     ("test programs", tests),
 ];

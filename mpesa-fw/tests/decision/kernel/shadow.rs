@@ -101,10 +101,15 @@ fn per_cpu<V: Plain>(ebpf: &Ebpf, name: &str, rows: u32) -> Vec<Vec<u8>> {
 fn a_twin_leaves_no_trace() {
     let (mut pairs, mut asked, mut wrong) = (Pairs::default(), 0, Vec::new());
     let uptime = uptime();
+    let is_slow = testbed::is_slow();
+    if is_slow {
+        testbed::left_out("three of four cases", "programs take seconds to load here");
+    }
     for (number, case) in catalogue::all()
         .iter()
         .enumerate()
         .filter(|(_, case)| !case.is_host_only(uptime) && !case.has_senders() && !case.changes())
+        .filter(|(number, _)| !is_slow || number % 4 == 0)
     {
         // One of the hooks, in turn.
         let hook = [Hook::Xdp, Hook::Tc][number % 2];
