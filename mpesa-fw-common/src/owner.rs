@@ -7,8 +7,8 @@ use crate::{
     tables::{RuleSet, Tables},
 };
 
-/// How deep below the root of the cgroups a unit is looked for. systemd's deepest of its own is at 5
-/// (`user.slice/user-N.slice/user@N.service/app.slice/x.service`), that of a pod at 4.
+/// How deep below the root of the cgroups a unit is looked for. Those of a user's login are at 3
+/// (`user.slice/user-N.slice/session-N.scope`), that of a pod at 4.
 pub const LEVELS: usize = 8;
 
 /// Entries of `OWNERS`: users, and units that run.

@@ -30,6 +30,7 @@ mod listener;
 mod maker;
 mod option;
 mod socket;
+mod storage;
 
 pub use attempt::{SocketAddress, current};
 pub use capture::{Message, Skb, Source, entry};

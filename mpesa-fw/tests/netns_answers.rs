@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Result;
 use support::{
     Field, SOON,
-    groups::{Groups, program},
+    groups::{Groups, listens, program},
     kinds, policy, settled,
 };
 use testbed::{Answer, Curl, Process, holds, ok, place};
@@ -52,10 +52,7 @@ fn a_flood_of_syns_loses_no_callback_of_a_unit() -> Result<()> {
             &format!("server-{port}"),
             firewall.logs(),
         )?;
-        holds("a listener", SOON, || {
-            let port = format!("sport = {port}");
-            ok(field.host.namespace.command("ss").args(["-Hltn", &port])).is_ok_and(|text| !text.is_empty())
-        })?;
+        holds("a listener", SOON, || listens(&field.host, port))?;
         Ok(process)
     };
     let cookies = |how: u8| {

@@ -7,7 +7,7 @@ use std::{fs, path::Path, process::Command};
 use anyhow::Result;
 use support::{
     Field, SOON,
-    groups::{Groups, connects, hears, program},
+    groups::{Groups, connects, hears, listens, program},
     kinds, policy, web,
 };
 use testbed::{Answer, Curl, Host, Process, holds, ok, place, run};
@@ -253,10 +253,7 @@ fn only_its_owner_serves() -> Result<()> {
         let script = "import http.server\nhttp.server.HTTPServer(('', 80), http.server.SimpleHTTPRequestHandler).serve_forever()";
         Process::spawn(program(&field.host, group, 0, script), name, firewall.logs())
     };
-    let listens = || {
-        ok(field.host.namespace.command("ss").args(["-Hltn", "sport = 80"]))
-            .is_ok_and(|text| !text.is_empty())
-    };
+    let listens = || listens(&field.host, 80);
     let get = || Curl::http(field.host.place.v4, 80).from(&field.safaricom.namespace);
     let mut developer = serve(None, "developer")?;
     holds("a listener", SOON, listens)?;

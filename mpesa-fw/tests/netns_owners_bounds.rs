@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use mpesa_fw_common::owner::OWNERS_CAPACITY;
 use support::{
     Field, SOON,
-    groups::{Groups, connects},
+    groups::{Groups, connects, mounted_otherwise},
     policy, web,
 };
 use testbed::{Firewall, eventually, holds, place};
@@ -97,15 +97,7 @@ fn a_user_who_is_removed_may_nothing_any_more() -> Result<()> {
     let passwd = firewall.write("passwd", &users(&user(48111))?)?;
     fs::set_permissions(&passwd, fs::Permissions::from_mode(0o644))?;
     // A file of users of the agent's own, in the place of the machine's.
-    let wrapper = firewall.write(
-        "with-users",
-        &format!(
-            "#!/bin/sh\nexec unshare --mount --propagation private sh -c 'mount --bind {} /etc/passwd; exec \"$0\" \"$@\"' {} \"$@\"\n",
-            passwd.display(),
-            firewall.binary.display()
-        ),
-    )?;
-    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o700))?;
+    let wrapper = mounted_otherwise(&firewall, &format!("mount --bind {} /etc/passwd", passwd.display()))?;
     let real = std::mem::replace(&mut firewall.binary, wrapper);
     let _agent = firewall.start(&[])?;
     firewall.binary = real;

@@ -2,15 +2,13 @@
 //! socket is behind the answer (`tcp_make_synack`, `TCP_SYNACK_COOKIE`), and of a socket that is looked up a program at TC is
 //! not told the cgroup. So it is noted with each listener, from its answers that have a request behind them, whose it is.
 
-use core::{ffi::c_void, ptr};
-
 use aya_ebpf::{
     bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock_tuple},
-    helpers::generated::{bpf_get_listener_sock, bpf_sk_release, bpf_sk_storage_get, bpf_skc_lookup_tcp},
+    helpers::generated::{bpf_get_listener_sock, bpf_sk_release, bpf_skc_lookup_tcp},
 };
 use mpesa_fw_common::{Family, owner::Owner, packet::PacketMeta};
 
-use super::SkbFrame;
+use super::{SkbFrame, storage::storage};
 use crate::maps::LISTENERS;
 
 /// `BPF_F_CURRENT_NETNS`: the namespace of the interface.
@@ -30,7 +28,7 @@ impl SkbFrame {
             if listener.is_null() {
                 return;
             }
-            if let Some(noted) = storage(listener.cast(), BPF_SK_STORAGE_GET_F_CREATE) {
+            if let Some(noted) = storage(&LISTENERS, listener.cast(), BPF_SK_STORAGE_GET_F_CREATE) {
                 *noted = *owner;
             }
         }
@@ -55,7 +53,7 @@ impl SkbFrame {
             if socket.is_null() {
                 return;
             }
-            if let Some(noted) = storage(socket.cast(), 0) {
+            if let Some(noted) = storage(&LISTENERS, socket.cast(), 0) {
                 *owner = *noted;
             }
             bpf_sk_release(socket.cast());
@@ -84,15 +82,5 @@ fn tuple(meta: &PacketMeta) -> (bpf_sock_tuple, u32) {
             tuple.__bindgen_anon_1.ipv6.dport = target_port;
             (tuple, 36)
         }
-    }
-}
-
-#[inline(always)]
-fn storage<'a>(socket: *mut c_void, flags: u32) -> Option<&'a mut Owner> {
-    let map = (&raw const LISTENERS).cast_mut().cast();
-    // SAFETY: the map is one of socket storages; its values are `Owner`s, zeros at first, that stay as long as the socket.
-    unsafe {
-        let owner = bpf_sk_storage_get(map, socket, ptr::null_mut(), flags.into());
-        owner.cast::<Owner>().as_mut()
     }
 }

@@ -1,16 +1,14 @@
 //! Who made a socket, kept with it; and a socket that is being made, as the kernel shows it to a program at a cgroup.
 
-use core::{ffi::c_void, ptr};
+use core::ffi::c_void;
 
 use aya_ebpf::{
     bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
-    helpers::generated::{
-        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_netns_cookie, bpf_sk_storage_get,
-    },
+    helpers::generated::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_netns_cookie},
 };
 use mpesa_fw_common::program::Maker;
 
-use super::exactly_now;
+use super::{exactly_now, storage::storage};
 use crate::maps::MAKERS;
 
 /// A socket that is being made.
@@ -43,7 +41,7 @@ impl NewSocket {
 pub(super) fn note_maker(socket: *mut bpf_sock) {
     // SAFETY: takes no arguments.
     let process = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
-    let Some(maker) = storage(socket.cast(), BPF_SK_STORAGE_GET_F_CREATE) else { return };
+    let Some(maker) = storage(&MAKERS, socket.cast(), BPF_SK_STORAGE_GET_F_CREATE) else { return };
     // A packet that is told of at this very moment may have the number of one and the name of another.
     maker.noted = exactly_now();
     maker.process = process;
@@ -54,15 +52,5 @@ pub(super) fn note_maker(socket: *mut bpf_sock) {
 /// What is noted of a socket that is held: one of those that are no full sockets has none.
 #[inline(always)]
 pub(super) fn maker(socket: *mut c_void) -> Option<Maker> {
-    storage(socket, 0).copied()
-}
-
-#[inline(always)]
-fn storage<'a>(socket: *mut c_void, flags: u32) -> Option<&'a mut Maker> {
-    let map = (&raw const MAKERS).cast_mut().cast();
-    // SAFETY: the map is one of socket storages; its values are `Maker`s, zeros at first, that stay as long as the socket.
-    unsafe {
-        let maker = bpf_sk_storage_get(map, socket, ptr::null_mut(), flags.into());
-        maker.cast::<Maker>().as_mut()
-    }
+    storage(&MAKERS, socket, 0).copied()
 }

@@ -47,17 +47,17 @@ impl Datapath {
         let now = now()?;
         let (mut over, mut kept) = (Vec::new(), Vec::new());
         let since = if self.loaded.is_none() { 0 } else { now.saturating_sub(KEPT / 2) };
-        let ends_soon =
-            |name: LearntName| name.slot().is_some() && (since..now + KEPT / 2).contains(&name.until());
+        let longer = |name: LearntName| match name.slot() {
+            Some(slot) if (since..now + KEPT / 2).contains(&name.until()) => {
+                LearntName::new(slot, now + KEPT)
+            }
+            Some(_) | None => name,
+        };
         let read = self.state.learnt.for_each(|address, learnt| {
             if in_use.contains(&IpAddr::from(*address)) {
-                if learnt.iter().any(|name| ends_soon(*name)) {
-                    let longer =
-                        |name: LearntName| LearntName::new(name.slot().unwrap_or_default(), now + KEPT);
-                    kept.push((
-                        *address,
-                        learnt.map(|name| if ends_soon(name) { longer(name) } else { name }),
-                    ));
+                let names = learnt.map(longer);
+                if names != *learnt {
+                    kept.push((*address, names));
                 }
             } else if learnt.iter().all(|name| name.live(now).is_none()) {
                 over.push(*address);

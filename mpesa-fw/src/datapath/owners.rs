@@ -76,8 +76,10 @@ fn set(loaded: &mut Loaded, present: &PresentOwners) -> Result<bool> {
     let Some(map) = open(loaded) else { return Ok(false) };
     let map = map?;
     let written = write(&map, present).context(what);
-    // Also where not all is in it: somebody else's writing is looked for.
-    loaded.owners = if written.is_ok() { Some(present.clone()) } else { read(&map).ok() };
+    // Also where not all is in it: what else is there is somebody else's writing.
+    let mut owners = if written.is_ok() { Some(present.clone()) } else { read(&map).ok() };
+    owners.iter_mut().for_each(|owners| owners.retain(|key, rules| present.get(key) == Some(rules)));
+    loaded.owners = owners;
     written.map(|()| true)
 }
 

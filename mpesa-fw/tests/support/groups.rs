@@ -69,14 +69,27 @@ impl Drop for Groups {
 
 /// An agent as on a host where only version 1 is mounted: what starts the real one.
 pub fn without_cgroups(firewall: &Firewall<'_>) -> Result<PathBuf> {
+    mounted_otherwise(
+        firewall,
+        "for point in $(findmnt -n -l -t cgroup2 -o TARGET); do umount \"$point\"; done",
+    )
+}
+
+/// What starts the real agent where other things are mounted, as this script does it.
+pub fn mounted_otherwise(firewall: &Firewall<'_>, mounts: &str) -> Result<PathBuf> {
     let script = format!(
-        "#!/bin/sh\nexec unshare --mount --propagation private sh -c '\
-         for point in $(findmnt -n -l -t cgroup2 -o TARGET); do umount \"$point\"; done; exec \"$0\" \"$@\"' {} \"$@\"\n",
+        "#!/bin/sh\nexec unshare --mount --propagation private sh -c '{mounts}; exec \"$0\" \"$@\"' {} \"$@\"\n",
         firewall.binary.display()
     );
-    let wrapper = firewall.write("without-cgroups", &script)?;
+    let wrapper = firewall.write("mounted-otherwise", &script)?;
     fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o700)).context("an executable")?;
     Ok(wrapper)
+}
+
+/// Whether anything listens on a port.
+pub fn listens(host: &Host, port: u16) -> bool {
+    let port = format!("sport = {port}");
+    ok(host.namespace.command("ss").args(["-Hltn", &port])).is_ok_and(|text| !text.is_empty())
 }
 
 /// Connects to a port, and says what it is told: `open`, or the error.

@@ -9,9 +9,10 @@ use mpesa_fw::{
     datapath::RuleCounts,
 };
 use mpesa_fw_common::{
-    Direction, DropReason, PassReason, Reason,
+    Direction, DropReason, Family, PassReason, Reason,
     counter::{COUNTER_BLOCKS, CounterBlock, SLOT_EGRESS_NONE, SLOT_INGRESS_NONE},
     dns::LearnCount,
+    packet::{PacketMeta, icmp, icmpv6},
     tables::{Tables as _, WATCHED_SETS},
 };
 use time::OffsetDateTime;
@@ -48,7 +49,7 @@ impl Ledger {
     /// What one packet of `length` bytes moves. In the kernel the time of the last pass is whatever it is, but not 0.
     fn moved_by(&self, after: &Self, rules: &Rules, packet: &Counted<'_>) -> Self {
         let mut moved = self.clone();
-        let Counted { direction, length, answer, opens_connection, asks: _, step: _, learnt } = *packet;
+        let Counted { direction, length, meta, answer, step: _, learnt } = *packet;
         let row = row(rules, direction, &answer.rule);
         let block = &mut moved.rows[row];
         let counter = match answer.reason {
@@ -59,7 +60,7 @@ impl Ledger {
         counter.packets += 1;
         counter.bytes += length;
         if answer.reason == Reason::Pass(PassReason::Service) {
-            block.passed_syns += u64::from(opens_connection);
+            block.passed_syns += u64::from(meta.opens_connection());
             block.last_passed = after.rows[row].last_passed.max(1);
         }
         if let Some(what) = packet.tallied() {
@@ -157,10 +158,8 @@ pub(super) struct Counted<'p> {
     pub(super) direction: Direction,
     /// Bytes of the frame.
     pub(super) length: u64,
-    /// A SYN without ACK.
-    pub(super) opens_connection: bool,
-    /// It asks for an answer: what goes along a connection that nobody knows opens none.
-    pub(super) asks: bool,
+    /// What it says of itself.
+    pub(super) meta: &'p PacketMeta,
     /// What the oracle says.
     pub(super) answer: &'p Expected,
     /// By which number of the precedence.
@@ -170,6 +169,15 @@ pub(super) struct Counted<'p> {
 }
 
 impl Counted<'_> {
+    /// Whether it asks for an answer: what goes along a connection that nobody knows opens none.
+    fn asks(&self) -> bool {
+        match self.meta.family {
+            _ if !self.meta.is_icmp() => self.meta.opens_connection() || !self.meta.is_tcp(),
+            Family::V4 => [icmp::ECHO_REQUEST, icmp::TIMESTAMP_REQUEST].contains(&self.meta.icmp_type),
+            Family::V6 => self.meta.icmp_type == icmpv6::ECHO_REQUEST,
+        }
+    }
+
     /// Whether it opened a flow ([`OPENED`]), or would have and is denied ([`DENIED`]): egress, and not along a flow (E7).
     fn tallied(&self) -> Option<usize> {
         use DropReason::{DestinationNotAllowed, NameNotAllowed, NoDestination, OwnerNotAllowed};
@@ -179,7 +187,7 @@ impl Counted<'_> {
         }
         match self.answer.reason {
             Reason::Pass(reason) => {
-                let opens = matches!(reason, PassReason::Destination | PassReason::Default) && self.asks;
+                let opens = matches!(reason, PassReason::Destination | PassReason::Default) && self.asks();
                 opens.then_some(OPENED)
             }
             Reason::Drop(reason) => {

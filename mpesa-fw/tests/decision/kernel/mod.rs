@@ -24,11 +24,10 @@ use aya::{
 };
 use mpesa_fw::datapath::{Judgement, OBJECT, Probe, Program as Asked, Twin, fill, tables};
 use mpesa_fw_common::{
-    DropReason, Family, Reason, Verdict,
+    DropReason, Reason, Verdict,
     decide::{Decision, step},
     dns::tick,
     event::{CAPTURE_BYTES, Event, Occasion, ProgramEvent},
-    packet::{icmp, icmpv6},
     program,
     settings::Direction,
     tables::Tables,
@@ -168,15 +167,9 @@ impl Kernel {
         self.compare_event(rules, packet, decision, &mut wrong);
         let after = Ledger::read(&self.maps, rules);
         let length = packet.frame.bytes.len() as u64;
-        let meta = host::facts(&packet.frame);
-        let opens_connection = meta.opens_connection();
-        let asks = match meta.family {
-            _ if !meta.is_icmp() => opens_connection || !meta.is_tcp(),
-            Family::V4 => [icmp::ECHO_REQUEST, icmp::TIMESTAMP_REQUEST].contains(&meta.icmp_type),
-            Family::V6 => meta.icmp_type == icmpv6::ECHO_REQUEST,
-        };
+        let meta = &host::facts(&packet.frame);
         let (direction, learnt) = (packet.direction, *learnt);
-        let counted = Counted { direction, length, answer: said, opens_connection, asks, step, learnt };
+        let counted = Counted { direction, length, meta, answer: said, step, learnt };
         wrong.extend(self.ledger.differences(&after, rules, &counted));
         self.ledger = after;
         self.judged += 1;
