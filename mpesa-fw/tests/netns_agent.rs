@@ -268,7 +268,7 @@ fn without_privileges_it_says_what_is_missing() -> Result<()> {
     ok(std::process::Command::new("chown").arg("65534:65534").arg(&rules))?;
     ok(std::process::Command::new("chmod").arg("0600").arg(&rules))?;
     let binary = public.path().join("mpesa-fw");
-    fs::copy(&firewall.binary, &binary)?;
+    firewall.copy_program(&binary)?;
     let mut command = field.host.namespace.command("setpriv");
     command.args(nobody).arg(&binary).arg("run").arg("--rules").arg(&rules);
     for directory in ["state-dir", "runtime-dir", "bpffs"] {

@@ -209,7 +209,7 @@ fn only_root_may_ask_the_agent() -> Result<()> {
         fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
     }
     let binary = public.path().join("mpesa-fw");
-    fs::copy(&firewall.binary, &binary)?;
+    firewall.copy_program(&binary)?;
 
     // Its mode keeps them out.
     let ran = run(&mut as_nobody(&field, &firewall, &binary, "reload"))?;

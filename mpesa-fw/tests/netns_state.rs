@@ -33,7 +33,8 @@ fn a_full_flow_table_stays_in_its_bounds_and_serves_the_new() -> Result<()> {
         socket.send_to(b"?", to)?;
     }
     let flows = firewall.metrics()?.sum("mpesa_fw_flows", &[]);
-    assert!((800.0..=1024.0).contains(&flows), "{flows}");
+    // Linux keeps up to 128 entries of such a map free for each CPU (`LOCAL_FREE_TARGET`), at most half of them all.
+    assert!((512.0..=1024.0).contains(&flows), "{flows}");
     // The newest has its answer; the oldest, forgotten or not, has one when it asks again.
     for socket in [&sockets[1299], &sockets[0]] {
         socket.set_read_timeout(Some(SOON))?;

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    command::{Ran, run},
+    command::{Ran, ok, run},
     metrics::Metrics,
     namespace::Namespace,
     network::Network,
@@ -72,6 +72,15 @@ impl<'a> Firewall<'a> {
             bpffs,
             environment: Vec::new(),
         })
+    }
+
+    /// Puts a copy of the program at `to`. By another process: a file that this one holds open for writing, and with it
+    /// every child that another test starts meanwhile, can't be executed (ETXTBSY).
+    ///
+    /// # Errors
+    /// It can't be written there.
+    pub fn copy_program(&self, to: &Path) -> Result<()> {
+        ok(Command::new("cp").arg(&self.binary).arg(to)).map(drop)
     }
 
     /// A file (0600) beside the rules file.
