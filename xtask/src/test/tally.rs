@@ -1,6 +1,9 @@
 //! Adds up what several runs of libtest print.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
+
+/// Lines of what a failed test said that are repeated at the end: enough for a panic or an error with its causes.
+const REPEATED: usize = 20;
 
 /// Tests passed, failed and skipped.
 #[derive(Debug, Default)]
@@ -13,11 +16,16 @@ pub(crate) struct Tally {
     named: usize,
     /// A test whose line was torn by what it printed past libtest.
     torn: Option<String>,
+    /// What failed tests said, by their names.
+    said: BTreeMap<String, Vec<String>>,
+    /// Whose words are being read.
+    speaker: Option<String>,
 }
 
 impl Tally {
     /// Takes in one line of output.
     pub(crate) fn read(&mut self, line: &str) {
+        self.hear(line);
         if let Some(rest) = line.strip_prefix("test result: ") {
             let failed = count(rest, " failed");
             self.passed += count(rest, " passed");
@@ -49,6 +57,22 @@ impl Tally {
         }
     }
 
+    /// Keeps the beginning of what a failed test said, up to its backtrace.
+    fn hear(&mut self, line: &str) {
+        if let Some(name) = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----")) {
+            self.speaker = Some(name.to_owned());
+        } else if ["stack backtrace:", "Stack backtrace:", "failures:"].contains(&line.trim()) {
+            self.speaker = None;
+        } else if let Some(name) = &self.speaker
+            && !line.trim().is_empty()
+        {
+            let said = self.said.entry(name.clone()).or_default();
+            if said.len() < REPEATED {
+                said.push(line.to_owned());
+            }
+        }
+    }
+
     /// Counts something that failed as a whole.
     pub(crate) fn fail(&mut self, what: String) {
         self.failures.push(what);
@@ -69,7 +93,7 @@ impl Tally {
         self.ignored.clear();
     }
 
-    /// Says by name what failed and what was skipped.
+    /// Says by name what failed, and why, and what was skipped.
     pub(crate) fn report(&self) {
         if !self.ignored.is_empty() {
             println!("\nskipped:");
@@ -81,6 +105,9 @@ impl Tally {
             println!("\nfailed:");
             for failure in &self.failures {
                 println!("  {failure}");
+                for line in self.said.get(failure).into_iter().flatten() {
+                    println!("      {line}");
+                }
             }
         }
     }
@@ -109,7 +136,7 @@ impl Tally {
 /// The closing line.
 impl fmt::Display for Tally {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { passed, failures, ignored, named: _, torn: _ } = self;
+        let Self { passed, failures, ignored, named: _, torn: _, said: _, speaker: _ } = self;
         write!(formatter, "{passed} passed, {} failed, {} skipped", failures.len(), ignored.len())
     }
 }
@@ -152,6 +179,18 @@ mod tests {
         let tally =
             tally("test a ... something printed\nFAILED\ntest result: FAILED. 0 passed; 1 failed; 0 ignored");
         assert_eq!(tally.to_string(), "0 passed, 1 failed, 0 skipped");
+    }
+
+    #[test]
+    fn the_beginning_of_what_a_failed_test_said_is_kept() {
+        let tally = tally(
+            "test a ... FAILED\ntest b ... FAILED\n\nfailures:\n\n\
+             ---- a stdout ----\n\nthread 'a' panicked at a.rs:1:1:\n799\nstack backtrace:\n   0: begin\n\n\
+             ---- b stdout ----\nError: no\n\nCaused by:\n    nothing\n\n\nfailures:\n    a\n    b\n\n\
+             test result: FAILED. 0 passed; 2 failed; 0 ignored",
+        );
+        assert_eq!(tally.said["a"], ["thread 'a' panicked at a.rs:1:1:", "799"]);
+        assert_eq!(tally.said["b"], ["Error: no", "Caused by:", "    nothing"]);
     }
 
     #[test]
