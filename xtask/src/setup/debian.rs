@@ -1,8 +1,10 @@
 //! Debian packages, installed without starting what they bring.
 
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::process::{capture, is_root, on_path, run};
 
@@ -58,6 +60,34 @@ pub(crate) fn install(purpose: &str, packages: &[&'static str]) -> Result<()> {
     }
     leave_disabled(&missing);
     Ok(())
+}
+
+/// Unpacks a package below `directory` without installing it, unless that was done before.
+///
+/// # Errors
+/// When it can't be fetched or unpacked.
+pub(crate) fn unpack(purpose: &str, package: &str, directory: &Path) -> Result<()> {
+    if directory.exists() {
+        println!("ok: {purpose}: {package} already unpacked");
+        return Ok(());
+    }
+    println!("install: {purpose}: {package}, unpacked in {}", directory.display());
+    if !has_candidate(package) {
+        run(apt_get().arg("update").arg("-qq"))?;
+    }
+    let above = directory.parent().context("a directory to unpack in has one above it")?;
+    fs::create_dir_all(above).with_context(|| format!("cannot make {}", above.display()))?;
+    let downloads = tempfile::tempdir_in(above).context("cannot make a directory for downloads")?;
+    // As root: apt's own user may not write here.
+    run(apt_get()
+        .args(["download", "-qq", "-o", "APT::Sandbox::User=root", package])
+        .current_dir(downloads.path()))?;
+    let unpacked = downloads.path().join("unpacked");
+    for entry in fs::read_dir(downloads.path()).context("cannot read the downloads")? {
+        let package = entry.context("cannot read the downloads")?.path();
+        run(Command::new("dpkg-deb").arg("--extract").arg(&package).arg(&unpacked))?;
+    }
+    fs::rename(&unpacked, directory).with_context(|| format!("cannot make {}", directory.display()))
 }
 
 /// Those that dpkg doesn't hold installed.
@@ -123,8 +153,6 @@ fn leave_disabled(installed: &[&str]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
-    use std::path::Path;
     use std::process::ExitStatus;
 
     fn quietly(policy: &Path, script: &str) -> ExitStatus {
