@@ -2,68 +2,18 @@
 
 mod support;
 
-use std::{fs, process::Command, thread::sleep, time::Duration};
+use std::{fs, thread::sleep, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use mpesa_fw::fault;
-use support::{Field, SOON, WEB, policy};
-use testbed::{Answer, Curl, Firewall, Ran, Started, eventually, holds, run};
-
-/// Lets the attacker in and keeps Safaricom out: nobody would confirm that.
-const WRONG: &str = "{ name: web, ports: [80], from: [198.51.100.66] }";
-/// For a trial that nobody confirms.
-const SHORT: &str = "5s";
-/// For a trial that must not end by itself.
-const LONG: &str = "600s";
-/// Deadline, the watchdog's grace, and a slow machine.
-const TAKEN_BACK: Duration = Duration::from_secs(30);
-
-fn safaricom_is_let_in(field: &Field) -> bool {
-    Curl::http(field.host.place.v4, 80).from(&field.safaricom.namespace).is_ok()
-}
-
-fn right(field: &Field) -> bool {
-    safaricom_is_let_in(field)
-        && Curl::http(field.host.place.v4, 80).from(&field.attacker.namespace) == Answer::Silence
-}
-
-fn wrong(field: &Field) -> bool {
-    Curl::http(field.host.place.v4, 80).from(&field.attacker.namespace).is_ok()
-        && Curl::http(field.host.place.v4, 80).from(&field.safaricom.namespace) == Answer::Silence
-}
-
-/// Puts the wrong policy on trial.
-fn on_trial(firewall: &Firewall<'_>, window: &str) -> Result<Ran> {
-    firewall.policy(&policy(&[WRONG], &[]))?;
-    let ran = firewall.ask(["reload", "--force", "--confirm-within", window])?;
-    ensure!(ran.code == Some(0), "{}", ran.text());
-    Ok(ran)
-}
-
-fn said(ran: &Ran, code: i32, what: &str) -> Result<()> {
-    ensure!(ran.code == Some(code) && ran.text().contains(what), "not {code} and {what:?}: {}", ran.text());
-    Ok(())
-}
-
-/// Processes that wait for the end of a trial of this firewall.
-fn watchdogs(firewall: &Firewall<'_>) -> Result<Vec<String>> {
-    let pattern = format!("{} watchdog", firewall.runtime().display());
-    Ok(run(Command::new("pgrep").args(["-f", &pattern]))?.stdout.lines().map(str::to_owned).collect())
-}
-
-fn kill_watchdogs(firewall: &Firewall<'_>) -> Result<()> {
-    for pid in watchdogs(firewall)? {
-        run(Command::new("kill").args(["-9", &pid]))?;
-    }
-    Ok(())
-}
-
-fn started<'f>(field: &'f Field) -> Result<(testbed::serve::Nginx, Firewall<'f>, Started)> {
-    let web = field.web(&[80])?;
-    let (firewall, agent) = field.protected(&policy(&[WEB], &[]))?;
-    ensure!(right(field));
-    Ok((web, firewall, agent))
-}
+use support::{
+    FENCE, Field, SOON, WEB, policy,
+    trial::{
+        LONG, SHORT, TAKEN_BACK, WRONG, kill_watchdogs, on_trial, right, safaricom_is_let_in, said, started,
+        watchdogs, wrong,
+    },
+};
+use testbed::{Answer, Curl, Process, Ran, eventually, holds};
 
 #[test]
 #[ignore = "needs root and a kernel"]
@@ -194,6 +144,33 @@ fn an_agent_that_hangs_is_replaced_by_its_watchdog() -> Result<()> {
     holds("the return", Duration::from_secs(60), || right(&field))?;
     assert!(!agent.process.running(), "two must not have the hooks");
     Ok(())
+}
+
+/// Another trial on top of one that goes on, and it fails: the watchdog of the one before has ended by then.
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_trial_that_does_not_begin_leaves_the_one_before_with_a_watchdog() -> Result<()> {
+    let field = Field::new()?;
+    let _web = field.web(&[80])?;
+    let mut firewall = field.firewall()?;
+    let orders = firewall.directory.join("orders");
+    firewall.environment.push((fault::VARIABLE, orders.clone().into()));
+    firewall.policy(&policy(&[WEB], &[]))?;
+    let mut agent = firewall.start(&["--force"])?;
+    on_trial(&firewall, "20s")?;
+    fs::write(&orders, "TrialPledged pause 1\n")?;
+    firewall.policy(&policy(&[WRONG, FENCE], &[]))?;
+    let reload = firewall.ask_command(["reload", "--force", "--confirm-within", LONG]);
+    let mut reload = Process::spawn(reload, "second", firewall.logs())?;
+    holds("the end of the watchdog", SOON, || watchdogs(&firewall).is_ok_and(|pids| pids.is_empty()))?;
+    fs::remove_file(&orders)?;
+    let reached = orders.with_file_name(format!("orders{}", fault::REACHED));
+    holds("it to go on", SOON, || !reached.exists())?;
+    fs::write(&orders, "ProgramsLoaded fail 1\n")?;
+    assert_eq!(reload.wait(SOON)?.code(), Some(4), "{}", reload.log());
+    assert!(wrong(&field) && watchdogs(&firewall)?.len() == 1, "the first goes on: {}", agent.process.log());
+    agent.process.kill()?;
+    holds("the return", TAKEN_BACK, || right(&field))
 }
 
 #[test]

@@ -131,6 +131,17 @@ impl Archive {
         texts.0.iter().map(one).collect()
     }
 
+    /// Has the texts of these on the disk before it returns, for a machine that loses power.
+    ///
+    /// # Errors
+    /// The state directory can't be written, or a text is gone.
+    pub(super) fn sync(&self, generations: [&KeptGeneration; 2]) -> io::Result<()> {
+        for file in generations.into_iter().flat_map(|generation| &generation.files) {
+            fs::File::open(self.texts.join(&file.sha256))?.sync_all()?;
+        }
+        fs::File::open(&self.texts)?.sync_all()
+    }
+
     /// Notes that a generation came into force. What is more than [`KEPT`] goes, and every text that neither these nor
     /// `others` need. A generation that says what the one before it says takes its place.
     ///

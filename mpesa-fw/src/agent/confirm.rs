@@ -77,6 +77,11 @@ impl Agent {
             taken_back: false,
             caller,
         };
+        let (archive, texts) = (self.archive.clone(), [record.trial.clone(), record.confirmed.clone()]);
+        let synced = beside(move || archive.sync(texts.each_ref())).await;
+        synced.map_err(|error| {
+            no(format!("its text, or the one to come back to, is not on the disk: {error}"))
+        })?;
         self.file_trial(&record).await.map_err(|error| no(error.to_string()))?;
         fault::passed(Point::TrialPledged);
         let pledge = Pledge { record, before };
@@ -87,7 +92,7 @@ impl Agent {
         Ok(pledge)
     }
 
-    /// Nothing came into force after all.
+    /// Nothing came into force after all. An earlier trial goes on, and has a watchdog again: its own ended when it read of another.
     pub(super) async fn withdraw(&self, pledge: Pledge) {
         let put_back = match &pledge.before {
             Some(record) => self.file_trial(record).await,
@@ -95,6 +100,10 @@ impl Agent {
         };
         if let Err(error) = put_back {
             tracing::error!(%error, "what is on file of a trial that did not begin could not be removed");
+        }
+        let goes_on = pledge.before.is_some_and(|record| !record.taken_back && record.left().is_some());
+        if goes_on && let Err(error) = watchdog::spawn(&self.options) {
+            tracing::error!(%error, "the earlier trial goes on without a watchdog: an agent that hangs will not take it back");
         }
     }
 
@@ -105,7 +114,7 @@ impl Agent {
 
     async fn unfile_trial(&self) -> std::io::Result<()> {
         let store = self.trial_store.clone();
-        beside(move || store.remove()).await
+        beside(move || store.remove_durably()).await
     }
 
     /// Another generation is in force: on a trial, as the return from one (`returned`), or as neither. `kept`: what is kept of

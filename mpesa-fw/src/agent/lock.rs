@@ -15,6 +15,8 @@ use nix::{
     fcntl::{Flock, FlockArg},
 };
 
+use crate::printable::Printable;
+
 /// Held until dropped.
 #[derive(Debug)]
 pub struct Lock {
@@ -65,24 +67,36 @@ impl Lock {
 /// The process that holds a lock on `path`.
 fn holder(path: &Path) -> Option<i32> {
     let locks = fs::read_to_string("/proc/locks").ok()?;
-    pid_of(&locks, fs::metadata(path).ok()?.ino())
+    let metadata = fs::metadata(path).ok()?;
+    let place = |device: u64| (nix::sys::stat::major(device), nix::sys::stat::minor(device));
+    pid_of(&locks, place(metadata.dev()), metadata.ino())
 }
 
 fn described(pid: Option<i32>) -> String {
     let Some(pid) = pid else { return "its process is not visible from here".to_owned() };
     let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    format!("process {pid}, {}", command.trim())
+    format!("process {pid}, {}", Printable(command.trim()))
 }
 
-/// A line of `/proc/locks` is `1: FLOCK  ADVISORY  WRITE 707 00:1b:1234 0 EOF`. The device is left out of the
-/// comparison: some file systems report another one here than `stat` does.
-fn pid_of(locks: &str, inode: u64) -> Option<i32> {
-    locks.lines().find_map(|line| {
-        let mut words = line.split_whitespace().skip_while(|w| *w != "FLOCK").skip(3);
-        let pid = words.next()?.parse().ok()?;
-        let place = words.next()?;
-        (place.rsplit(':').next()?.parse() == Ok(inode)).then_some(pid)
-    })
+/// A line of `/proc/locks` is `1: FLOCK  ADVISORY  WRITE 707 00:1b:1234 0 EOF`, the device in hexadecimal. Some file systems report
+/// another device here than `stat` does: then the inode alone tells, unless several have it, of which one may be anybody's.
+fn pid_of(locks: &str, device: (u64, u64), inode: u64) -> Option<i32> {
+    let of_inode: Vec<((u64, u64), i32)> = locks
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split_whitespace().skip_while(|w| *w != "FLOCK").skip(3);
+            let pid = words.next()?.parse().ok()?;
+            let mut place = words.next()?.split(':');
+            let mut number = || u64::from_str_radix(place.next()?, 16).ok();
+            let device = (number()?, number()?);
+            (place.next()?.parse() == Ok(inode)).then_some((device, pid))
+        })
+        .collect();
+    let exact = of_inode.iter().find(|(there, _)| *there == device);
+    match (exact, of_inode.as_slice()) {
+        (Some((_, pid)), _) | (None, [(_, pid)]) => Some(*pid),
+        (None, _) => None,
+    }
 }
 
 #[cfg(test)]
@@ -109,7 +123,11 @@ mod tests {
     fn the_holder_is_found_by_inode() {
         let locks =
             "1: POSIX  ADVISORY  READ 11 00:1b:77 0 EOF\n2: FLOCK  ADVISORY  WRITE 4242 00:1b:77 0 EOF\n";
-        assert_eq!(pid_of(locks, 77), Some(4242));
-        assert_eq!(pid_of(locks, 78), None);
+        assert_eq!(pid_of(locks, (0, 0x1b), 77), Some(4242));
+        assert_eq!(pid_of(locks, (0, 0x2a), 77), Some(4242), "a file system that says another device here");
+        assert_eq!(pid_of(locks, (0, 0x1b), 78), None);
+        let another = format!("1: FLOCK  ADVISORY  WRITE 666 00:2b:77 0 EOF\n{locks}");
+        assert_eq!(pid_of(&another, (0, 0x1b), 77), Some(4242), "somebody else's file of that number");
+        assert_eq!(pid_of(&another, (8, 1), 77), None, "nobody is taken for it who may not be");
     }
 }

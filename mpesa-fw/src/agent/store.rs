@@ -51,8 +51,7 @@ impl Store {
     /// # Errors
     /// The directory can't be written.
     pub(super) fn write_durably<T: Serialize>(&self, value: &T) -> io::Result<()> {
-        self.write(value)?;
-        fs::File::open(&self.path)?.sync_all()
+        replace_durably(&self.path, &serde_json::to_vec(value)?)
     }
 
     /// Removes it. One that is not there is removed already.
@@ -65,6 +64,15 @@ impl Store {
             removed => removed,
         }
     }
+
+    /// As [`remove`](Self::remove), and a machine that loses power comes back without it.
+    ///
+    /// # Errors
+    /// The directory can't be written.
+    pub(super) fn remove_durably(&self) -> io::Result<()> {
+        self.remove()?;
+        sync_directory_of(&self.path)
+    }
 }
 
 /// Writes a file beside and renames it, so that a crash leaves the old or the new one, whole.
@@ -72,8 +80,22 @@ impl Store {
 /// # Errors
 /// The directory can't be written.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    put(path, bytes, |_| Ok(()))
+}
+
+/// As [`replace`], and it is on the disk before this returns: the words before the name, for a rename may be on the disk alone.
+///
+/// # Errors
+/// The directory can't be written.
+pub(super) fn replace_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    put(path, bytes, fs::File::sync_all)?;
+    sync_directory_of(path)
+}
+
+fn put(path: &Path, bytes: &[u8], written: impl FnOnce(&fs::File) -> io::Result<()>) -> io::Result<()> {
     let beside = path.with_extension("new");
-    let written = write_new(&beside, bytes).and_then(|()| fs::rename(&beside, path));
+    let written =
+        write_new(&beside, bytes).and_then(|file| written(&file)).and_then(|()| fs::rename(&beside, path));
     if written.is_err() {
         // Half a file on a full disk helps nobody.
         let _ = fs::remove_file(&beside);
@@ -81,11 +103,15 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     written
 }
 
-fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
+fn sync_directory_of(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |directory| fs::File::open(directory)?.sync_all())
+}
+
+fn write_new(path: &Path, text: &[u8]) -> io::Result<fs::File> {
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(text)?;
     fault::point(Point::StoreWritten)?;
-    Ok(())
+    Ok(file)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 pub mod groups;
 pub mod memory;
 pub mod traffic;
+pub mod trial;
 
 use std::{net::IpAddr, process::Command, time::Duration};
 
@@ -188,11 +189,13 @@ pub fn at_tc(namespace: &testbed::Namespace) -> Result<(usize, usize)> {
 /// A scrape when nothing moves any more: the last packets of a closed connection come after curl has ended.
 pub fn settled(firewall: &Firewall<'_>) -> Result<Metrics> {
     let mut last = firewall.metrics()?;
+    let mut at_rest = 0;
     testbed::eventually("the counts to rest", SOON, || {
         std::thread::sleep(Duration::from_millis(100));
         let now = firewall.metrics().ok()?;
         let rests = now.went_back(&last).is_empty() && last.went_back(&now).is_empty();
+        at_rest = if rests { at_rest + 1 } else { 0 };
         last = now;
-        rests.then(|| last.clone())
+        (at_rest == 2).then(|| last.clone())
     })
 }
