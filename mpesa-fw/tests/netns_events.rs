@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use support::{FENCE, Field, NEVER, SOON, WEB, policy};
-use testbed::{Answer, Curl, Firewall, Process, eventually};
+use testbed::{Answer, Curl, Firewall, Process, eventually, holds};
 
 /// `events --follow` with more words. What it says is in its log.
 fn follow(firewall: &Firewall<'_>, name: &str, more: &[&str]) -> Result<Process> {
@@ -45,7 +45,10 @@ fn events_are_followed_as_they_come() -> Result<()> {
     assert_eq!(text.log().lines().count(), 1, "{}", text.log());
     // The others say nothing when they have begun.
     std::thread::sleep(NEVER);
-    knock(&field, 80);
+    holds("two to hear of it", SOON, || {
+        knock(&field, 80);
+        json.log().contains('\n') && same.log().contains("198.51.100.66")
+    })?;
     let words = ["eth0", "ingress", "source_not_allowed", "web", "tcp", "-> 203.0.113.10:80"];
     eventually("a second line", SOON, || {
         let lines: Vec<String> = text.log().lines().map(str::to_owned).collect();
@@ -96,8 +99,9 @@ fn what_no_event_can_have_is_refused_with_what_there_is() -> Result<()> {
         assert!(ran.stderr.contains("source_not_allowed"), "{}", ran.stderr);
         assert_eq!(ask(&["--direction", "in"])?.code, Some(2));
     }
-    let mut follower = follow(&firewall, "follower", &[])?;
-    std::thread::sleep(NEVER);
+    knock(&field, 80);
+    let mut follower = follow(&firewall, "follower", &["--last", "1"])?;
+    follower.wait_for_log("198.51.100.66", SOON)?;
     assert_eq!(firewall.ask(["detach"])?.code, Some(0));
     assert!(agent.process.wait(SOON)?.success());
     assert_eq!(follower.wait(SOON)?.code(), Some(3));

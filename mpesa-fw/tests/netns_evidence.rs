@@ -234,8 +234,11 @@ time.sleep(60)
 ";
     let field = Field::new()?;
     let (firewall, _agent) = field.protected(POLICY)?;
-    let follower = firewall.ask_command(["events", "--follow", "--last", "0"]);
+    // What it shows of before says that it follows.
+    let _ = Curl::http(field.host.place.v4, 8099).from(&field.attacker.namespace);
+    let follower = firewall.ask_command(["events", "--follow", "--last", "100"]);
     let mut follower = Process::spawn(follower, "follower", firewall.logs())?;
+    follower.wait_for_log(":8099", SOON)?;
     let _first = insider(&field, None, INSIDER, LOOP, firewall.logs())?;
     let of_first =
         || -> Result<u64> { event(&firewall, "udp", 1005)?["repeated"].as_u64().context("how many more") };

@@ -4,7 +4,7 @@ mod support;
 
 use std::{
     fs::{self, OpenOptions},
-    io::{Seek as _, SeekFrom, Write as _},
+    io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::net::UnixStream,
     process::Command,
     sync::{Mutex, PoisonError},
@@ -227,17 +227,26 @@ fn clients_that_hang_hold_up_no_reload() -> Result<()> {
     let _web = field.web(&[80])?;
     let (firewall, _agent) = field.protected(&policy(&[WEB], &[]))?;
     let socket = firewall.runtime().join("control.sock");
-    // One that says nothing, one that says half of it, one that never reads the answer.
-    let _silent = UnixStream::connect(&socket)?;
-    let mut half = UnixStream::connect(&socket)?;
-    half.write_all(b"{\"version\":1,\"request\":{\"rel")?;
-    let mut deaf = UnixStream::connect(&socket)?;
-    deaf.write_all(b"{\"version\":1,\"request\":\"status\"}\n")?;
-    let begun = Instant::now();
-    for rules in [policy(&[WEB, FENCE], &[]), policy(&[WEB], &[])] {
-        firewall.reload(&rules)?;
+    // The agent lets go of them after five seconds: they hang still when two reloads are done, where these take less.
+    let are_waited_for = || -> Result<bool> {
+        // One that says nothing, one that says half of it, one that never reads the answer.
+        let _silent = UnixStream::connect(&socket)?;
+        let mut half = UnixStream::connect(&socket)?;
+        half.write_all(b"{\"version\":1,\"request\":{\"rel")?;
+        let mut deaf = UnixStream::connect(&socket)?;
+        deaf.write_all(b"{\"version\":1,\"request\":\"status\"}\n")?;
+        for rules in [policy(&[WEB, FENCE], &[]), policy(&[WEB], &[])] {
+            firewall.reload(&rules)?;
+        }
+        half.set_nonblocking(true)?;
+        Ok(half.read(&mut [0; 8]).err().map(|error| error.kind()) != Some(ErrorKind::WouldBlock))
+    };
+    // On a machine that is busy they take as long now and then, whoever hangs.
+    let mut tries = 0;
+    while are_waited_for()? {
+        tries += 1;
+        assert!(tries < 5, "five times two reloads took as long as a client that hangs");
     }
-    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
     assert!(field.is_enforced());
     Ok(())
 }

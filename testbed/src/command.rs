@@ -1,6 +1,8 @@
 //! Commands that run to their end.
 
 use std::{
+    io::Write as _,
+    path::Path,
     process::{Command, Stdio},
     sync::mpsc::{RecvTimeoutError, channel},
     thread,
@@ -65,6 +67,28 @@ pub fn run(command: &mut Command) -> Result<Ran> {
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     })
+}
+
+/// Writes a file by another process. What this one opens for writing is held open, until they execute their program, by all
+/// children that other tests start meanwhile; then the agent takes it for being changed, and nobody can execute it (ETXTBSY).
+///
+/// # Errors
+/// It can't be written.
+pub(crate) fn written_by_another(path: &Path, text: &[u8]) -> Result<()> {
+    let what = || format!("could not write {}", path.display());
+    let mut writer = Command::new("sh")
+        .args(["-euc", "cat > \"$0\""])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .with_context(what)?;
+    let written = writer.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(text));
+    let status = writer.wait().with_context(what)?;
+    written.with_context(what)?;
+    if !status.success() {
+        bail!("{}: {status}", what());
+    }
+    Ok(())
 }
 
 /// Runs it and returns its stdout.

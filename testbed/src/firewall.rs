@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    command::{Ran, ok, run},
+    command::{Ran, ok, run, written_by_another},
     metrics::Metrics,
     namespace::Namespace,
     network::Network,
@@ -74,8 +74,7 @@ impl<'a> Firewall<'a> {
         })
     }
 
-    /// Puts a copy of the program at `to`. By another process: a file that this one holds open for writing, and with it
-    /// every child that another test starts meanwhile, can't be executed (ETXTBSY).
+    /// Puts a copy of the program at `to`, by another process as [`written_by_another`] does.
     ///
     /// # Errors
     /// It can't be written there.
@@ -89,7 +88,7 @@ impl<'a> Firewall<'a> {
     /// It can't be written.
     pub fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
         let path = self.directory.join(name);
-        fs::write(&path, text).with_context(|| format!("could not write {}", path.display()))?;
+        written_by_another(&path, text.as_bytes())?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).context("could not set the mode")?;
         Ok(path)
     }

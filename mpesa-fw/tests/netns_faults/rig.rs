@@ -5,6 +5,7 @@ use std::{
     fs,
     path::PathBuf,
     process::Command,
+    thread::sleep,
     time::{Duration, Instant},
 };
 
@@ -77,7 +78,15 @@ impl<'a> Rig<'a> {
         rig.ensure_running()?;
         rig.reload(&both_otherwise(), Some(true))?;
         rig.reload(&both(), Some(true))?;
-        rig.clean = Some(rig.traces()?);
+        // The kernel lets go of what was replaced a while later.
+        let mut last = rig.traces()?;
+        rig.clean = Some(eventually("the traces to rest", SOON, || {
+            sleep(Duration::from_millis(200));
+            let now = rig.traces().ok()?;
+            let rests = now == last;
+            last = now;
+            rests.then(|| last.clone())
+        })?);
         Ok(rig)
     }
 

@@ -11,7 +11,7 @@ use anyhow::Result;
 use testbed::{Firewall, ok};
 
 /// What a host with a running agent has, as a clean start left it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Traces {
     /// Every path below the bpffs, without the number of the generation.
     pins: BTreeSet<String>,
