@@ -272,31 +272,6 @@ fn a_start_with_bad_rules_is_exit_1_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_port_in_use_is_said_before_the_kernel_is_touched() {
-    let directory = Directory::new();
-    let rules = directory.rules(CALLBACKS);
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = taken.local_addr().expect("bound").to_string();
-    let (code, _, stderr) = run(&[
-        "run",
-        "--rules",
-        &rules.display().to_string(),
-        "--runtime-dir",
-        &directory.text("run"),
-        "--state-dir",
-        &directory.text("state"),
-        "--bpffs",
-        &directory.text("bpf"),
-        "--metrics",
-        &address,
-    ]);
-    assert_eq!(code, 4, "{stderr}");
-    assert!(stderr.contains(&address) && stderr.contains("--metrics"), "{stderr}");
-    assert!(!directory.path().join("bpf").exists());
-    assert!(!directory.path().join("run/control.sock").exists(), "the socket goes with the process");
-}
-
-#[test]
 fn a_defect_is_exit_70_and_says_what_to_do() {
     if !fault::ARMED {
         return;

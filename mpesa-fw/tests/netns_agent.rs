@@ -200,15 +200,24 @@ fn a_stale_socket_is_replaced() -> Result<()> {
 
 #[test]
 #[ignore = "needs root and a kernel"]
-fn a_port_in_use_is_said_and_nothing_is_attached() -> Result<()> {
+fn whoever_has_the_port_of_the_metrics_keeps_no_host_without_a_firewall() -> Result<()> {
     let field = Field::new()?;
+    let _web = field.web(&[80])?;
     let firewall = field.firewall()?;
     firewall.policy(&policy(&[WEB], &[]))?;
-    let _taken = field.host.namespace.inside(|| TcpListener::bind(Firewall::METRICS))?;
-    let ran = firewall.run(&[])?;
-    assert_eq!(ran.code, Some(4), "{}", ran.text());
-    assert!(ran.stderr.contains("9477") && ran.stderr.contains("--metrics"), "{}", ran.stderr);
-    assert!(no_programs(&field.host)?);
+    let taken = field.host.namespace.inside(|| TcpListener::bind(Firewall::METRICS))?;
+    let mut agent = firewall.spawn(&[])?;
+    agent.process.wait_for_log("metrics are not served", SOON)?;
+    assert!(field.is_enforced());
+    let warns = |firewall: &Firewall<'_>| -> Result<bool> {
+        let text = firewall.ask(["status"])?.stdout;
+        Ok(text.contains("metrics are not served on 127.0.0.1:9477")
+            && text.contains("another program has that port"))
+    };
+    assert!(warns(&firewall)?);
+    drop(taken);
+    holds("metrics", SOON, || firewall.metrics().is_ok())?;
+    assert!(!warns(&firewall)?);
     Ok(())
 }
 

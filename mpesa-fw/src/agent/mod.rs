@@ -194,6 +194,8 @@ struct State {
     saved_defaults: BTreeSet<String>,
     /// Listeners that no service claimed at the last look.
     undeclared: BTreeSet<listeners::Key>,
+    /// Why metrics are not served.
+    without_metrics: Option<String>,
     /// Nothing is to be attached any more: the agent ends.
     detached: bool,
 }
@@ -233,6 +235,14 @@ impl Agent {
 
     fn event_log(&self) -> MutexGuard<'_, EventLog> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes why metrics are not served, or that they are; whether that is news.
+    pub fn note_metrics(&self, why_not: Option<String>) -> bool {
+        let mut state = self.state();
+        let is_news = state.without_metrics != why_not;
+        state.without_metrics = why_not;
+        is_news
     }
 
     /// The last `count` events that are wanted, oldest first.

@@ -124,7 +124,8 @@ impl Agent {
         }
         let suspects = state.pace.suspects(clock::monotonic(), handshakes.as_deref().unwrap_or_default());
         let notes = suspects.into_values().chain(current.notes.iter().cloned());
-        let notes = notes.chain(network.judged_twice()).chain(state.owners.complaints()).collect();
+        let notes = notes.chain(network.judged_twice()).chain(state.owners.complaints());
+        let notes = notes.chain(state.without_metrics.clone()).collect();
         Ok(Snapshot {
             running: Arc::clone(&current.running),
             since: if protection == state.protection { state.since } else { clock::unix() },

@@ -179,6 +179,7 @@ impl Agent {
             said: BTreeSet::new(),
             saved_defaults,
             undeclared: BTreeSet::new(),
+            without_metrics: None,
             detached: false,
         };
         let agent = Arc::new(Self {

@@ -1,7 +1,6 @@
 //! `mpesa-fw run`
 
 use std::{
-    io::ErrorKind,
     net::{SocketAddr, TcpListener},
     path::Path,
     sync::Arc,
@@ -93,7 +92,11 @@ async fn serve(options: Options, metrics: SocketAddr, caller: Option<SshConnecti
     agent::private_directory(&options.runtime_dir, 0o750)?;
     let _lock = Lock::directory(&options.runtime_dir).map_err(agent::AgentError::from)?;
     let listener = Listener::bind(&Options::control_socket(&options.runtime_dir))?;
-    let for_metrics = bind(metrics)?;
+    if !metrics.ip().is_loopback() {
+        tracing::warn!(address = %metrics, "metrics are served beyond this host: whoever reaches that port can read them");
+    }
+    // Before the datapath: whoever waits for it may scrape at once. Whoever has the port does not keep the host without a firewall.
+    let for_metrics = TcpListener::bind(metrics);
     let agent = Agent::start(options, caller).await?;
 
     let mut tasks = agent.tasks();
@@ -106,12 +109,7 @@ async fn serve(options: Options, metrics: SocketAddr, caller: Option<SshConnecti
         }
     });
     let for_scrapes = Arc::clone(&agent);
-    tasks.spawn(async move {
-        if let Err(error) = metrics::serve(for_metrics, for_scrapes).await {
-            tracing::error!("metrics can't be served: {error:#}");
-            std::future::pending::<()>().await;
-        }
-    });
+    tasks.spawn(metrics::keep_serving(metrics, for_metrics, for_scrapes));
 
     let for_hang_ups = Arc::clone(&agent);
     // Signals that come while one is being followed are one signal: a storm of them makes no queue.
@@ -150,20 +148,4 @@ async fn serve(options: Options, metrics: SocketAddr, caller: Option<SshConnecti
     agent::stopping();
     tracing::info!("the agent ends; the datapath stays in force (`mpesa-fw detach` would end that)");
     Ok(())
-}
-
-fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
-    if !address.ip().is_loopback() {
-        tracing::warn!(%address, "metrics are served beyond this host: whoever reaches that port can read them");
-    }
-    TcpListener::bind(address).map_err(|error| {
-        let help = if error.kind() == ErrorKind::AddrInUse {
-            "another program has that port: give this one another with --metrics ADDRESS:PORT"
-        } else if error.kind() == ErrorKind::AddrNotAvailable {
-            "this host has no such address (yet): choose another with --metrics ADDRESS:PORT"
-        } else {
-            "choose another address with --metrics ADDRESS:PORT"
-        };
-        Failure::system(format!("cannot serve metrics on {address}: {error}"), help)
-    })
 }

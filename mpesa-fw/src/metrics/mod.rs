@@ -5,4 +5,4 @@ mod families;
 mod server;
 
 pub use collector::AgentCollector;
-pub use server::serve;
+pub use server::keep_serving;

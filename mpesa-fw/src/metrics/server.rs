@@ -1,6 +1,7 @@
 //! `/metrics`, `/healthz`, `/readyz`. Any local user may ask: a client costs one of a few places for a few seconds, who
 //! says nothing loses it to the next, and the kernel is asked a few times a second at most, so that nobody keeps the agent
-//! from its work or Prometheus from its counts.
+//! from its work, nor idle clients Prometheus from its counts. One who connects without end does, as on any port: then the scrape fails,
+//! which is an alert of its own.
 
 use std::{
     any::Any,
@@ -39,6 +40,8 @@ use crate::agent::{Agent, beside};
 const CLIENTS: usize = 16;
 /// How long a connection may last: a scrape takes milliseconds, and Prometheus gives up after 10 s unless told otherwise.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Before an address that could not be had is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Between one look at the kernel and the next.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -177,11 +180,42 @@ impl AsyncWrite for Client {
     }
 }
 
-/// Serves until cancelled.
-///
-/// # Errors
-/// The socket can't be used.
-pub async fn serve(listener: TcpListener, agent: Arc<Agent>) -> anyhow::Result<()> {
+/// Serves until cancelled. An address that can't be had is tried again and again, and the log and `status` say so: any user may take a
+/// port above 1023 while no agent has it, which must keep no host without a firewall.
+pub async fn keep_serving(address: SocketAddr, first: io::Result<TcpListener>, agent: Arc<Agent>) {
+    let mut listener = first;
+    loop {
+        let why = match listener {
+            Ok(listener) => {
+                if agent.note_metrics(None) {
+                    tracing::info!(%address, "metrics are served again");
+                }
+                match serve(listener, Arc::clone(&agent)).await {
+                    Ok(()) => "the server ended".to_owned(),
+                    Err(error) => format!("{error:#}"),
+                }
+            }
+            Err(error) => {
+                let help = if error.kind() == io::ErrorKind::AddrInUse {
+                    "another program has that port (`ss -ltnp` shows which), and what it answers there is not of this firewall"
+                } else if error.kind() == io::ErrorKind::AddrNotAvailable {
+                    "this host has no such address (yet)"
+                } else {
+                    "choose another address with --metrics ADDRESS:PORT"
+                };
+                format!("{error}; {help}")
+            }
+        };
+        let why = format!("metrics are not served on {address}: {why}");
+        if agent.note_metrics(Some(why.clone())) {
+            tracing::error!("{why}; tried again every second");
+        }
+        sleep(AGAIN).await;
+        listener = TcpListener::bind(address);
+    }
+}
+
+async fn serve(listener: TcpListener, agent: Arc<Agent>) -> anyhow::Result<()> {
     let registry = Registry::new();
     registry
         .register(Box::new(AgentCollector::new(Arc::clone(&agent))?))
