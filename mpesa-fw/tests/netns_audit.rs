@@ -107,6 +107,9 @@ fn units_and_users_are_told_apart_and_nothing_is_lost() -> Result<()> {
     assert_eq!(counts(&now, "safaricom-api", &payments, 0), (1, 0), "{now:#}");
     let one = audit(&firewall, &["--rule", "safaricom-api"])?;
     assert_eq!(total(&one), (1, 0), "{one:#}");
+    let mistaken = firewall.ask(["audit", "egress", "--rule", "darja"])?;
+    assert_eq!(mistaken.code, Some(1), "{}", mistaken.text());
+    assert!(mistaken.stderr.contains("`darja`") && mistaken.stderr.contains("daraja"), "{}", mistaken.text());
     let table = firewall.ask(["audit", "egress", "--since", "1h"])?;
     for part in ["DESTINATION", "daraja", "safaricom-api", &payments, &shop, "root (0)", "4712"] {
         assert!(table.stdout.contains(part), "{part}: {}", table.text());

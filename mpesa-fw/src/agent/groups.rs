@@ -1,6 +1,11 @@
 //! The cgroups by their ids: which unit each is, and the groups that it is in.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, path::Path};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
 
 use mpesa_fw_common::owner::{LEVELS, Owner};
 
@@ -46,7 +51,7 @@ impl Groups {
 
     /// Looks. What can't be read is left out: its packets are then those of a group that is gone.
     pub(super) fn look(&mut self) {
-        match cgroup_root().map_err(|error| error.to_string()).and_then(|root| Self::below(&root)) {
+        match cgroup_root().map_err(|error| error.to_string()).and_then(|root| Self::below(&root, MOST)) {
             Ok(groups) => *self = groups,
             Err(error) => {
                 tracing::debug!(%error, "cgroups can't be looked at: owners are known by number only")
@@ -54,36 +59,76 @@ impl Groups {
         }
     }
 
-    fn below(root: &Path) -> Result<Self, String> {
+    fn below(root: &Path, most: usize) -> Result<Self, String> {
         let mut groups = Self::default();
         let id = fs::metadata(root).map_err(|error| format!("{}: {error}", root.display()))?.ino();
         groups.0.insert(id, (Sender::Group("/".to_owned()), [0; LEVELS]));
-        groups.walk(root, "", "", true, ([0; LEVELS], 0));
+        let mut places = Places::default();
+        places.push(Place {
+            directory: root.to_owned(),
+            path: String::new(),
+            roots: String::new(),
+            is_roots: true,
+            lineage: [0; LEVELS],
+            depth: 0,
+        });
+        while let Some(place) = places.pop() {
+            groups.enter(&place, &mut places, most);
+        }
         Ok(groups)
     }
 
-    /// `path`: of the directory below the root. `roots`: as far as root owns it; a user names his own groups as he likes. `above`: the
-    /// groups that it is in, and how many those are.
-    fn walk(&mut self, directory: &Path, path: &str, roots: &str, is_roots: bool, above: (Lineage, usize)) {
-        let Ok(entries) = fs::read_dir(directory) else { return };
-        let (lineage, depth) = above;
+    /// Enters the groups that lie in a place.
+    fn enter(&mut self, place: &Place, places: &mut Places, most: usize) {
+        let Ok(entries) = fs::read_dir(&place.directory) else { return };
         for entry in entries.flatten() {
             // A group has dozens of files, of which nothing is asked.
             let is_group = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            if !is_group || depth == DEPTH || self.0.len() >= MOST {
+            if !is_group || place.depth == DEPTH || self.0.len() >= most {
                 continue;
             }
             let Ok(metadata) = entry.metadata() else { continue };
-            let mut lineage = lineage;
-            if let Some(place) = lineage.get_mut(depth) {
-                *place = metadata.ino();
+            let mut lineage = place.lineage;
+            if let Some(level) = lineage.get_mut(place.depth) {
+                *level = metadata.ino();
             }
-            let is_roots = is_roots && is_of_root(&metadata);
-            let below = format!("{path}/{}", entry.file_name().to_string_lossy());
-            let roots = if is_roots { below.as_str() } else { roots };
-            self.0.insert(metadata.ino(), (sender(&below, roots), lineage));
-            self.walk(&entry.path(), &below, roots, is_roots, (lineage, depth + 1));
+            let is_roots = place.is_roots && is_of_root(&metadata);
+            let path = format!("{}/{}", place.path, entry.file_name().to_string_lossy());
+            let roots = if is_roots { path.clone() } else { place.roots.clone() };
+            self.0.insert(metadata.ino(), (sender(&path, &roots), lineage));
+            let (directory, depth) = (entry.path(), place.depth + 1);
+            places.push(Place { directory, path, roots, is_roots, lineage, depth });
         }
+    }
+}
+
+/// Where groups lie.
+struct Place {
+    directory: PathBuf,
+    /// Below the root.
+    path: String,
+    /// The same as far as root owns it; a user names his own groups as he likes.
+    roots: String,
+    is_roots: bool,
+    /// The groups that it is in, and how many those are.
+    lineage: Lineage,
+    depth: usize,
+}
+
+/// Those that are to be looked at: what is root's first, for a user may make as many groups as there is room for.
+#[derive(Default)]
+struct Places {
+    of_root: VecDeque<Place>,
+    of_users: VecDeque<Place>,
+}
+
+impl Places {
+    fn push(&mut self, place: Place) {
+        if place.is_roots { &mut self.of_root } else { &mut self.of_users }.push_back(place);
+    }
+
+    fn pop(&mut self) -> Option<Place> {
+        self.of_root.pop_front().or_else(|| self.of_users.pop_front())
     }
 }
 
@@ -137,12 +182,35 @@ mod tests {
         let root = tempfile::tempdir()?;
         let group = root.path().join("system.slice/payments.service/worker");
         fs::create_dir_all(&group)?;
-        let groups = Groups::below(root.path()).map_err(io::Error::other)?;
+        let groups = Groups::below(root.path(), MOST).map_err(io::Error::other)?;
         let id = fs::metadata(&group)?.ino();
         let is_root = nix::unistd::geteuid().is_root();
         let unit = Sender::Unit("payments.service".into());
         assert_eq!(groups.sender(id).is_some_and(|sender| *sender == unit), is_root, "only what root owns");
         assert_eq!(groups.sender(0), None);
+        Ok(())
+    }
+
+    #[test]
+    fn what_a_user_makes_leaves_room_for_what_is_roots() -> io::Result<()> {
+        if !nix::unistd::geteuid().is_root() {
+            return Ok(()); // nothing could be another's
+        }
+        let root = tempfile::tempdir()?;
+        let of_user = root.path().join("a.slice/user@1000.service");
+        for n in 0..50 {
+            fs::create_dir_all(of_user.join(format!("{n}/below")))?;
+        }
+        std::os::unix::fs::chown(&of_user, Some(1000), Some(1000))?;
+        for name in ["payments.service", "nginx.service"] {
+            fs::create_dir_all(root.path().join("z.slice/deep.slice").join(name))?;
+        }
+        let groups = Groups::below(root.path(), 20).map_err(io::Error::other)?;
+        assert_eq!(groups.0.len(), 20);
+        for name in ["payments.service", "nginx.service"] {
+            let id = fs::metadata(root.path().join("z.slice/deep.slice").join(name))?.ino();
+            assert_eq!(groups.sender(id), Some(&Sender::Unit(name.into())));
+        }
         Ok(())
     }
 
@@ -156,7 +224,7 @@ mod tests {
             fs::create_dir(&path)?;
             ids.push(fs::metadata(&path)?.ino());
         }
-        let groups = Groups::below(root.path()).map_err(io::Error::other)?;
+        let groups = Groups::below(root.path(), MOST).map_err(io::Error::other)?;
         let cgroups =
             |group| groups.owner(&Holder { user: Some(7), group: Some(group) }).map(|owner| owner.cgroups);
         assert_eq!(cgroups(fs::metadata(root.path())?.ino()), Some([0; LEVELS]), "the root is in none");

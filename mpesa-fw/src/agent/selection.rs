@@ -111,7 +111,8 @@ fn prefix(text: &str) -> Result<IpNet, AgentError> {
     })
 }
 
-fn unknown<S: AsRef<str>>(what: &'static str, word: &str, known: &[S]) -> AgentError {
+/// `word` is no `what`; `known` are those that there are.
+pub(super) fn unknown<S: AsRef<str>>(what: &'static str, word: &str, known: &[S]) -> AgentError {
     let known: Vec<&str> = known.iter().map(AsRef::as_ref).collect();
     let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
     AgentError::Wanted { what, word: shortened(word), known }

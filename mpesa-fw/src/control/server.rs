@@ -235,9 +235,9 @@ impl Answers for Agent {
                 Ok(Answer::Following(self.last_events(last, &wanted.unwrap_or_default())?))
             }
             Request::Audit { since, rule } => {
-                Ok(Answer::Audit(Box::new(self.egress_audit(since, rule).await)))
+                Ok(Answer::Audit(Box::new(self.egress_audit(since, rule).await?)))
             }
-            Request::Listeners => Ok(Answer::Listeners(self.listeners().await?)),
+            Request::Listeners => Ok(Answer::Listeners(self.listeners().await?.bounded())),
             Request::Detach { bpffs } => Ok(Answer::Detached(self.detach(bpffs.as_deref()).await?)),
         }
     }

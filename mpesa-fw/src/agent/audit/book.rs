@@ -8,7 +8,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::unistd::{Uid, User};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -228,6 +227,15 @@ impl Book {
         self.looked = now.unix;
     }
 
+    /// Names users of this hour who have no name yet.
+    pub(super) fn name_users(&mut self, now: Moment, name_of: impl Fn(u32) -> Option<String>) {
+        let rows = self.hours.get_mut(&(now.unix - now.unix % HOUR));
+        for row in rows.into_iter().flatten().filter(|row| row.name.is_none()) {
+            row.name = row.user.and_then(&name_of);
+            self.is_dirty |= row.name.is_some();
+        }
+    }
+
     /// Turns to the page of today. Not before the other is on file: its rows and what was seen belong together.
     fn turn_to(&mut self, now: Moment) {
         let today = clock::at(now.unix).date().to_string();
@@ -331,10 +339,7 @@ pub(super) fn add(rows: &mut Vec<Row>, mut more: Row) {
     }
     match rows.iter_mut().find(|row| same(row, &more)) {
         Some(row) => row.add(&more),
-        None => {
-            more.name = more.name.or_else(|| more.user.and_then(name_of));
-            rows.push(more);
-        }
+        None => rows.push(more),
     }
 }
 
@@ -345,10 +350,6 @@ impl Row {
         self.first = self.first.min(more.first);
         self.last = self.last.max(more.last);
     }
-}
-
-fn name_of(user: u32) -> Option<String> {
-    User::from_uid(Uid::from_raw(user)).ok().flatten().map(|user| user.name)
 }
 
 #[cfg(test)]

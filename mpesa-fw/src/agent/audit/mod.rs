@@ -3,6 +3,7 @@
 mod book;
 mod files;
 mod report;
+mod users;
 
 use std::{
     fmt,
@@ -17,9 +18,10 @@ use tokio::time::sleep;
 pub use report::{AuditRow, EgressAudit, Span};
 
 use super::{
-    Agent, clock,
+    Agent, AgentError, clock,
     groups::Groups,
     kernel::{Kernel, beside},
+    selection::unknown,
 };
 use crate::{
     datapath::{Count, Who},
@@ -27,6 +29,7 @@ use crate::{
     sys,
 };
 use book::{Book, HOUR, Moment, Source};
+use users::Users;
 
 /// How often the counts are looked at.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -66,9 +69,12 @@ impl fmt::Display for Sender {
     }
 }
 
-/// The book, and what is known of cgroups.
+/// The book, and what is known of cgroups and users.
 #[derive(Clone)]
-pub(super) struct Audit(Arc<Mutex<Inner>>);
+pub(super) struct Audit {
+    inner: Arc<Mutex<Inner>>,
+    users: Arc<Users>,
+}
 
 struct Inner {
     book: Book,
@@ -86,11 +92,15 @@ impl Audit {
         let boot = clock::boot().unwrap_or_default();
         let (book, groups) = (Book::open(state_dir), Groups::default());
         let steady = (0, clock::since_boot());
-        Self(Arc::new(Mutex::new(Inner { book, groups, boot, steady, said: None })))
+        if let Err(error) = sys::clock_is_synchronized() {
+            tracing::warn!(%error, "whether the clock is right can't be known: files of the egress audit go by their number, not by their age");
+        }
+        let inner = Inner { book, groups, boot, steady, said: None };
+        Self { inner: Arc::new(Mutex::new(inner)), users: Arc::default() }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Enters what was counted since the last time. Blocks, and takes the datapath: for threads that may and have it not.
@@ -101,14 +111,14 @@ impl Audit {
             datapath.tallies().and_then(|counts| Ok((counts, datapath.tallies_map()?)))
         };
         match read {
-            Ok((counts, map)) => inner.take(kernel, &counts, map),
+            Ok((counts, map)) => inner.take(kernel, &self.users, &counts, map),
             Err(error) => tracing::error!("who opened connections could not be read: {error}"),
         }
     }
 }
 
 impl Inner {
-    fn take(&mut self, kernel: &Kernel, counts: &[Count], map: u32) {
+    fn take(&mut self, kernel: &Kernel, users: &Users, counts: &[Count], map: u32) {
         let Self { book, groups, boot, .. } = self;
         let now = Moment::now();
         let mut has_looked = false;
@@ -120,6 +130,7 @@ impl Inner {
             }
             groups.sender(id).cloned().unwrap_or(Sender::Gone(id))
         });
+        self.book.name_users(now, |user| users.name(user));
         self.keep(now);
         // Not what is not on file.
         if !self.book.is_dirty && counts.len() > TALLIES_CAPACITY as usize / 2 {
@@ -175,6 +186,11 @@ impl Agent {
         }
     }
 
+    /// Looks for the names of users that the audit asks for, until the agent ends.
+    pub(super) async fn name_users(self: Arc<Self>) {
+        self.audit.users.look_up().await;
+    }
+
     /// Enters what was counted until now: before rows change hands, and when the agent ends.
     pub async fn collect_audit(&self) {
         let (audit, kernel) = (self.audit.clone(), self.kernel.clone());
@@ -182,9 +198,29 @@ impl Agent {
     }
 
     /// Who opened connections since then (seconds since 1970), to one destination or all; empty: to where none claims it.
-    pub async fn egress_audit(&self, since: u64, rule: Option<String>) -> EgressAudit {
+    ///
+    /// # Errors
+    /// No destination of the policy or on file has that name, or the time is still to come: nothing found would be no news.
+    pub async fn egress_audit(&self, since: u64, rule: Option<String>) -> Result<EgressAudit, AgentError> {
+        let now = clock::unix();
+        if since > now {
+            let (since, now) = (clock::at(since), clock::at(now));
+            return Err(AgentError::Question(format!("{since} is still to come: here it is {now}")));
+        }
         self.collect_audit().await;
+        let running = Arc::clone(&self.state().current.running);
         let audit = self.audit.clone();
-        beside(move || report::report(&audit.inner().book, since, clock::unix(), rule.as_deref())).await
+        beside(move || {
+            let inner = audit.inner();
+            if let Some(rule) = rule.as_deref().filter(|rule| !rule.is_empty()) {
+                let mut known = report::destinations(&inner.book);
+                known.extend(running.policy.egress.allow.iter().map(|allowed| allowed.name.clone()));
+                if !known.contains(rule) {
+                    return Err(unknown("destination", rule, &known.into_iter().collect::<Vec<_>>()));
+                }
+            }
+            Ok(report::report(&inner.book, since, now, rule.as_deref()))
+        })
+        .await
     }
 }

@@ -118,6 +118,13 @@ pub(super) fn report(book: &Book, since: u64, until: u64, rule: Option<&str>) ->
     }
 }
 
+/// Every destination that is on file.
+pub(super) fn destinations(book: &Book) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    book.for_each(|_, rows| names.extend(rows.iter().map(|row| row.destination.clone())));
+    names
+}
+
 fn sum(sums: &mut BTreeMap<Key, Row>, row: Row) {
     let key = (row.destination.clone(), row.sender.clone(), row.user);
     match sums.get_mut(&key) {
