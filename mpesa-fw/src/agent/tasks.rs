@@ -3,11 +3,18 @@
 use std::{sync::Arc, time::Duration};
 
 use aya::maps::{MapData, RingBuf};
+use mpesa_fw_common::Direction;
 use tokio::{io::unix::AsyncFd, task::JoinSet, time::sleep};
 
 use super::{
-    Agent, clock, flows, install::take, judge::Judge, kernel::beside, resolver::ask, seed::Ground,
-    told::Told, witness::Witness,
+    Agent, clock, flows,
+    install::take,
+    judge::Judge,
+    kernel::beside,
+    resolver::ask,
+    seed::Ground,
+    told::Told,
+    witness::{Testimony, Witness},
 };
 
 /// How often the flow table is looked through.
@@ -29,6 +36,7 @@ impl Agent {
         tasks.spawn(Arc::clone(self).watch_tampering());
         tasks.spawn(Arc::clone(self).watch_listeners());
         tasks.spawn(Arc::clone(self).keep_audit());
+        tasks.spawn(Arc::clone(self).name_users());
         if self.options.trace_packets {
             tasks.spawn(Arc::clone(self).trace_packets());
         }
@@ -149,23 +157,68 @@ impl Agent {
                     return std::future::pending().await;
                 }
             };
-            while let Some(bytes) = ready.get_inner_mut().next() {
-                let Some(told) = Told::read(&bytes) else { continue };
-                // Before the log is locked, for it looks at a process.
-                if self.event_log().repeats(&told) {
-                    continue;
-                }
-                let running = Arc::clone(&self.state().current.running);
-                let testimony = witness.testimony(&told, &running);
-                self.event_log().take(&told, |index| self.state().current.network.name(index), testimony);
+            // A copy: its place in the ring is free again.
+            while let Some(bytes) = in_turn(|| ready.get_inner_mut().next().map(|bytes| bytes.to_vec())).await
+            {
+                witness = self.take_event(bytes, witness).await;
             }
             ready.clear_ready();
         }
     }
+
+    /// Enters an event. Who sent it is looked up on a thread that may block: a program with ten thousand threads, or a user with as
+    /// many groups, makes that take milliseconds, and nobody is to keep the agent from its other tasks.
+    async fn take_event(&self, bytes: Vec<u8>, mut witness: Witness) -> Witness {
+        let is_outgoing = match Told::read(&bytes) {
+            None => return witness,
+            Some(told) if self.event_log().repeats(&told) => return witness,
+            Some(told) => told.event.direction == Direction::Egress as u8,
+        };
+        let mut testimony = Testimony::default();
+        let bytes = if is_outgoing {
+            let running = Arc::clone(&self.state().current.running);
+            let looked_up = beside(move || {
+                let testimony = Told::read(&bytes).map(|told| witness.testimony(&told, &running));
+                (bytes, witness, testimony.unwrap_or_default())
+            });
+            let bytes;
+            (bytes, witness, testimony) = looked_up.await;
+            bytes
+        } else {
+            bytes
+        };
+        if let Some(told) = Told::read(&bytes) {
+            self.event_log().take(&told, |index| self.state().current.network.name(index), testimony);
+        }
+        witness
+    }
+}
+
+/// The next of what may have no end. The other tasks of this thread have their turns between.
+async fn in_turn<T>(next: impl FnOnce() -> Option<T>) -> Option<T> {
+    tokio::task::coop::consume_budget().await;
+    next()
 }
 
 /// The ring buffer keeps its descriptor open for as long as it lives, which is what the newer constructor is about.
 #[expect(deprecated, reason = "its successor is unsafe, to promise what is true of a RingBuf")]
 fn pollable(ring: RingBuf<MapData>) -> std::io::Result<AsyncFd<RingBuf<MapData>>> {
     AsyncFd::new(ring)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn events_without_end_leave_time_for_others() {
+        let another = tokio::spawn(tokio::task::yield_now());
+        for _ in 0..100_000 {
+            in_turn(|| Some(())).await;
+            if another.is_finished() {
+                return;
+            }
+        }
+        panic!("they had all of the time");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use mpesa_fw_common::{Direction, DropReason};
+use mpesa_fw_common::DropReason;
 
 use super::{
     audit::Sender, groups::Groups, program::ProgramRecord, running::Running, told::Told,
@@ -37,11 +37,8 @@ impl Witness {
         Self { names, groups: Groups::default(), looked: None }
     }
 
-    /// What is known of an event. Looks at processes and cgroups as they are now.
+    /// What is known of an event of egress. Blocks: looks at processes and cgroups as they are now.
     pub(super) fn testimony(&mut self, told: &Told<'_>, running: &Running) -> Testimony {
-        if told.event.direction != Direction::Egress as u8 {
-            return Testimony::default();
-        }
         let is_unclaimed = told.event.reason == DropReason::NoDestination as u8;
         let is_current = told.event.generation == running.stamp.number;
         Testimony {
