@@ -2,7 +2,7 @@
 //! does not listen.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     sync::Arc,
@@ -17,7 +17,7 @@ use super::{
     Agent, AgentError,
     events::{EventRecord, ListenerRecord},
     kernel::beside,
-    processes::{Process, holders},
+    processes::{Process, holders, own_sockets},
     seed::protocol,
     sockets::{Listening, listening},
 };
@@ -27,6 +27,10 @@ use crate::policy::model::{Claim, Policy, Service};
 const PERIOD: Duration = Duration::from_secs(10);
 /// DHCP's clients. What they wait for passes without a rule.
 const CONTROL: [u16; 2] = [68, 546];
+/// New ones that are told one by one after a look: any user can open thousands, and the log and the events have other things to say.
+const TOLD: usize = 20;
+/// Those of an answer, which has to fit into a line of the control socket.
+const ANSWERED: usize = 5000;
 
 /// Every socket that can be reached from outside, and every service that nobody answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +39,9 @@ pub struct Listeners {
     pub sockets: Vec<Listener>,
     /// In the order of the policy.
     pub unanswered: Vec<Unanswered>,
+    /// Undeclared ones for which an answer has no room.
+    #[serde(default)]
+    pub left_out: usize,
 }
 
 /// A socket that waits for peers and is not bound to loopback.
@@ -108,7 +115,20 @@ impl Listeners {
                 last: *range.end(),
             })
         });
-        Self { unanswered: unanswered.collect(), sockets: found }
+        Self { unanswered: unanswered.collect(), sockets: found, left_out: 0 }
+    }
+
+    /// As much as an answer holds.
+    #[must_use]
+    pub fn bounded(mut self) -> Self {
+        let mut undeclared = 0;
+        let before = self.sockets.len();
+        self.sockets.retain(|listener| {
+            undeclared += usize::from(listener.service.is_none());
+            listener.service.is_some() || undeclared <= ANSWERED
+        });
+        self.left_out += before - self.sockets.len();
+        self
     }
 
     /// Those that no service claims.
@@ -165,7 +185,10 @@ impl Agent {
     pub async fn listeners(&self) -> Result<Listeners, AgentError> {
         let running = Arc::clone(&self.state().current.running);
         let found = beside(move || {
-            Ok::<_, std::io::Error>(Listeners::new(&running.policy, &listening()?, &ephemeral_ports()))
+            // The agent itself asks name servers, from ports that are hard to guess.
+            let (mut sockets, own) = (listening()?, own_sockets());
+            sockets.retain(|socket| socket.protocol != UDP || !own.contains(&u64::from(socket.inode)));
+            Ok::<_, std::io::Error>(Listeners::new(&running.policy, &sockets, &ephemeral_ports()))
         });
         found.await.map_err(AgentError::netlink("list the sockets of this host"))
     }
@@ -194,7 +217,8 @@ impl Agent {
             found
         })
         .await;
-        for listener in found.undeclared().filter(|listener| !before.contains(&key(listener))) {
+        let mut new = found.undeclared().filter(|listener| !before.contains(&key(listener)));
+        for listener in new.by_ref().take(TOLD) {
             let Listener { protocol, address, port, user, process, .. } = listener;
             let process = process.as_ref();
             tracing::warn!(
@@ -212,6 +236,20 @@ impl Agent {
                 unit: process.and_then(|process| process.unit.clone()),
             });
             self.event_log().record(record);
+        }
+        let mut more: BTreeMap<u32, usize> = BTreeMap::new();
+        new.for_each(|listener| *more.entry(listener.user).or_default() += 1);
+        if !more.is_empty() {
+            let (count, users) = (more.values().sum::<usize>(), more.len());
+            let most = more.into_iter().max_by_key(|(_, count)| *count);
+            let (user, of_user) = most.unwrap_or_default();
+            tracing::warn!(
+                count,
+                users,
+                user,
+                of_user,
+                "more listeners that no service declares, not told one by one (`mpesa-fw listeners` shows them)"
+            );
         }
     }
 }
@@ -252,6 +290,19 @@ mod tests {
         let unanswered =
             found.unanswered.iter().map(|u| format!("{} {} {}-{}", u.service, u.protocol, u.first, u.last));
         (undeclared.collect(), unanswered.collect())
+    }
+
+    #[test]
+    fn an_answer_has_room_for_what_is_declared_and_says_how_many_are_left_out() {
+        let mut policy = testing::policy();
+        let any = Addresses { any: true, prefixes: Vec::new(), sets: Vec::new() };
+        let last = Service { claims: vec![Claim::Tcp(vec![65535..=65535])], ..testing::service("last", any) };
+        policy.ingress.services = vec![last];
+        let sockets: Vec<Listening> = (1..=65535).map(|port| socket(TCP, "0.0.0.0", port)).collect();
+        let found = Listeners::new(&policy, &sockets, &(32768..=60999)).bounded();
+        assert_eq!((found.undeclared().count(), found.left_out), (ANSWERED, 65534 - ANSWERED));
+        assert!(found.sockets.iter().any(|listener| listener.service.is_some()));
+        assert!(serde_json::to_vec(&found).unwrap().len() < 2 << 20);
     }
 
     #[test]

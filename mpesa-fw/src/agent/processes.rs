@@ -52,6 +52,17 @@ pub(crate) fn holders(inodes: &HashSet<u64>) -> HashMap<u64, Process> {
     found
 }
 
+/// Sockets of this process, by inode.
+pub(super) fn own_sockets() -> HashSet<u64> {
+    let myself = procfs::process::Process::myself().and_then(|process| process.fd());
+    let descriptors = myself.into_iter().flatten().flatten();
+    descriptors
+        .filter_map(
+            |descriptor| if let FDTarget::Socket(inode) = descriptor.target { Some(inode) } else { None },
+        )
+        .collect()
+}
+
 fn describe(process: &procfs::process::Process) -> Process {
     Process {
         pid: process.pid,

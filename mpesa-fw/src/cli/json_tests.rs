@@ -272,7 +272,11 @@ fn listeners() {
     };
     let unanswered =
         Unanswered { service: "callbacks".into(), protocol: "tcp".into(), first: 443, last: 443 };
-    insta::assert_snapshot!(json(&Listeners { sockets: vec![listener], unanswered: vec![unanswered] }));
+    insta::assert_snapshot!(json(&Listeners {
+        sockets: vec![listener],
+        unanswered: vec![unanswered],
+        left_out: 0
+    }));
 }
 
 #[test]

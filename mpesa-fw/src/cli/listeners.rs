@@ -35,10 +35,14 @@ fn text(found: &Listeners) -> String {
     let undeclared: Vec<&Listener> = found.undeclared().collect();
     match undeclared.len() {
         0 => text.push_str("every listener is declared by a service\n"),
-        count => {
+        shown => {
+            let count = shown + found.left_out;
             let _ = writeln!(text, "{count} undeclared: no service of the policy claims what listens there");
             let head = ["PROTOCOL", "LISTENS ON", "PROCESS", "EXECUTABLE", "USER", "UNIT"];
             text.push_str(&table(&head, undeclared.into_iter().map(row)));
+            if found.left_out > 0 {
+                let _ = writeln!(text, "and {} more, for which an answer has no room", found.left_out);
+            }
         }
     }
     if !found.unanswered.is_empty() {
