@@ -122,7 +122,9 @@ impl Names {
         now: u64,
     ) {
         let Some(entry) = self.entries.get_mut(name) else { return };
-        entry.addresses.retain(|_, seen| now.saturating_sub(*seen) < GRACE);
+        // Under a clock that ran ahead: it would stay until the clock gets there once more.
+        entry.addresses.values_mut().for_each(|seen| *seen = (*seen).min(now));
+        entry.addresses.retain(|_, seen| now - *seen < GRACE);
         entry.addresses.extend(answer.into_iter().filter(is_host).map(|address| (address, now)));
         while entry.addresses.len() > ADDRESSES_PER_NAME {
             let oldest = entry.addresses.iter().min_by_key(|(_, seen)| **seen).map(|(a, _)| *a);
@@ -248,6 +250,8 @@ mod tests {
         assert!(names.due(1_000_000).is_empty());
         assert_eq!(names.next_due(1_000_000), Some(1_000_060));
         assert_eq!(names.table(&[]).len(), 3, "what was known is kept");
+        names.answered("a.example", [ip(3)], 60, 1_000_000 + GRACE + 1);
+        assert_eq!(names.status()[0].addresses, [ip(3)], "as long as any other");
     }
 
     #[test]
