@@ -26,6 +26,10 @@ for _ in $(seq 100); do
 done
 mpesa-fw status | grep -q '^at connect: what is denied' || fail "at connect: $(mpesa-fw status | grep '^at connect')"
 say 'the sandbox lets the agent see by which way packets leave'
+journalctl --no-pager --unit mpesa-fw >/journal.log
+grep -q observing /journal.log || fail "no journal of the agent: $(cat /journal.log)"
+if grep -q 'whether the clock is right' /journal.log; then fail "$(grep clock /journal.log)"; fi
+say 'the sandbox lets the agent know whether the clock is right'
 
 # Units as systemd makes them: an instance of a template, a slice, and one that is neither. Somebody is to be there to send to.
 ip neighbour replace 10.0.0.9 lladdr 02:00:00:00:00:09 dev eth0
