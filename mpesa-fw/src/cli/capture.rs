@@ -1,9 +1,9 @@
 //! `mpesa-fw capture`
 
 use std::{
-    fs::File,
+    fs::{File, Permissions},
     io::{self, IsTerminal as _, Write},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
     time::Duration,
 };
@@ -51,8 +51,7 @@ fn open(path: &Path) -> Result<Box<dyn Write>, Failure> {
     if path == Path::new("-") {
         return Ok(Box::new(io::stdout().lock()));
     }
-    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path);
-    let file = file.map_err(|error| {
+    let file = private(path).map_err(|error| {
         Failure::system(
             format!("cannot write {}: {error}", path.display()),
             "choose another file with -w, in a directory that you may write",
@@ -61,8 +60,50 @@ fn open(path: &Path) -> Result<Box<dyn Write>, Failure> {
     Ok(Box::new(io::BufWriter::new(file)))
 }
 
+/// Opens a file that is empty then; one that was there loses what others may do with it. (A pipe or a device is as it is.)
+fn private(path: &Path) -> io::Result<File> {
+    let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_file() {
+        if metadata.uid() != nix::unistd::geteuid().as_raw() {
+            return Err(io::Error::other(format!(
+                "it belongs to user {}, who could read it",
+                metadata.uid()
+            )));
+        }
+        file.set_permissions(Permissions::from_mode(0o600))?;
+        file.set_len(0)?;
+    }
+    Ok(file)
+}
+
 fn bytes(hex: &str) -> Result<Vec<u8>, Failure> {
     let nonsense = || Failure::internal("the agent sent a frame that is none");
     let digits = hex.as_bytes().chunks(2).map(|two| str::from_utf8(two).ok());
     digits.map(|two| two.and_then(|two| u8::from_str_radix(two, 16).ok()).ok_or_else(nonsense)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_capture_is_for_nobody_else_whatever_was_there() -> io::Result<()> {
+        let directory = tempfile::tempdir()?;
+        let path = directory.path().join("drops.pcapng");
+        std::fs::write(&path, "of before")?;
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644))?;
+        drop(private(&path)?);
+        let metadata = std::fs::metadata(&path)?;
+        assert_eq!((metadata.mode() & 0o777, metadata.len()), (0o600, 0));
+        if nix::unistd::geteuid().is_root() {
+            std::fs::write(&path, "of another")?;
+            std::os::unix::fs::chown(&path, Some(4711), None)?;
+            let refused = private(&path).map(drop).map_err(|error| error.to_string());
+            assert_eq!(refused, Err("it belongs to user 4711, who could read it".to_owned()));
+            assert_eq!(std::fs::read_to_string(&path)?, "of another");
+        }
+        assert!(private(Path::new("/dev/null")).is_ok());
+        Ok(())
+    }
 }

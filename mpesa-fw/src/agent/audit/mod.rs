@@ -170,6 +170,9 @@ impl Inner {
             count.who.is_some_and(|Who { cgroup, .. }| cgroup != 0 && self.groups.sender(cgroup).is_none())
         };
         let gone: Vec<Count> = counts.iter().filter(is_idle).filter(is_gone).cloned().collect();
+        if gone.is_empty() {
+            return;
+        }
         match kernel.lock().remove_tallies(&gone) {
             Ok(()) => tracing::info!(counts = gone.len(), "counts of groups that are gone were removed"),
             Err(error) => tracing::error!("counts of groups that are gone could not be removed: {error}"),
