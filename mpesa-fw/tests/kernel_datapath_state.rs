@@ -12,7 +12,7 @@ use std::{
 
 use lab::{Lab, flow_seen_at, friend, interface, policy, reload, run};
 use mpesa_fw::{
-    datapath::{Datapath, ErrorKind, IngressHook, Options, XdpChoice, detach},
+    datapath::{Datapath, ErrorKind, Fault, IngressHook, Options, XdpChoice, detach},
     sys::{self, KernelMap},
 };
 use mpesa_fw_common::{
@@ -280,6 +280,20 @@ fn places_in_the_counters_run_out_and_are_used_again() {
         let ninth = lab.link("ninth");
         let error = datapath.protect(&ninth, &mut |_| {}).unwrap_err();
         assert!(error.kind() == ErrorKind::Full && error.to_string().contains("8 interfaces"), "{error}");
+        assert_eq!(datapath.attachments().unwrap().len(), INTERFACES);
+
+        // Of those that are let go in the same step there is a place; and where the step fails it is theirs again.
+        datapath.inject(Some(Fault::Fail(1)));
+        reload(&mut datapath, &policy(&[&friend()]), std::slice::from_ref(&ninth)).unwrap_err();
+        datapath.inject(None);
+        let counted = |datapath: &Datapath| -> BTreeSet<String> {
+            datapath.counters().unwrap().into_iter().map(|counts| counts.interface).collect()
+        };
+        assert!(!counted(&datapath).contains("ninth"));
+        let report = reload(&mut datapath, &policy(&[&friend()]), std::slice::from_ref(&ninth)).unwrap();
+        assert_eq!((report.attachments.len(), report.detached.len()), (1, INTERFACES));
+        assert!(report.attachments[0].live() && counted(&datapath).contains("ninth"));
+        reload(&mut datapath, &policy(&[&friend()]), &list).unwrap();
         assert_eq!(datapath.attachments().unwrap().len(), INTERFACES);
 
         let gone = list.remove(3);

@@ -2,9 +2,11 @@
 
 mod support;
 
-use anyhow::Result;
+use std::{thread::sleep, time::Duration};
+
+use anyhow::{Result, ensure};
 use support::{FENCE, Field, SOON, WEB, policy};
-use testbed::{Answer, Curl, Firewall, Host, attach_foreign_xdp, holds, ok, place};
+use testbed::{Answer, Curl, Firewall, Host, Started, attach_foreign_xdp, holds, ok, place};
 
 fn get(field: &Field, from: &Host) -> Answer {
     Curl::http(field.host.place.v4, 80).from(&from.namespace)
@@ -229,6 +231,41 @@ fn default_is_the_interface_of_the_default_route() -> Result<()> {
     Ok(())
 }
 
+/// A tunnel takes the default route, and nothing can be judged there.
+#[test]
+#[ignore = "needs root and a kernel"]
+fn a_default_route_that_can_not_be_judged_lets_nothing_go() -> Result<()> {
+    let field = Field::new()?;
+    let _web = field.web(&[80])?;
+    let here = &field.host.namespace;
+    here.sh("ip tuntap add mode tun name tun7; ip address add 10.8.0.2/24 dev tun7; ip link set tun7 up
+        ip route add 196.201.214.0/24 via 203.0.113.1; ip route add 198.51.100.0/24 via 203.0.113.1")?;
+    let rules = policy(&[WEB], &[]).replace("[eth0]", "[default]");
+    let (firewall, mut agent) = field.protected(&rules)?;
+    let keeps = |agent: &mut Started, what: &str| -> Result<()> {
+        agent.process.wait_for_log("tun7 can't be protected", SOON)?;
+        sleep(Duration::from_secs(1));
+        let enforcing = firewall.metrics()?.sum("mpesa_fw_enforcing", &[("interface", "eth0")]);
+        ensure!(enforcing == 2.0, "{what}: {}", agent.process.log());
+        ensure!(
+            get(&field, &field.attacker) == Answer::Silence && get(&field, &field.safaricom).is_ok(),
+            "{what}"
+        );
+        Ok(())
+    };
+    here.sh("ip route replace default dev tun7; ip -6 route delete default")?;
+    keeps(&mut agent, "it moved there")?;
+    firewall.reload(&policy(&[WEB, FENCE], &[]).replace("[eth0]", "[default]"))?;
+    keeps(&mut agent, "a reload")?;
+    // As at boot: no default route yet, then only that one.
+    agent.process.kill()?;
+    std::fs::remove_file(firewall.directory.join("state/defaults.json"))?;
+    here.sh("ip route delete default")?;
+    let mut agent = firewall.start(&[])?;
+    here.sh("ip route add default dev tun7")?;
+    keeps(&mut agent, "it came first")
+}
+
 #[test]
 #[ignore = "needs root and a kernel"]
 fn a_restart_without_a_default_route_keeps_what_is_protected() -> Result<()> {
@@ -330,5 +367,11 @@ fn more_addresses_than_fit_do_not_keep_an_interface_from_protection() -> Result<
             .metrics()
             .is_ok_and(|metrics| metrics.sum("mpesa_fw_enforcing", &[("interface", "ext0")]) == 2.0)
     })?;
+    // Nor a policy from coming into force, or an agent from starting; it is said.
+    let said = firewall.reload(&policy(&[WEB, FENCE], &[]).replace("[eth0]", "[eth0, \"ext*\"]"))?;
+    ensure!(said.contains("the table holds 4096"), "{said}");
+    agent.process.kill()?;
+    let _agent = firewall.start(&[])?;
+    ensure!(firewall.ask(["status"])?.stdout.contains("the table holds 4096"));
     Ok(())
 }

@@ -32,7 +32,7 @@ use super::{
     view::View,
 };
 use crate::{
-    datapath::{Attachment, Interface},
+    datapath::{Attachment, ErrorKind, Interface},
     fault::{self, Point},
     policy::model::{InterfacePattern, Policy},
 };
@@ -57,6 +57,7 @@ impl Before {
 }
 
 /// The network as the kernel says it, and what a policy wants of it.
+#[derive(Clone)]
 pub(super) struct Surroundings {
     pub view: View,
     pub choice: Choice,
@@ -90,6 +91,7 @@ impl Surroundings {
         let doing = "list the interfaces of this host";
         let view = Links::open().map_err(AgentError::netlink(doing))?.view(routes).await;
         let mut view = view.map_err(AgentError::netlink(doing))?;
+        view.part_defaults();
         if view.default_routes.is_empty() {
             let known = view.links.values().filter(|link| before.defaults.contains(&link.name));
             view.default_routes = known.map(|link| link.index).collect();
@@ -188,7 +190,12 @@ pub(super) async fn install(
             // Also what an earlier agent left: a connection that lives keeps the name that it was allowed by.
             flows::keep_names(datapath)?;
             let contested = prepared.contested_name_slots(datapath.registry_rows());
-            datapath.set_own_addresses(&impossible)?;
+            // Not a reason for a host to be without its policy, or to keep one that nobody confirmed.
+            let unfit = match datapath.set_own_addresses(&impossible) {
+                Err(error) if error.kind() == ErrorKind::Full => Some(error.to_string()),
+                Err(error) => return Err(error.into()),
+                Ok(()) => None,
+            };
             datapath.set_resolved(&union(&before, &new_names.table(&contested), &contested))?;
             fault::point(Point::StatePrepared).map_err(crate::datapath::DatapathError::from)?;
             let mut staged = datapath.stage(&prepared.compiled, prepared.policy.serial)?;
@@ -223,6 +230,7 @@ pub(super) async fn install(
             };
             // The new generation judges. What fails from here on is said, not undone.
             let mut notes = report.notes;
+            notes.extend(unfit);
             let seeded = seeded.unwrap_or_else(|error| {
                 notes.push(format!("connections that were open may lose their replies: {error}"));
                 Seeded::default()

@@ -47,7 +47,10 @@ pub fn choose(patterns: &[InterfacePattern], view: &View) -> Choice {
     let mut missing = Vec::new();
     for pattern in patterns {
         match pattern {
-            InterfacePattern::Default => wanted.extend(default_interfaces(view)),
+            InterfacePattern::Default => {
+                wanted.extend(default_interfaces(view));
+                wanted.extend(&view.unfit_defaults); // to say why not
+            }
             InterfacePattern::Name(name) => match view.links.values().find(|link| link.name == *name) {
                 Some(link) => {
                     wanted.insert(link.index);
@@ -204,6 +207,19 @@ mod tests {
         assert_eq!(names(&choose(&[InterfacePattern::Default], &host)), ["eth0", "eth1", "ethbr"]);
         host.default_routes.insert(4);
         assert_eq!(names(&choose(&[InterfacePattern::Default], &host)), ["ethveth"]);
+    }
+
+    #[test]
+    fn nothing_is_let_go_for_a_default_route_that_can_not_be_judged() {
+        let mut host = host();
+        host.default_routes.insert(6);
+        host.part_defaults();
+        let choice = choose(&[InterfacePattern::Default], &host);
+        assert_eq!(names(&choice), ["eth0", "eth1"], "as while there is none");
+        assert_eq!(choice.refused.iter().map(|refused| refused.name.as_str()).collect::<Vec<_>>(), ["wg0"]);
+        host.default_routes.extend([3, 6]);
+        host.part_defaults();
+        assert_eq!(names(&choose(&[InterfacePattern::Default], &host)), ["eth1"]);
     }
 
     #[test]

@@ -319,6 +319,7 @@ impl Agent {
                 // The agent goes on, and mends what is gone.
                 self.state().detached = false;
                 self.wake_ways.notify_one();
+                self.wake_network.notify_one();
                 return Err(error.into());
             }
         };

@@ -277,8 +277,15 @@ impl Agent {
             let surroundings = Surroundings::look(&prepared.policy, &around).await?;
             if !force {
                 let open = self.kernel.with(|datapath| Open::look(datapath)).await?;
-                let before = Before::Policy(old, published.clone());
-                surroundings.guard(&mut prepared, &names, &before, &open, request.caller)?;
+                let (running, answers, caller) = (Arc::clone(old), published.clone(), request.caller);
+                let (around, names) = (surroundings.clone(), names.clone());
+                // As many connections, groups and interfaces as others make: that takes its time.
+                prepared = beside(move || {
+                    let before = Before::Policy(&running, answers);
+                    around.guard(&mut prepared, &names, &before, &open, caller)?;
+                    Ok::<_, AgentError>(prepared)
+                })
+                .await?;
             }
             let kept = self.keep(std::mem::take(&mut prepared.texts)).await;
             if let (Some(window), None) = (request.confirm_within, &pledge) {

@@ -125,7 +125,12 @@ impl Agent {
         if self.state().tampering.pending.iter().any(is_table) {
             match self.renew().await {
                 Ok(()) => self.note_mended(is_table).await,
-                Err(error) => tracing::error!("tables that were changed stay as they are: {error}"),
+                Err(error) => {
+                    tracing::error!(
+                        "tables that were changed stay as they are, which is tried again: {error}"
+                    );
+                    self.state().tampering.is_urgent = true;
+                }
             }
         }
         self.resync().await;

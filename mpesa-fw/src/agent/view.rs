@@ -48,8 +48,10 @@ pub struct View {
     pub addresses: BTreeSet<(u32, IpAddr)>,
     /// Directed broadcast addresses of their subnets.
     pub broadcasts: BTreeSet<IpAddr>,
-    /// Interfaces that hold a default route of either family.
+    /// Ethernet interfaces that hold a default route of either family.
     pub default_routes: BTreeSet<u32>,
+    /// Those that hold one too and are no Ethernet (a tunnel, a modem): nothing can be judged there, and no other is let go for them.
+    pub unfit_defaults: BTreeSet<u32>,
     /// No interface holds a default route: the ones above held it last.
     pub remembered: bool,
     /// Interfaces that have a hook of ours: while nobody knows which one holds the default route, none of them is let go.
@@ -57,6 +59,14 @@ pub struct View {
 }
 
 impl View {
+    /// Sets aside what holds a default route and can't be judged.
+    pub fn part_defaults(&mut self) {
+        let is_ethernet =
+            |index: &u32| self.links.get(index).is_some_and(|link| link.layer == Layer::Ethernet);
+        let (fit, unfit) = self.default_routes.iter().partition(|index| is_ethernet(index));
+        (self.default_routes, self.unfit_defaults) = (fit, unfit);
+    }
+
     /// Sources that no packet from outside has: this host's own addresses, and as far as their table has room the broadcast
     /// addresses of its subnets. For that table alone: this host does not have the latter.
     #[must_use]

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::time::{sleep, timeout};
@@ -60,7 +60,11 @@ impl Agent {
                 () = self.wake_network.notified() => {}
             }
             sleep(SETTLE).await;
-            while let Ok(change) = timeout(Duration::ZERO, changes.next()).await {
+            // What came meanwhile, and no more: somebody on the link can make changes without end (router advertisements).
+            let until = Instant::now() + SETTLE;
+            while Instant::now() < until
+                && let Ok(change) = timeout(Duration::ZERO, changes.next()).await
+            {
                 if change == Change::Closed {
                     return;
                 }
@@ -180,8 +184,11 @@ impl Agent {
         self.renumber(&installed.running).await;
         let current = installed.settle(surroundings, names, notes);
         self.event_log().learn(&current.running);
+        self.twins.forget();
         self.state().current = current;
         self.tell_protection(Tell::Anew);
+        // One that came meanwhile was found for the generation before.
+        self.wake_owners.notify_one();
         Ok(())
     }
 

@@ -55,15 +55,12 @@ impl Datapath {
         let programs = Programs::open(&staged.pins)?;
         let mut found = self.find()?;
         found.tidy(&self.pins);
-        for interface in interfaces {
-            slots::assign(&self.state, interface)?;
-            fault::point(Point::PlaceAssigned)?;
-        }
+        let places = slots::read(&self.state)?;
         let before = self.registry.clone();
-        registry::clear(&self.state, fresh)?;
-        fault::point(Point::CountsCleared)?;
-        registry::write(&self.state, &before, rows)?;
-        fault::point(Point::RegistryWritten)?;
+        if let Err(error) = self.make_room(rows, fresh, interfaces) {
+            slots::restore(&self.state, &places)?;
+            return Err(error);
+        }
         let notes = match self.swap(&found, &programs, interfaces, between) {
             Ok(notes) => notes,
             Err(error) => {
@@ -73,9 +70,7 @@ impl Datapath {
                 }
                 registry::write(&self.state, rows, &before)?;
                 fault::passed(Point::RegistryRestored);
-                for interface in interfaces.iter().filter(|interface| !found.knows(interface)) {
-                    slots::release(&self.state, interface.index)?;
-                }
+                slots::restore(&self.state, &places)?;
                 return Err(error);
             }
         };
@@ -99,6 +94,20 @@ impl Datapath {
             Err(error) => report.notes.push(error.to_string()),
         }
         Ok(report)
+    }
+
+    /// Places in the counters for interfaces and rules.
+    fn make_room(&self, rows: &RegistryRows, fresh: &Fresh, interfaces: &[Interface]) -> Result<()> {
+        let is_spare = |index: u32| interfaces.iter().all(|wanted| wanted.index != index);
+        for interface in interfaces {
+            slots::assign(&self.state, interface, is_spare)?;
+            fault::point(Point::PlaceAssigned)?;
+        }
+        registry::clear(&self.state, fresh)?;
+        fault::point(Point::CountsCleared)?;
+        registry::write(&self.state, &self.registry, rows)?;
+        fault::point(Point::RegistryWritten)?;
+        Ok(())
     }
 
     /// Lets the running generation judge one more interface (new, or created again under an old name): egress, then `between`
@@ -133,7 +142,7 @@ impl Datapath {
         let mut found = self.find()?;
         found.tidy(&self.pins);
         let known = found.knows(interface);
-        slots::assign(&self.state, interface)?;
+        slots::assign(&self.state, interface, |_| false)?;
         if let Err(error) = self.swap(&found, &programs, std::slice::from_ref(interface), between) {
             if !known {
                 slots::release(&self.state, interface.index)?;
@@ -159,7 +168,7 @@ impl Datapath {
     /// # Errors
     /// No place is left.
     pub fn keep_place(&mut self, interface: &Interface) -> Result<()> {
-        slots::assign(&self.state, interface)?;
+        slots::assign(&self.state, interface, |_| false)?;
         self.places = slots::read(&self.state)?;
         Ok(())
     }

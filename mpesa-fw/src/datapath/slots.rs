@@ -47,8 +47,9 @@ fn all(state: &State) -> Result<Vec<Place>> {
         .context(|| "read the places of interfaces")
 }
 
-/// Gives an interface a place: its old one by name, a free one, or that of one that is gone. Before it is attached.
-pub(super) fn assign(state: &State, interface: &Interface) -> Result<()> {
+/// Gives an interface a place: its old one by name, a free one, that of one that is gone, or at last of one that is `spare`, which is
+/// counted with the first until it is let go. Before it is attached.
+pub(super) fn assign(state: &State, interface: &Interface, spare: impl Fn(u32) -> bool) -> Result<()> {
     let what = || format!("give {} a place in the counters", interface.name);
     let places = all(state)?;
     // The programs look for the index: it stands in one place only.
@@ -62,7 +63,8 @@ pub(super) fn assign(state: &State, interface: &Interface) -> Result<()> {
     let free = || places.iter().find(|place| place.interface.name.is_empty());
     let gone =
         || places.iter().find(|place| place.interface.index == 0 || place.interface.index == interface.index);
-    let Some(place) = by_name.or_else(free).or_else(gone) else {
+    let let_go = || places.iter().find(|place| spare(place.interface.index));
+    let Some(place) = by_name.or_else(free).or_else(gone).or_else(let_go) else {
         return Err(DatapathError::new(
             ErrorKind::Full,
             what(),

@@ -52,11 +52,18 @@ fn selectors() -> io::Result<Vec<IpNet>> {
     Ok(policies.iter().filter_map(|policy| source(policy)).collect())
 }
 
-/// The source of a policy's selector: `struct xfrm_selector` stands at its begin.
+/// The source of the selector of a policy for what comes in (`struct xfrm_userpolicy_info`, a `struct xfrm_selector` at its begin): of
+/// one for what goes out that would be our own side.
 fn source(policy: &[u8]) -> Option<IpNet> {
+    const DIRECTION: usize = 160;
+    /// `XFRM_POLICY_IN`
+    const IN: u8 = 0;
     const FAMILY: usize = 40;
     const SOURCE: usize = 16;
     const PREFIX_LENGTH: usize = 43;
+    if *policy.get(DIRECTION)? != IN {
+        return None;
+    }
     let family = u16::from_ne_bytes(*policy.get(FAMILY..)?.first_chunk()?);
     let length = *policy.get(PREFIX_LENGTH)?;
     let octets: [u8; 16] = *policy.get(SOURCE..)?.first_chunk()?;
@@ -79,6 +86,9 @@ mod tests {
         policy[40..42].copy_from_slice(&2u16.to_ne_bytes());
         policy[43] = 24;
         assert_eq!(source(&policy), Some("196.201.214.0/24".parse().unwrap()));
+        policy[160] = 1;
+        assert_eq!(source(&policy), None, "our side of what goes out");
+        policy[160] = 0;
         policy[43] = 0;
         assert_eq!(source(&policy), None, "one that covers everything names nobody");
         assert_eq!(source(&policy[..20]), None);
