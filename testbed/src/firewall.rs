@@ -74,7 +74,7 @@ impl<'a> Firewall<'a> {
         })
     }
 
-    /// Puts a copy of the program at `to`, by another process as [`written_by_another`] does.
+    /// Puts a copy of the program at `to`, by another process: one that this process has open for writing may be held open by a child of another test (ETXTBSY).
     ///
     /// # Errors
     /// It can't be written there.
