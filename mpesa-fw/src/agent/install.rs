@@ -91,7 +91,7 @@ impl Surroundings {
         let doing = "list the interfaces of this host";
         let view = Links::open().map_err(AgentError::netlink(doing))?.view(routes).await;
         let mut view = view.map_err(AgentError::netlink(doing))?;
-        view.part_defaults();
+        view.set_unfit_defaults_aside();
         if view.default_routes.is_empty() {
             let known = view.links.values().filter(|link| before.defaults.contains(&link.name));
             view.default_routes = known.map(|link| link.index).collect();
@@ -191,7 +191,7 @@ pub(super) async fn install(
             flows::keep_names(datapath)?;
             let contested = prepared.contested_name_slots(datapath.registry_rows());
             // Not a reason for a host to be without its policy, or to keep one that nobody confirmed.
-            let unfit = match datapath.set_own_addresses(&impossible) {
+            let without_addresses = match datapath.set_own_addresses(&impossible) {
                 Err(error) if error.kind() == ErrorKind::Full => Some(error.to_string()),
                 Err(error) => return Err(error.into()),
                 Ok(()) => None,
@@ -230,7 +230,7 @@ pub(super) async fn install(
             };
             // The new generation judges. What fails from here on is said, not undone.
             let mut notes = report.notes;
-            notes.extend(unfit);
+            notes.extend(without_addresses);
             let seeded = seeded.unwrap_or_else(|error| {
                 notes.push(format!("connections that were open may lose their replies: {error}"));
                 Seeded::default()

@@ -213,12 +213,12 @@ mod tests {
     fn nothing_is_let_go_for_a_default_route_that_can_not_be_judged() {
         let mut host = host();
         host.default_routes.insert(6);
-        host.part_defaults();
+        host.set_unfit_defaults_aside();
         let choice = choose(&[InterfacePattern::Default], &host);
         assert_eq!(names(&choice), ["eth0", "eth1"], "as while there is none");
         assert_eq!(choice.refused.iter().map(|refused| refused.name.as_str()).collect::<Vec<_>>(), ["wg0"]);
         host.default_routes.extend([3, 6]);
-        host.part_defaults();
+        host.set_unfit_defaults_aside();
         assert_eq!(names(&choose(&[InterfacePattern::Default], &host)), ["eth1"]);
     }
 

@@ -174,18 +174,15 @@ impl Agent {
             Some(told) if self.event_log().repeats(&told) => return witness,
             Some(told) => told.event.direction == Direction::Egress as u8,
         };
-        let mut testimony = Testimony::default();
-        let bytes = if is_outgoing {
+        let (bytes, witness, testimony) = if is_outgoing {
             let running = Arc::clone(&self.state().current.running);
-            let looked_up = beside(move || {
+            beside(move || {
                 let testimony = Told::read(&bytes).map(|told| witness.testimony(&told, &running));
                 (bytes, witness, testimony.unwrap_or_default())
-            });
-            let bytes;
-            (bytes, witness, testimony) = looked_up.await;
-            bytes
+            })
+            .await
         } else {
-            bytes
+            (bytes, witness, Testimony::default())
         };
         if let Some(told) = Told::read(&bytes) {
             self.event_log().take(&told, |index| self.state().current.network.name(index), testimony);

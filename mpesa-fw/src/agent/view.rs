@@ -60,7 +60,7 @@ pub struct View {
 
 impl View {
     /// Sets aside what holds a default route and can't be judged.
-    pub fn part_defaults(&mut self) {
+    pub fn set_unfit_defaults_aside(&mut self) {
         let is_ethernet =
             |index: &u32| self.links.get(index).is_some_and(|link| link.layer == Layer::Ethernet);
         let (fit, unfit) = self.default_routes.iter().partition(|index| is_ethernet(index));
