@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{namespace::Namespace, process::Process, run};
+use crate::{holds, namespace::Namespace, process::Process, run};
+
+/// What it takes to start, at most.
+const SOON: Duration = Duration::from_secs(10);
 
 /// In mounts of its own: the settings, a directory to write to and its user, which a machine without the package lacks.
 const ALONE: &str = r#"
@@ -74,7 +77,10 @@ impl Resolved {
             .arg(program)
             .arg(&directory);
         let mut process = Process::spawn(command, "resolved", &directory)?;
-        process.wait_for_log("Using system hostname", Duration::from_secs(10))?;
+        process.wait_for_log("Using system hostname", SOON)?;
+        // It says so before it can be asked.
+        let listens = || namespace.sh(&format!("ss -lnuH src {}:53", Self::ADDRESS));
+        holds("systemd-resolved at its port", SOON, || listens().is_ok_and(|sockets| !sockets.is_empty()))?;
         Ok(Self { _process: process, resolv_conf })
     }
 }
