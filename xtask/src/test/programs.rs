@@ -25,6 +25,9 @@ const LAST: [&str; 2] = ["netns_tamper_state", "netns_tamper_watch"];
 /// Those that measure, which run when the others have ended.
 const ALONE: [&str; 2] = ["kernel_datapath_times", "netns_load"];
 
+/// Failed tests that are run once more. More than these are no accident.
+const AGAIN: usize = 3;
+
 /// A program of tests.
 struct Program {
     name: String,
@@ -56,32 +59,62 @@ pub(super) fn run_ignored(tally: &mut Tally) -> Result<()> {
     let (alone, beside): (Vec<_>, Vec<_>) =
         programs.into_iter().partition(|program| ALONE.contains(&program.name.as_str()));
     let lanes = thread::available_parallelism().map_or(2, usize::from).clamp(2, 4);
-    run(beside, lanes, tally)?;
-    run(alone, 1, tally)
+    let mut failed = run(beside, lanes, tally)?;
+    failed.extend(run(alone, 1, tally)?);
+    if failed.iter().map(|(_, tests)| tests.len()).sum::<usize>() <= AGAIN {
+        run_again(&failed, tally)?;
+    }
+    Ok(())
 }
 
+/// A program and those of its tests that failed.
+type Failed = (Program, Vec<String>);
+
 /// Runs programs, so many at once.
-fn run(programs: Vec<Program>, lanes: usize, tally: &mut Tally) -> Result<()> {
+fn run(programs: Vec<Program>, lanes: usize, tally: &mut Tally) -> Result<Vec<Failed>> {
     let waiting = Mutex::new(programs.into_iter());
     let tally = Mutex::new(tally);
-    let lane = || -> Result<()> {
+    let lane = || -> Result<Vec<Failed>> {
+        let mut failed = Vec::new();
         loop {
             let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
-            let Some(program) = next else { return Ok(()) };
-            let (said, status, seconds) = program.run()?;
+            let Some(program) = next else { return Ok(failed) };
+            let (said, status, seconds) = program.run(&[])?;
             let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
             println!("\n-- {} ({seconds} s)\n{said}", program.name);
             let before = tally.failed();
             said.lines().for_each(|line| tally.read(line));
+            let tests = tally.failures()[before..].to_vec();
             ended(&program.name, status, before, &mut tally);
+            if !tests.is_empty() {
+                failed.push((program, tests));
+            }
         }
     };
     thread::scope(|scope| {
         let lanes: Vec<_> = (0..lanes).map(|_| scope.spawn(lane)).collect();
-        lanes
+        let ended = lanes
             .into_iter()
-            .try_for_each(|lane| lane.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .map(|lane| lane.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        Ok(ended.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
     })
+}
+
+/// Runs failed tests once more, one by one with nothing beside them. What is broken fails again; what only waited too short
+/// for a busy machine passes, and is named at the end, for that is to be mended too.
+fn run_again(failed: &[Failed], tally: &mut Tally) -> Result<()> {
+    for (program, tests) in failed {
+        for test in tests {
+            let (said, _, seconds) = program.run(&[test])?;
+            println!("\n-- {}, again and alone: {test} ({seconds} s)\n{said}", program.name);
+            let mut again = Tally::default();
+            said.lines().for_each(|line| again.read(line));
+            if (again.passed(), again.failed()) == (1, 0) {
+                tally.passed_again(test);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Builds them.
@@ -120,14 +153,18 @@ impl Program {
         })
     }
 
-    /// What it said on both outputs, in its order, how it ended, and after how many seconds.
-    fn run(&self) -> Result<(String, ExitStatus, u64)> {
+    /// What it said on both outputs, in its order, how it ended, and after how many seconds. `only`: tests by their whole
+    /// names; none: all that are ignored otherwise.
+    fn run(&self, only: &[&str]) -> Result<(String, ExitStatus, u64)> {
         // A file: what a test left running may hold a pipe open for ever.
         let mut said = tempfile::tempfile().context("no temporary file for what tests say")?;
         let copy = |file: &File| file.try_clone().context("cannot copy a descriptor");
         // Two a program, and so more than there are processors.
         let mut command = bounded(&self.executable);
         command.args(["--ignored", "--test-threads=2"]).current_dir(&self.package);
+        if !only.is_empty() {
+            command.arg("--exact").args(only);
+        }
         // As cargo does; what is set now is of xtask.
         command.env("CARGO_MANIFEST_DIR", &self.package);
         command.stdin(Stdio::null()).stdout(copy(&said)?).stderr(copy(&said)?);

@@ -10,6 +10,8 @@ const REPEATED: usize = 20;
 pub(crate) struct Tally {
     passed: usize,
     failures: Vec<String>,
+    /// Failed, and passed when they were run again.
+    unsteady: Vec<String>,
     /// Name and reason.
     ignored: Vec<(String, String)>,
     /// Failures that a `test result` line counts beyond those named so far.
@@ -88,6 +90,14 @@ impl Tally {
         self.passed += 1;
     }
 
+    /// Counts a test that failed as passed: it was run again.
+    pub(crate) fn passed_again(&mut self, name: &str) {
+        if let Some(at) = self.failures.iter().position(|failure| failure == name) {
+            self.unsteady.push(self.failures.remove(at));
+            self.passed += 1;
+        }
+    }
+
     /// Forgets the ignored tests: they are about to be run.
     pub(crate) fn take_ignored(&mut self) {
         self.ignored.clear();
@@ -101,13 +111,18 @@ impl Tally {
                 println!("  {name}: {}", if reason.is_empty() { "no reason given" } else { reason });
             }
         }
-        if !self.failures.is_empty() {
-            println!("\nfailed:");
-            for failure in &self.failures {
-                println!("  {failure}");
-                for line in self.said.get(failure).into_iter().flatten() {
-                    println!("      {line}");
-                }
+        self.report_said("unsteady (failed beside others, passed alone; to be mended):", &self.unsteady);
+        self.report_said("failed:", &self.failures);
+    }
+
+    fn report_said(&self, title: &str, tests: &[String]) {
+        if !tests.is_empty() {
+            println!("\n{title}");
+        }
+        for test in tests {
+            println!("  {test}");
+            for line in self.said.get(test).into_iter().flatten() {
+                println!("      {line}");
             }
         }
     }
@@ -136,7 +151,7 @@ impl Tally {
 /// The closing line.
 impl fmt::Display for Tally {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { passed, failures, ignored, named: _, torn: _, said: _, speaker: _ } = self;
+        let Self { passed, failures, unsteady: _, ignored, named: _, torn: _, said: _, speaker: _ } = self;
         write!(formatter, "{passed} passed, {} failed, {} skipped", failures.len(), ignored.len())
     }
 }
@@ -204,6 +219,16 @@ mod tests {
         assert_eq!(tally.failures, ["b"]);
         let why = "this kernel has no TCX (Linux 6.6)";
         assert_eq!(tally.skipped(), [("a part of a test: --tc tcx".to_owned(), why.to_owned())]);
+    }
+
+    #[test]
+    fn a_test_that_passes_when_it_is_run_again_is_passed_and_remembered() {
+        let mut tally =
+            tally("test a ... FAILED\ntest b ... FAILED\ntest result: FAILED. 1 passed; 2 failed; 0 ignored");
+        tally.passed_again("b");
+        tally.passed_again("c");
+        assert_eq!(tally.to_string(), "2 passed, 1 failed, 0 skipped");
+        assert_eq!((tally.failures, tally.unsteady), (vec!["a".to_owned()], vec!["b".to_owned()]));
     }
 
     #[test]
