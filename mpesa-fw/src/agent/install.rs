@@ -20,7 +20,7 @@ use super::{
     interfaces::{Choice, choose},
     judge::Judge,
     kernel::Kernel,
-    links::{Links, Routes},
+    links::{self, Routes},
     names::Names,
     network::{Network, Protection},
     notify,
@@ -88,9 +88,8 @@ impl Surroundings {
     pub(super) async fn look_leniently(policy: &Policy, before: &Before) -> Result<Self, AgentError> {
         let routes =
             if policy.interfaces.contains(&InterfacePattern::Default) { Routes::Ask } else { Routes::Leave };
-        let doing = "list the interfaces of this host";
-        let view = Links::open().map_err(AgentError::netlink(doing))?.view(routes).await;
-        let mut view = view.map_err(AgentError::netlink(doing))?;
+        let view = links::view(routes).await;
+        let mut view = view.map_err(AgentError::netlink("list the interfaces of this host"))?;
         view.set_unfit_defaults_aside();
         if view.default_routes.is_empty() {
             let known = view.links.values().filter(|link| before.defaults.contains(&link.name));

@@ -8,12 +8,13 @@ use std::{
     collections::BTreeSet,
     io,
     net::{IpAddr, Ipv4Addr},
+    time::Duration,
 };
 
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::StreamExt;
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::{
-    Handle, MulticastGroup, RouteMessageBuilder,
+    MulticastGroup, RouteMessageBuilder,
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
         address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
@@ -21,9 +22,12 @@ use rtnetlink::{
         route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
     },
 };
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::sleep};
 
-use super::view::{Layer, Link, View};
+use super::{
+    dump::{DumpError, Dumps},
+    view::{Layer, Link, View},
+};
 
 /// Routes are only asked for where the policy says `default`; a router's table is large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,66 +38,62 @@ pub(super) enum Routes {
     Leave,
 }
 
-/// A netlink socket for questions.
-pub(super) struct Links {
-    handle: Handle,
-    driver: JoinHandle<()>,
+/// What changes while it is read is read again, so often.
+const TRIES: usize = 10;
+/// Pause before that.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Reads everything, in the network namespace of this process.
+///
+/// # Errors
+/// The kernel refuses the socket or a question, or its lists changed each time that they were read.
+pub(super) async fn view(routes: Routes) -> Result<View, DumpError> {
+    let dumps = Dumps::open()?;
+    for _ in 1..TRIES {
+        match view_once(&dumps, routes).await {
+            Err(DumpError::Interrupted) => sleep(PAUSE).await,
+            view => return view,
+        }
+    }
+    view_once(&dumps, routes).await
 }
 
-impl Drop for Links {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
-}
-
-impl Links {
-    /// Opens the socket in the network namespace of this process.
-    ///
-    /// # Errors
-    /// The kernel refuses the socket.
-    pub(super) fn open() -> io::Result<Self> {
-        let (connection, handle, _) = rtnetlink::new_connection()?;
-        Ok(Self { handle, driver: tokio::spawn(connection) })
-    }
-
-    /// Reads everything.
-    ///
-    /// # Errors
-    /// The kernel refuses a question.
-    pub(super) async fn view(&self, routes: Routes) -> Result<View, rtnetlink::Error> {
-        let mut view = View::default();
-        let mut up = BTreeSet::new();
-        let mut links = self.handle.link().get().execute();
-        while let Some(message) = links.try_next().await? {
-            if message.header.flags.contains(LinkFlags::Up) {
-                up.insert(message.header.index);
-            }
-            if let Some(link) = link(&message) {
-                view.links.insert(link.index, link);
-            }
+async fn view_once(dumps: &Dumps, routes: Routes) -> Result<View, DumpError> {
+    let mut view = View::default();
+    let mut up = BTreeSet::new();
+    let links = |message| {
+        let RouteNetlinkMessage::NewLink(message) = message else { return };
+        if message.header.flags.contains(LinkFlags::Up) {
+            up.insert(message.header.index);
         }
-        let mut addresses = self.handle.address().get().execute();
-        while let Some(message) = addresses.try_next().await? {
-            view.addresses.extend(address(&message).map(|a| (message.header.index, a)));
-            // The subnet of an interface that is down may be behind another one (`fib_add_ifaddr` looks at it too).
-            if up.contains(&message.header.index) {
-                view.broadcasts.extend(broadcasts(&message));
-            }
+        if let Some(link) = link(&message) {
+            view.links.insert(link.index, link);
         }
-        if routes == Routes::Ask {
-            let questions = [
-                RouteMessageBuilder::<Ipv4Addr>::new().build(),
-                RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
-            ];
-            for question in questions {
-                let mut routes = self.handle.route().get(question).execute();
-                while let Some(message) = routes.try_next().await? {
-                    view.default_routes.extend(default_route(&message));
-                }
-            }
+    };
+    dumps.each(RouteNetlinkMessage::GetLink(LinkMessage::default()), links).await?;
+    let addresses = |message| {
+        let RouteNetlinkMessage::NewAddress(message) = message else { return };
+        view.addresses.extend(address(&message).map(|a| (message.header.index, a)));
+        // The subnet of an interface that is down may be behind another one (`fib_add_ifaddr` looks at it too).
+        if up.contains(&message.header.index) {
+            view.broadcasts.extend(broadcasts(&message));
         }
-        Ok(view)
+    };
+    dumps.each(RouteNetlinkMessage::GetAddress(AddressMessage::default()), addresses).await?;
+    if routes == Routes::Ask {
+        let questions = [
+            RouteMessageBuilder::<Ipv4Addr>::new().build(),
+            RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
+        ];
+        for question in questions {
+            let routes = |message| {
+                let RouteNetlinkMessage::NewRoute(message) = message else { return };
+                view.default_routes.extend(default_route(&message));
+            };
+            dumps.each(RouteNetlinkMessage::GetRoute(question), routes).await?;
+        }
     }
+    Ok(view)
 }
 
 /// Hears of changes.
@@ -311,7 +311,7 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn this_machine_has_a_loopback() {
-        let view = Links::open().unwrap().view(Routes::Ask).await.unwrap();
+        let view = view(Routes::Ask).await.unwrap();
         let lo = view.links.values().find(|link| link.name == "lo").unwrap();
         assert_eq!(lo.layer, Layer::Loopback);
     }

@@ -8,13 +8,15 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{Agent, error::AgentError, kernel::beside};
 use crate::datapath::{Attachment, TamperKind, Tampering};
 
 /// How often the datapath is looked at. The kernel tells nobody of a filter or a pin that goes.
 const EVERY: Duration = Duration::from_secs(1);
+/// The longest pause between two tries to put a table right: each asks the verifier, and says that it failed.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Records kept.
 const KEPT: usize = 50;
 
@@ -76,11 +78,16 @@ impl TamperLog {
 impl Agent {
     /// Looks every second until the agent ends.
     pub(super) async fn watch_tampering(self: Arc<Self>) {
+        let mut pause = EVERY;
+        let mut again: Option<Instant> = None;
         loop {
             sleep(EVERY).await;
             self.look().await;
-            if std::mem::take(&mut self.state().tampering.is_urgent) {
-                self.put_right().await;
+            let is_urgent = std::mem::take(&mut self.state().tampering.is_urgent);
+            if is_urgent || again.is_some_and(|at| at <= Instant::now()) {
+                let is_right = self.put_right().await;
+                pause = if is_right { EVERY } else { LONGEST_PAUSE.min(pause * 2) };
+                again = (!is_right).then(|| Instant::now() + pause);
             }
         }
     }
@@ -120,7 +127,9 @@ impl Agent {
     }
 
     /// What only the agent can put right: hooks, by attaching again; tables, by another generation of the same policy.
-    async fn put_right(&self) {
+    /// Whether the tables are.
+    async fn put_right(&self) -> bool {
+        let mut is_right = true;
         let is_table = |tampering: &Tampering| tampering.kind == TamperKind::Table;
         if self.state().tampering.pending.iter().any(is_table) {
             match self.renew().await {
@@ -129,11 +138,12 @@ impl Agent {
                     tracing::error!(
                         "tables that were changed stay as they are, which is tried again: {error}"
                     );
-                    self.state().tampering.is_urgent = true;
+                    is_right = false;
                 }
             }
         }
         self.resync().await;
+        is_right
     }
 
     /// Takes note of hooks that are back.
