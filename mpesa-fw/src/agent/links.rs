@@ -315,4 +315,42 @@ mod tests {
         let lo = view.links.values().find(|link| link.name == "lo").unwrap();
         assert_eq!(lo.layer, Layer::Loopback);
     }
+
+    /// Interfaces come and go without a pause, so that most lists change while they are read.
+    #[test]
+    #[ignore = "needs root and a kernel"]
+    fn a_list_that_changed_while_it_was_read_is_not_taken_for_whole() {
+        let namespace = testbed::Namespace::new("churn").unwrap();
+        let pairs = |n: u32| format!("link add a{n} type veth peer name b{n}\n");
+        let batch = |lines: String| {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            std::io::Write::write_all(&mut file, lines.as_bytes()).unwrap();
+            file
+        };
+        let stay = batch((0..100).map(pairs).collect());
+        namespace.sh(&format!("ip -batch {}", stay.path().display())).unwrap();
+        let come_and_go = batch("link add x type veth peer name y\nlink del x\n".repeat(20_000));
+        let mut churn = namespace.command("ip");
+        let mut churn = churn.arg("-batch").arg(come_and_go.path()).spawn().unwrap();
+        let looks = || async {
+            let dumps = Dumps::open().unwrap();
+            let mut interrupted = 0;
+            for _ in 0..100 {
+                match view_once(&dumps, Routes::Leave).await {
+                    Ok(view) => assert!(view.links.len() > 200, "{} links", view.links.len()),
+                    Err(DumpError::Interrupted) => interrupted += 1,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            interrupted
+        };
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let interrupted = namespace.inside(|| runtime().block_on(looks()));
+        assert!(churn.try_wait().unwrap().is_none(), "it was over before the last look");
+        churn.kill().unwrap();
+        churn.wait().unwrap();
+        assert!(interrupted > 0, "no list was marked");
+        let view = namespace.inside(|| runtime().block_on(view(Routes::Leave))).unwrap();
+        assert!(view.links.len() > 200);
+    }
 }
