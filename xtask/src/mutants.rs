@@ -52,6 +52,8 @@ enum Suite {
     Decision,
     /// Tests beside the code of compile
     Compile,
+    /// Tests beside the code of the agent
+    Agent,
     /// Policies, good and bad
     Policy,
     /// Tests beside the code of mpesa-fw-common
@@ -81,6 +83,7 @@ impl Suite {
         match self {
             Self::Decision => &["-p", "mpesa-fw", "--test", "decision"],
             Self::Compile => &["-p", "mpesa-fw", "--lib", "compile::"],
+            Self::Agent => &["-p", "mpesa-fw", "--lib", "agent::"],
             Self::Policy => &["-p", "mpesa-fw", "--test", "policy_errors", "--test", "policy_files"],
             Self::Common => &["-p", "mpesa-fw-common", "--lib"],
             Self::Kernel => &["-p", "mpesa-fw", "--test", "decision", "--", "--ignored"],

@@ -16,6 +16,7 @@ mod confirm;
 mod conntrack;
 mod cuts;
 mod destroy;
+mod directory;
 mod dump;
 mod ended;
 mod error;

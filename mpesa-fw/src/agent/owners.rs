@@ -13,10 +13,7 @@ use std::{
 };
 
 use mpesa_fw_common::owner::{LEVELS, OwnerKey, OwnerRules};
-use nix::{
-    sys::inotify::{AddWatchFlags, InitFlags, Inotify},
-    unistd::User,
-};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::unix::AsyncFd,
@@ -24,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    Agent,
+    Agent, directory,
     kernel::beside,
     processes::{is_of_root, is_slice},
 };
@@ -59,6 +56,8 @@ pub(super) struct Present {
     pub statuses: Vec<OwnerStatus>,
     /// Why units could not be looked for.
     pub error: Option<String>,
+    /// Users of whom the directory did not say who they are now.
+    pub unanswered: Vec<String>,
     /// Why not all of these rules are in force.
     pub not_in_force: Option<String>,
 }
@@ -75,7 +74,14 @@ impl Present {
                 "not all owners of rules are in force, what only the missing ones may do is denied: {error}"
             )
         });
-        unknown.chain(missing).collect()
+        let unanswered = (!self.unanswered.is_empty()).then(|| {
+            let users = self.unanswered.join(", ");
+            format!(
+                "the directory of users does not answer (getpwnam): of {users} counts what it said last; nothing, since the agent began: \
+                 denied (a number instead of the name needs no directory)"
+            )
+        });
+        unknown.chain(unanswered).chain(missing).collect()
     }
 }
 
@@ -90,12 +96,19 @@ pub(super) fn look(owners: &Owners, seen: &mut dyn FnMut(&Path)) -> Present {
         }
         *counts.entry(owner).or_default() += 1;
     };
-    for (owner, rules) in owners {
-        if let Owner::User(user) = owner
-            && let Some(uid) = uid_of(user)
-        {
-            add(OwnerKey::user(uid), owner, rules);
+    let users: Vec<_> = owners
+        .iter()
+        .filter_map(|(owner, rules)| match owner {
+            Owner::User(user) => Some((owner, user.as_str(), rules)),
+            Owner::Unit(_) => None,
+        })
+        .collect();
+    for ((owner, user, rules), known) in users.iter().zip(directory::look_up(users.iter().map(|user| user.1)))
+    {
+        if known.is_old {
+            present.unanswered.push((*user).to_owned());
         }
+        known.uid.into_iter().for_each(|uid| add(OwnerKey::user(uid), owner, rules));
     }
     let units: Vec<_> = owners
         .iter()
@@ -185,14 +198,6 @@ fn is_unit(name: &str, unit: &str) -> bool {
     instance
         .and_then(|rest| rest.strip_suffix(kind))
         .is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
-}
-
-/// A name that is no user's is nobody.
-pub(super) fn uid_of(user: &str) -> Option<u32> {
-    match user.parse() {
-        Ok(uid) => Some(uid),
-        Err(_) => User::from_name(user).ok().flatten().map(|user| user.uid.as_raw()),
-    }
 }
 
 /// Hears of groups that come and go.
@@ -325,13 +330,5 @@ mod tests {
         ] {
             assert_eq!(is_unit(name, unit), is, "{name} {unit}");
         }
-    }
-
-    #[test]
-    fn users_by_number_and_name() {
-        assert_eq!(
-            (uid_of("root"), uid_of("4711"), uid_of("no-such-user-here")),
-            (Some(0), Some(4711), None)
-        );
     }
 }

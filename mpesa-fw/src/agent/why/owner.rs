@@ -6,10 +6,7 @@ use mpesa_fw_common::owner::{LEVELS, Owner};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    agent::{
-        AgentError,
-        owners::{uid_of, walk},
-    },
+    agent::{AgentError, directory, owners::walk},
     datapath::cgroup_root,
 };
 
@@ -37,7 +34,7 @@ impl OwnerAsked {
             return Ok(Owner::UNKNOWN);
         }
         let uid = match &self.user {
-            Some(user) => uid_of(user)
+            Some(user) => directory::uid_of(user)
                 .ok_or_else(|| AgentError::Question(format!("this host has no user {user}: name another")))?,
             None => NO_USER,
         };
