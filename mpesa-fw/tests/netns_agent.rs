@@ -6,7 +6,7 @@ use std::{fs, net::TcpListener, os::unix::net::UnixListener, time::Duration};
 
 use anyhow::Result;
 use nix::sys::signal::Signal;
-use support::{Field, SOON, WEB, policy};
+use support::{Field, SOON, WEB, orders::Orders, policy};
 use testbed::{Answer, Curl, Firewall, Host, eventually, holds, ok, place, run, serve::TcpEcho};
 
 #[test]
@@ -150,13 +150,12 @@ fn a_defect_ends_the_agent_and_not_the_firewall() -> Result<()> {
     let field = Field::new()?;
     let _web = field.web(&[80])?;
     let mut firewall = field.firewall()?;
-    let orders = firewall.directory.join("orders");
-    firewall.environment.push((mpesa_fw::fault::VARIABLE, orders.clone().into()));
+    let orders = Orders::new(&mut firewall);
     firewall.policy(&policy(&[WEB], &[]))?;
     // In a task, on a thread that may block, and half way through a swap.
     for order in ["ReloadDone panic 1", "FlowsJudged panic 1", "HookReplaced panic 2"] {
         let mut agent = firewall.start(&[])?;
-        fs::write(&orders, format!("{order}\n"))?;
+        orders.give(order)?;
         let ran = firewall.ask(["reload"])?;
         assert_eq!(ran.code, Some(3), "{order}: {}", ran.text());
         let status = agent.process.wait(SOON)?;

@@ -13,10 +13,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use mpesa_fw::fault;
 use nix::sys::signal::Signal;
-use support::{FENCE, Field, SOON, WEB, policy};
-use testbed::{Firewall, Process, holds, ok};
+use support::{FENCE, Field, SOON, WEB, orders::Orders, policy};
+use testbed::{Firewall, Process, ok};
 
 fn reloads(firewall: &Firewall<'_>, result: &str) -> Result<f64> {
     Ok(firewall.metrics()?.sum("mpesa_fw_reloads_total", &[("result", result)]))
@@ -175,20 +174,18 @@ fn signals_in_the_middle_of_a_reload_do_no_harm() -> Result<()> {
     let field = Field::new()?;
     let _web = field.web(&[80])?;
     let mut firewall = field.firewall()?;
-    let orders = firewall.directory.join("orders");
-    firewall.environment.push((fault::VARIABLE, orders.clone().into()));
+    let orders = Orders::new(&mut firewall);
     firewall.policy(&policy(&[WEB], &[]))?;
     let mut agent = firewall.start(&[])?;
-    let reached = orders.with_file_name(format!("orders{}", fault::REACHED));
     // A storm of hang-ups while one reload waits between two hooks: it makes no queue behind it.
-    fs::write(&orders, "HookReplaced pause 1\n")?;
+    orders.give("HookReplaced pause 1")?;
     agent.process.signal(Signal::SIGHUP)?;
-    holds("half a reload", SOON, || reached.exists())?;
+    orders.wait_for_pause()?;
     for _ in 0..300 {
         agent.process.signal(Signal::SIGHUP)?;
         sleep(Duration::from_millis(1));
     }
-    fs::remove_file(&orders)?;
+    orders.go_on()?;
     let begun = Instant::now();
     firewall.reload(&policy(&[WEB, FENCE], &[]))?;
     assert!(begun.elapsed() < Duration::from_secs(10), "waited for {:?}", begun.elapsed());
@@ -198,13 +195,13 @@ fn signals_in_the_middle_of_a_reload_do_no_harm() -> Result<()> {
     assert!(field.is_enforced());
 
     // An order to end while a client waits: the step is finished, and the client told that nobody answers.
-    fs::write(&orders, "HookReplaced pause 1\n")?;
+    orders.give("HookReplaced pause 1")?;
     firewall.policy(&policy(&[WEB], &[]))?;
     let mut client = Process::spawn(firewall.ask_command(["reload"]), "client", &firewall.directory)?;
-    holds("half a reload", SOON, || reached.exists())?;
+    orders.wait_for_pause()?;
     agent.process.signal(Signal::SIGTERM)?;
     sleep(Duration::from_millis(100));
-    fs::remove_file(&orders)?;
+    orders.go_on()?;
     assert_eq!(agent.process.wait(SOON)?.code(), Some(0));
     let code = client.wait(SOON)?.code();
     assert_eq!(code, Some(3), "{}", client.log());
@@ -288,13 +285,11 @@ fn a_wall_clock_that_jumps_is_survived() -> Result<()> {
     let field = Field::new()?;
     let _web = field.web(&[80])?;
     let mut firewall = field.firewall()?;
-    let orders = firewall.directory.join("orders");
-    firewall.environment.push((fault::VARIABLE, orders.clone().into()));
+    let orders = Orders::new(&mut firewall);
     firewall.policy(&policy(&[WEB], &[]))?;
     let _agent = firewall.start(&[])?;
-    let clock = orders.with_file_name(format!("orders{}", fault::CLOCK));
     for offset in ["31536000", "-31536000", "-9999999999", "99999999999"] {
-        fs::write(&clock, offset)?;
+        orders.shift_clock(offset)?;
         let metrics = firewall.metrics()?;
         firewall.reload(&policy(&[WEB, FENCE], &[]))?;
         firewall.reload(&policy(&[WEB], &[]))?;

@@ -5,9 +5,10 @@ mod support;
 use std::{fs, thread::sleep, time::Duration};
 
 use anyhow::{Context as _, Result};
-use mpesa_fw::fault;
 use support::{
-    FENCE, Field, SOON, WEB, policy,
+    FENCE, Field, SOON, WEB,
+    orders::Orders,
+    policy,
     trial::{
         LONG, SHORT, TAKEN_BACK, WRONG, kill_watchdogs, on_trial, right, safaricom_is_let_in, said, started,
         watchdogs, wrong,
@@ -153,20 +154,18 @@ fn a_trial_that_does_not_begin_leaves_the_one_before_with_a_watchdog() -> Result
     let field = Field::new()?;
     let _web = field.web(&[80])?;
     let mut firewall = field.firewall()?;
-    let orders = firewall.directory.join("orders");
-    firewall.environment.push((fault::VARIABLE, orders.clone().into()));
+    let orders = Orders::new(&mut firewall);
     firewall.policy(&policy(&[WEB], &[]))?;
     let mut agent = firewall.start(&["--force"])?;
     on_trial(&firewall, "20s")?;
-    fs::write(&orders, "TrialPledged pause 1\n")?;
+    orders.give("TrialPledged pause 1")?;
     firewall.policy(&policy(&[WRONG, FENCE], &[]))?;
     let reload = firewall.ask_command(["reload", "--force", "--confirm-within", LONG]);
     let mut reload = Process::spawn(reload, "second", firewall.logs())?;
+    orders.wait_for_pause()?;
     holds("the end of the watchdog", SOON, || watchdogs(&firewall).is_ok_and(|pids| pids.is_empty()))?;
-    fs::remove_file(&orders)?;
-    let reached = orders.with_file_name(format!("orders{}", fault::REACHED));
-    holds("it to go on", SOON, || !reached.exists())?;
-    fs::write(&orders, "ProgramsLoaded fail 1\n")?;
+    orders.go_on()?;
+    orders.give("ProgramsLoaded fail 1")?;
     assert_eq!(reload.wait(SOON)?.code(), Some(4), "{}", reload.log());
     assert!(wrong(&field) && watchdogs(&firewall)?.len() == 1, "the first goes on: {}", agent.process.log());
     agent.process.kill()?;
@@ -179,21 +178,20 @@ fn killed_at_any_step_of_a_trial_the_promise_is_kept() -> Result<()> {
     let field = Field::new()?;
     let _web = field.web(&[80])?;
     let mut firewall = field.firewall()?;
-    let orders = firewall.directory.join("orders");
-    firewall.environment.push((fault::VARIABLE, orders.clone().into()));
+    let orders = Orders::new(&mut firewall);
     let steps =
         ["TrialPledged", "StatePrepared", "HookReplaced", "HooksSwapped", "TrialSettled", "ReloadDone"];
     for step in steps {
         firewall.policy(&policy(&[WEB], &[]))?;
         let mut agent = firewall.start(&["--force"])?;
         assert!(right(&field), "{step}: before: {}", agent.process.log());
-        fs::write(&orders, format!("{step} kill 1\n"))?;
+        orders.give(&format!("{step} kill 1"))?;
         firewall.policy(&policy(&[WRONG], &[]))?;
         let ran = firewall.ask(["reload", "--force", "--confirm-within", SHORT])?;
         assert_eq!(ran.code, Some(3), "{step}: the agent is gone: {}", ran.text());
         eventually("the death of the agent", SOON, || (!agent.process.running()).then_some(()))?;
         drop(agent);
-        assert!(!orders.exists(), "{step}: was not reached");
+        assert!(orders.are_done(), "{step}: was not reached");
         holds("the end of the watchdog", TAKEN_BACK, || {
             watchdogs(&firewall).is_ok_and(|pids| pids.is_empty())
         })
@@ -204,7 +202,7 @@ fn killed_at_any_step_of_a_trial_the_promise_is_kept() -> Result<()> {
     firewall.policy(&policy(&[WEB], &[]))?;
     let mut agent = firewall.start(&["--force"])?;
     on_trial(&firewall, LONG)?;
-    fs::write(&orders, "TrialConfirmed kill 1\n")?;
+    orders.give("TrialConfirmed kill 1")?;
     assert_eq!(firewall.ask(["confirm"])?.code, Some(3));
     eventually("the death of the agent", SOON, || (!agent.process.running()).then_some(()))?;
     drop(agent);
@@ -294,18 +292,17 @@ fn without_room_for_the_promise_nothing_is_put_on_trial() -> Result<()> {
     assert!(right(&field) && watchdogs(&firewall)?.is_empty());
     fs::remove_dir(state.join("trial.new"))?;
     // A clock that jumps by years ends no trial and lengthens none.
-    let orders = firewall.directory.join("clock-orders");
     agent.process.kill()?;
     drop(agent);
     let mut firewall = firewall;
-    firewall.environment.push((fault::VARIABLE, orders.clone().into()));
+    let orders = Orders::new(&mut firewall);
     firewall.policy(&policy(&[WEB], &[]))?;
     let _agent = firewall.start(&["--force"])?;
     on_trial(&firewall, "15s")?;
-    fs::write(orders.with_file_name(format!("clock-orders{}", fault::CLOCK)), "100000000")?;
+    orders.shift_clock("100000000")?;
     assert!(wrong(&field));
     assert!(firewall.status()?["trial"]["seconds_left"].as_u64() <= Some(15));
-    fs::write(orders.with_file_name(format!("clock-orders{}", fault::CLOCK)), "-100000000")?;
+    orders.shift_clock("-100000000")?;
     holds("the return", TAKEN_BACK, || right(&field))?;
     Ok(())
 }

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeSet,
     fs,
-    path::PathBuf,
     process::Command,
     thread::sleep,
     time::{Duration, Instant},
@@ -19,7 +18,9 @@ use super::{
     traces::{self, Traces, below},
 };
 use crate::support::{
-    Field, SOON, policy,
+    Field, SOON,
+    orders::Orders,
+    policy,
     traffic::{ASKED, CLOSED, KEPT, Traffic},
 };
 
@@ -48,7 +49,7 @@ pub(crate) struct Rig<'a> {
     firewall: Firewall<'a>,
     traffic: &'a Traffic,
     arguments: Vec<&'a str>,
-    orders: PathBuf,
+    orders: Orders,
     agent: Option<Started>,
     clean: Option<Traces>,
     last: Option<Metrics>,
@@ -63,8 +64,7 @@ impl<'a> Rig<'a> {
             .namespace
             .sh("ip link add eth1 type veth peer name eth1p; ip link set eth1 up; ip link set eth1p up")?;
         let mut firewall = field.firewall()?;
-        let orders = firewall.directory.join("orders");
-        firewall.environment.push((fault::VARIABLE, orders.clone().into()));
+        let orders = Orders::new(&mut firewall);
         let mut rig = Self {
             firewall,
             traffic,
@@ -98,13 +98,11 @@ impl<'a> Rig<'a> {
     pub(crate) fn trace(&mut self, scenario: Scenario) -> Result<String> {
         let told = || format!("{scenario:?}, traced");
         self.prepare(scenario).with_context(told)?;
-        self.order(&format!("{}\n{}", fault::TRACE, base(scenario)))?;
+        self.orders.give(&format!("{}\n{}", fault::TRACE, base(scenario)))?;
         let before = self.judged_so_far()?;
         self.act(scenario).with_context(told)?;
-        self.order("")?;
-        let traced = self.orders.with_file_name(format!("orders{}", fault::TRACED));
-        let text = fs::read_to_string(&traced).with_context(told)?;
-        fs::remove_file(traced)?;
+        self.orders.withdraw();
+        let text = self.orders.take_trace().with_context(told)?;
         self.recover(scenario, before, Action::Fail).with_context(told)?;
         Ok(text)
     }
@@ -114,11 +112,10 @@ impl<'a> Rig<'a> {
         let begun = Instant::now();
         self.prepare(case.scenario).context("before")?;
         let before = self.judged_so_far()?;
-        self.order(&format!("{}{}", base(case.scenario), case.order()))?;
+        self.orders.give(&format!("{}{}", base(case.scenario), case.order()))?;
         self.act(case.scenario)?;
-        let left = fs::read_to_string(&self.orders).unwrap_or_default();
-        ensure!(!left.contains(&case.order()), "the point was not reached");
-        self.order("")?;
+        ensure!(!self.orders.left().contains(&case.order()), "the point was not reached");
+        self.orders.withdraw();
         if case.action == Action::Kill && case.scenario != Scenario::DetachFromPins {
             eventually("the death of the agent", SOON, || (!self.running()).then_some(()))?;
         }
@@ -131,17 +128,9 @@ impl<'a> Rig<'a> {
 
     /// Forgets what a failed case left.
     pub(crate) fn begin_anew(&mut self) -> Result<()> {
-        self.order("")?;
+        self.orders.withdraw();
         self.kill()?;
         self.detach_all()
-    }
-
-    fn order(&self, text: &str) -> Result<()> {
-        if text.is_empty() {
-            let _ = fs::remove_file(&self.orders);
-            return Ok(());
-        }
-        fs::write(&self.orders, text).context("could not give orders")
     }
 
     fn running(&mut self) -> bool {
@@ -153,7 +142,7 @@ impl<'a> Rig<'a> {
     }
 
     fn prepare(&mut self, scenario: Scenario) -> Result<()> {
-        self.order("")?;
+        self.orders.withdraw();
         match scenario {
             Scenario::Reload | Scenario::Trial | Scenario::Undo | Scenario::Detach => self.ensure_running(),
             Scenario::Restart | Scenario::DetachFromPins => {
@@ -162,7 +151,7 @@ impl<'a> Rig<'a> {
             }
             Scenario::Mixed => {
                 self.ensure_running()?;
-                self.order("HookReplaced kill 1\n")?;
+                self.orders.give("HookReplaced kill 1")?;
                 self.firewall.policy(&both_otherwise())?;
                 self.firewall.ask(["reload"])?;
                 eventually("a death between two hooks", SOON, || (!self.running()).then_some(()))?;

@@ -4,6 +4,7 @@
 
 pub mod groups;
 pub mod memory;
+pub mod orders;
 pub mod traffic;
 pub mod trial;
 
