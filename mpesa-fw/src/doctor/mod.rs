@@ -10,6 +10,7 @@ mod names;
 mod network;
 mod owners;
 mod rules;
+mod tampering;
 mod traffic;
 
 use std::path::PathBuf;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use time::OffsetDateTime;
 
-use super::{Finding, Subject};
+use super::{Finding, Subject, tampering};
 use crate::agent::{CallerStatus, Listeners, Status, network::Protection};
 
 /// So many calls from one address are no accident.
@@ -26,6 +26,7 @@ pub(super) fn examine(subject: &Subject) -> Vec<Finding> {
         }
     };
     let mut findings = vec![protection(status)];
+    findings.extend(tampering::examine(&status.tampering, OffsetDateTime::now_utc()));
     findings.extend(warnings(status));
     findings.extend(unused(status));
     findings.extend(near_misses(status));
