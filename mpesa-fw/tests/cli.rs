@@ -272,6 +272,31 @@ fn a_start_with_bad_rules_is_exit_1_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_start_while_a_file_is_written_is_exit_4_for_systemd_tries_again() {
+    let directory = Directory::new();
+    let rules = directory.rules(CALLBACKS);
+    let writer = directory.path().join("written-in-place");
+    fs::rename(&rules, &writer).expect("it is there");
+    // By another process: what this one has open for writing, any child of another test may have for a moment.
+    let mut download = Command::new("sh")
+        .args(["-c", "cp \"$1\" \"$2\"; chmod 600 \"$2\"; exec 3>>\"$2\"; echo open; sleep 60", "-"])
+        .args([&writer, &rules])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a shell");
+    download.stdout.as_mut().expect("piped").read_exact(&mut [0; 4]).expect("it says so");
+    let mut start = mpesa_fw(&["run", "--metrics", "127.0.0.1:0", "--rules", &rules.display().to_string()]);
+    for place in ["runtime-dir", "state-dir", "bpffs"] {
+        start.arg(format!("--{place}")).arg(directory.path().join(place));
+    }
+    let (code, _, stderr) = said(start.output().expect("the program runs"));
+    download.kill().expect("it runs");
+    download.wait().expect("it ends");
+    assert_eq!(code, 4, "{stderr}");
+    assert!(stderr.contains("is being changed"), "{stderr}");
+}
+
+#[test]
 fn a_defect_is_exit_70_and_says_what_to_do() {
     if !fault::ARMED {
         return;
@@ -365,6 +390,17 @@ fn a_reader_that_has_gone_is_no_panic() {
         let status = child.wait().expect("it ends");
         assert!(status.success() && stderr.is_empty(), "{command:?}: {status} {stderr}");
     }
+    // The answer is what it is.
+    let directory = tempfile::tempdir().expect("a directory");
+    let rules = directory.path().join("rules.yaml");
+    fs::write(&rules, "version: 3\n").expect("a file");
+    let mut child = mpesa_fw(&["check", "--ignore-permissions", "--format", "json"])
+        .arg(&rules)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    drop(child.stdout.take());
+    assert_eq!(child.wait().expect("it ends").code(), Some(1));
 }
 
 #[test]

@@ -123,8 +123,19 @@ fn what_the_agent_has_seen_is_part_of_it() -> Result<()> {
         tells(&findings, "fine", "enforcing") && !tells(&findings, "wrong", "neighbourhood"),
         "{findings:?}"
     );
+    let why = |findings: &[Value]| -> String {
+        let told = findings.iter().find(|f| f["what"].as_str().is_some_and(|what| what.contains("port 81")));
+        told.and_then(|finding| finding["why"].as_str()).unwrap_or_default().to_owned()
+    };
     let web = field.web(&[80, 81])?;
-    assert!(tells(&found(&firewall, &[])?.1, "note", "port 81 is listened on, and no service declares it"));
+    let (_, findings) = found(&firewall, &[])?;
+    assert!(tells(&findings, "note", "port 81 is listened on, and no service declares it"));
+    assert!(why(&findings).starts_with("it is closed now"), "{findings:?}");
+    firewall.reload(&watched.replace("ingress:\n  default: drop", "ingress:\n  default: pass"))?;
+    assert!(why(&found(&firewall, &[])?.1).contains("default: pass"), "{findings:?}");
+    firewall.reload(&watched.replace("mode: enforce", "mode: observe"))?;
+    assert!(why(&found(&firewall, &[])?.1).contains("observe mode drops nothing"));
+    firewall.reload(&watched)?;
     drop(web);
     assert!(tells(&found(&firewall, &[])?.1, "note", "nobody listens for the service `web`"));
     let _silence = Curl::http(field.host.place.v4, 80).from(&field.attacker.namespace);

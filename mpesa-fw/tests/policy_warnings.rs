@@ -45,7 +45,51 @@ fn only(text: &str, line: usize, part: &str) {
 #[test]
 fn egress_to_everywhere() {
     only(&policy("", &[], &["name: web, to: [any], ports: [443]"]), 7, "any address");
-    only(&policy("", &[], &["name: web, to: [0.0.0.0/0], ports: [443]"]), 7, "any address");
+    for pieces in ["0.0.0.0/0", "0.0.0.0/1, 128.0.0.0/1", "\"2000::/3\"", "wide"] {
+        let rule = format!("name: web, to: [{pieces}], ports: [443]");
+        let sets = if pieces == "wide" { "wide: [0.0.0.0/2, 64.0.0.0/2, 128.0.0.0/1]" } else { "" };
+        only(&policy(sets, &[], &[&rule]), 7, "any address");
+    }
+    assert_eq!(warnings(&policy("", &[], &["name: web, to: [0.0.0.0/1], ports: [443]"])), []);
+}
+
+#[test]
+fn networks_as_name_servers() {
+    let name = "name: daraja, to: [api.safaricom.co.ke], ports: [443]";
+    let lists = |rule: &str| {
+        let policy = load(&policy("", &[], &[name, rule])).policy;
+        policy.egress.allow[1].lists_resolvers(&policy.sets)
+    };
+    let network = "name: dns, to: [10.0.0.1, 10.0.1.0/24], protocol: [udp, tcp], ports: [53]";
+    only(
+        &policy("", &[], &[name, network]),
+        8,
+        "every host of 10.0.1.0/24 may say where `api.safaricom.co.ke`",
+    );
+    assert!(lists(network));
+    assert_eq!(warnings(&policy("", &[], &[network])), [], "without a name nobody says where it leads");
+    for (rule, is_list) in [
+        ("name: dns, to: [10.0.0.1], protocol: udp, ports: [53]", true),
+        ("name: infra, to: [10.0.0.1, \"fd00::1\"], protocol: udp, ports: any", true),
+        ("name: lan, to: [10.0.0.0/8], protocol: [tcp, udp], ports: any", false),
+        ("name: lan, to: [10.0.0.0/8], protocol: udp, ports: [\"50-60\"]", false),
+        ("name: dns, to: [10.0.0.1], ports: [53]", false),
+    ] {
+        assert_eq!((lists(rule), warnings(&policy("", &[], &[name, rule]))), (is_list, vec![]), "{rule}");
+    }
+    let halves = "name: dns, to: [0.0.0.0/1, 128.0.0.0/1], protocol: udp, ports: [53]";
+    only(&policy("", &[], &[name, halves]), 8, "any address");
+    assert!(!lists(halves));
+}
+
+#[test]
+fn names_that_a_company_gives_to_its_customers() {
+    let rule = |name| format!("name: web, to: [\"{name}\"], ports: [443]");
+    let dns = "name: dns, to: [10.0.0.1], protocol: udp, ports: [53]";
+    only(&policy("", &[], &[dns, &rule("*.github.io")]), 8, "many customers");
+    for name in ["*.me.github.io", "me.github.io", "*.safaricom.co.ke"] {
+        assert_eq!(warnings(&policy("", &[], &[dns, &rule(name)])), [], "{name}");
+    }
 }
 
 #[test]

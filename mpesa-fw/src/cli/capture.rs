@@ -3,7 +3,7 @@
 use std::{
     fs::{File, Permissions},
     io::{self, IsTerminal as _, Write},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
     time::Duration,
 };
@@ -54,23 +54,27 @@ fn open(path: &Path) -> Result<Box<dyn Write>, Failure> {
     let file = private(path).map_err(|error| {
         Failure::system(
             format!("cannot write {}: {error}", path.display()),
-            "choose another file with -w, in a directory that you may write",
+            "choose another file with -w, in a directory that you may write (`-` is standard output)",
         )
     })?;
     Ok(Box::new(io::BufWriter::new(file)))
 }
 
-/// Opens a file that is empty then; one that was there loses what others may do with it. (A pipe or a device is as it is.)
+/// Opens a file that is empty then; one that was there loses what others may do with it. (A pipe or a device is as it is.) A
+/// symbolic link is refused: in a directory of somebody else it may lead to any file of root's.
 fn private(path: &Path) -> io::Result<File> {
-    let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let mut options = File::options();
+    options.write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    let file = options.open(path).map_err(|error| match error.raw_os_error() {
+        Some(libc::ELOOP) => io::Error::other("it is a symbolic link, which could lead anywhere"),
+        _ => error,
+    })?;
     let metadata = file.metadata()?;
+    let is_of_somebody = metadata.is_file() || metadata.file_type().is_fifo();
+    if is_of_somebody && metadata.uid() != nix::unistd::geteuid().as_raw() {
+        return Err(io::Error::other(format!("it belongs to user {}, who could read it", metadata.uid())));
+    }
     if metadata.is_file() {
-        if metadata.uid() != nix::unistd::geteuid().as_raw() {
-            return Err(io::Error::other(format!(
-                "it belongs to user {}, who could read it",
-                metadata.uid()
-            )));
-        }
         file.set_permissions(Permissions::from_mode(0o600))?;
         file.set_len(0)?;
     }
@@ -102,6 +106,25 @@ mod tests {
             let refused = private(&path).map(drop).map_err(|error| error.to_string());
             assert_eq!(refused, Err("it belongs to user 4711, who could read it".to_owned()));
             assert_eq!(std::fs::read_to_string(&path)?, "of another");
+        }
+        let link = directory.path().join("link");
+        let target = directory.path().join("rules.yaml");
+        std::fs::write(&target, "rules")?;
+        std::fs::set_permissions(&target, Permissions::from_mode(0o640))?;
+        std::os::unix::fs::symlink(&target, &link)?;
+        let refused = private(&link).map(drop).map_err(|error| error.to_string());
+        assert_eq!(refused, Err("it is a symbolic link, which could lead anywhere".to_owned()));
+        assert_eq!(
+            (std::fs::read_to_string(&target)?, std::fs::metadata(&target)?.mode() & 0o777),
+            ("rules".into(), 0o640)
+        );
+        let pipe = directory.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::from_bits_truncate(0o600))?;
+        let _reader = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&pipe)?;
+        assert!(private(&pipe).is_ok());
+        if nix::unistd::geteuid().is_root() {
+            std::os::unix::fs::chown(&pipe, Some(4711), None)?;
+            assert!(private(&pipe).is_err());
         }
         assert!(private(Path::new("/dev/null")).is_ok());
         Ok(())

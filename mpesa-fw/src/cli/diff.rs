@@ -139,11 +139,14 @@ fn of_capture(
             ("generation", json(&read.generation)?),
             ("capture_is_cut", json(&read.cut)?),
         ])?;
+        judged(&summary)?;
         return Ok(!groups.is_empty());
     }
     let mut text = policy(difference);
-    if groups.is_empty() {
+    if groups.is_empty() && summary.not_judged.is_empty() {
         let _ = writeln!(text, "\nevery packet of the capture is judged as now");
+    } else if groups.is_empty() {
+        let _ = writeln!(text, "\nno packet that could be judged is judged otherwise");
     } else {
         let rows = groups.iter().map(|group| {
             vec![
@@ -162,7 +165,19 @@ fn of_capture(
         read.packets, summary.same, read.generation
     );
     print(&text)?;
+    judged(&summary)?;
     Ok(!groups.is_empty())
+}
+
+/// Nothing looked at is not "as now".
+fn judged(summary: &Summary) -> Result<(), Failure> {
+    if summary.same > 0 || !summary.groups.is_empty() || summary.not_judged.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::no(
+        "no packet of the capture could be judged",
+        "capture on one Ethernet interface (not on `any`), with at least 128 bytes a packet (`tcpdump -s 128`)",
+    ))
 }
 
 fn shown(outcome: &Outcome) -> String {

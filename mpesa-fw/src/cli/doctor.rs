@@ -16,6 +16,7 @@ use crate::{
     agent::Options,
     control::{Answer, Client, Request},
     doctor::{Finding, Level, Subject, examine},
+    printable::Printable,
 };
 
 /// The rules of the package.
@@ -55,16 +56,29 @@ pub(super) fn doctor(runtime_dir: &Path, arguments: DoctorArguments) -> Result<(
 fn text(findings: &[Finding]) -> String {
     let mut text = String::new();
     for Finding { about, level, what, why, advice } in findings {
-        let _ = writeln!(text, "{:<5}  {about}: {what}", level.label());
+        let _ = writeln!(text, "{:<5}  {about}: {}", level.label(), Printable(what));
         if !why.is_empty() {
-            let _ = writeln!(text, "         why it matters: {why}");
+            let _ = writeln!(text, "         why it matters: {}", Printable(why));
         }
         if !advice.is_empty() {
-            let _ = writeln!(text, "         what to do: {advice}");
+            let _ = writeln!(text, "         what to do: {}", Printable(advice));
         }
     }
     let count = |wanted| findings.iter().filter(|finding| finding.level == wanted).count();
     let (wrong, notes, fine) = (count(Level::Wrong), count(Level::Note), count(Level::Fine));
     let _ = writeln!(text, "{wrong} wrong, {notes} to look at, {fine} fine");
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_downloaded_list_says_moves_no_cursor() {
+        let said = "`\u{1b}[2J\u{1b}[H0 wrong` is no address".to_owned();
+        let (what, why, advice) = (said.clone(), said.clone(), said);
+        let text = text(&[Finding { about: "rules", level: Level::Wrong, what, why, advice }]);
+        assert!(!text.contains('\u{1b}') && text.matches("[2J").count() == 3, "{text:?}");
+    }
 }

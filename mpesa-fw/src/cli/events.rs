@@ -8,7 +8,7 @@ use super::{
     arguments::{EventsArguments, Format, WantedArguments},
     failure::Failure,
     follow::Follow,
-    output::{print, print_json, table},
+    output::{print, print_json, print_on, table},
     when,
 };
 use crate::{
@@ -43,13 +43,13 @@ fn follow_them(client: &Client, request: Request, format: Format) -> Result<(), 
     let mut follow = Follow::begin(client, request, None)?;
     for mut event in std::mem::take(&mut follow.last) {
         look_for_executable(&mut event);
-        print(&line(&event, format)?)?;
+        print_on(&line(&event, format)?)?;
     }
     follow.each(|line_of_agent, _| {
         match line_of_agent {
             Line::Event(mut event) => {
                 look_for_executable(&mut event);
-                print(&line(&event, format)?)?;
+                print_on(&line(&event, format)?)?;
             }
             Line::Missed(events) => {
                 let said = format!("{events} events are missing here: they came faster than this was read");
@@ -106,7 +106,7 @@ fn say_gap(kind: &'static str, events: u64, said: &str, format: Format) -> Resul
         events: u64,
     }
     match format {
-        Format::Json => print(&json_line(&Gap { kind, events })?),
+        Format::Json => print_on(&json_line(&Gap { kind, events })?),
         Format::Table => {
             eprintln!("{said}");
             Ok(())

@@ -8,11 +8,24 @@ use serde::Serialize;
 use super::failure::Failure;
 
 /// Prints a text as it is.
+///
+/// A reader that has gone (`| head`) has seen enough, and the answer is what it is: exit 1 stays exit 1.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
+    match write(text) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}
+
+/// Prints a piece of what goes on and on: without a reader it ends.
+pub(super) fn print_on(text: &str) -> Result<(), Failure> {
+    Ok(write(text)?)
+}
+
+fn write(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
-    stdout.flush()?;
-    Ok(())
+    stdout.flush()
 }
 
 /// Prints one JSON document.

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     agent::{
-        self, Agent, Options, ReloadRequest, SshConnection,
+        self, Agent, AgentError, Options, ReloadRequest, SshConnection,
         lock::Lock,
         watchdog::{self, Ended},
     },
@@ -79,6 +79,16 @@ fn runtime() -> Result<Runtime, Failure> {
         })
 }
 
+/// Exit 1 is for what trying again does not mend, and systemd takes it so: a file that somebody was writing is not that.
+fn not_started(error: AgentError) -> Failure {
+    if let AgentError::Policy(errors) = &error
+        && errors.is_passing
+    {
+        return Failure::system(errors.to_string(), "systemd tries again; else start it again");
+    }
+    error.into()
+}
+
 async fn serve(options: Options, metrics: SocketAddr, caller: Option<SshConnection>) -> Result<(), Failure> {
     // From here on signals wait for the loop below: a start is never cut in the middle.
     let unheard =
@@ -88,7 +98,7 @@ async fn serve(options: Options, metrics: SocketAddr, caller: Option<SshConnecti
     let mut hang_up = signal(SignalKind::hangup()).map_err(unheard)?;
 
     // The policy first: it fails most often. Then whatever another process may hold. The kernel last.
-    Agent::check(&options).await?;
+    Agent::check(&options).await.map_err(not_started)?;
     agent::private_directory(&options.runtime_dir, 0o750)?;
     let _lock = Lock::directory(&options.runtime_dir).map_err(agent::AgentError::from)?;
     let listener = Listener::bind(&Options::control_socket(&options.runtime_dir))?;
@@ -97,7 +107,7 @@ async fn serve(options: Options, metrics: SocketAddr, caller: Option<SshConnecti
     }
     // Before the datapath: whoever waits for it may scrape at once. Whoever has the port does not keep the host without a firewall.
     let for_metrics = TcpListener::bind(metrics);
-    let agent = Agent::start(options, caller).await?;
+    let agent = Agent::start(options, caller).await.map_err(not_started)?;
 
     let mut tasks = agent.tasks();
     let (detached, mut is_detached) = mpsc::channel(1);

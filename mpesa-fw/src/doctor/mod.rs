@@ -100,7 +100,7 @@ pub async fn examine(subject: &Subject) -> Vec<Finding> {
         findings.extend(ipsec::examine(policy));
     }
     findings.extend(bypass::examine(&subject.bpffs, subject.status.as_deref().ok()));
-    findings.extend(traffic::examine(subject));
+    findings.extend(traffic::examine(subject, policy.as_ref()));
     findings.sort_by_key(|finding| finding.level);
     findings
 }
@@ -110,9 +110,6 @@ fn callers(policy: &Policy) -> Vec<ipnet::IpNet> {
     let services = policy.ingress.services.iter();
     services
         .filter(|service| !service.from.any)
-        .flat_map(|service| {
-            let sets = service.from.sets.iter().filter_map(|index| policy.sets.get(*index));
-            sets.flat_map(|set| set.prefixes.iter()).chain(&service.from.prefixes).copied()
-        })
+        .flat_map(|service| policy.prefixes(&service.from).copied())
         .collect()
 }

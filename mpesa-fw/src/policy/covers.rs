@@ -1,8 +1,11 @@
 //! Whether one rule allows all that another allows.
 
-use std::{net::IpAddr, ops::RangeInclusive};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::RangeInclusive,
+};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::model::{AddressSet, Addresses, Claim, Destination, Location, Owner, Service};
 
@@ -90,7 +93,15 @@ fn addressed(sets: &[AddressSet], addresses: &Addresses, by: &Addresses) -> bool
     within(all(sets, addresses), all(sets, by))
 }
 
-fn all<'p>(sets: &'p [AddressSet], addresses: &'p Addresses) -> impl Iterator<Item = &'p IpNet> {
+/// Whether a whole family is in these prefixes; of IPv6, all that is routed (2000::/3, RFC 4291).
+pub(super) fn is_everywhere<'p>(prefixes: impl Iterator<Item = &'p IpNet>) -> bool {
+    let prefixes: Vec<&IpNet> = prefixes.collect();
+    let v4 = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0).into();
+    let v6 = Ipv6Net::new_assert(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3).into();
+    [v4, v6].iter().any(|whole| within([whole].into_iter(), prefixes.iter().copied()))
+}
+
+pub(super) fn all<'p>(sets: &'p [AddressSet], addresses: &'p Addresses) -> impl Iterator<Item = &'p IpNet> {
     addresses.prefixes.iter().chain(addresses.sets.iter().flat_map(|set| &sets[*set].prefixes))
 }
 

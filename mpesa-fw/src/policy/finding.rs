@@ -152,6 +152,9 @@ pub struct PolicyErrors {
     pub findings: Vec<Finding>,
     /// Errors that there are, shown or not.
     pub total: usize,
+    /// A file was being changed while it was read: what is wrong may be right in a moment.
+    #[serde(skip)]
+    pub is_passing: bool,
 }
 
 impl Display for PolicyErrors {

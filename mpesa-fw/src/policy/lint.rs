@@ -3,9 +3,11 @@
 use time::Date;
 
 use super::{
-    covers::{Matched, covers},
+    covers::{Matched, all, covers, is_everywhere},
     model::{AddressSet, Addresses, Location, Policy},
+    names::is_public_suffix,
     report::Report,
+    resolvers,
     sets::Sets,
 };
 
@@ -35,10 +37,11 @@ pub(super) fn lint(policy: &Policy, today: Date, report: &mut Report) {
     }
     for destination in &policy.egress.allow {
         let rule = (destination.name.as_str(), &destination.at);
-        everywhere(rule, &destination.to, report);
+        everywhere(policy, rule, &destination.to, report);
+        customers(rule, &destination.names, report);
         any_and_others(rule, "to", &destination.to, !destination.names.is_empty(), report);
     }
-    unlisted_resolvers(policy, report);
+    resolvers::lint(policy, report);
     useless(policy, report);
 }
 
@@ -93,30 +96,25 @@ fn limited_provider(policy: &Policy, (name, at): Rule<'_>, from: &Addresses, rep
     }
 }
 
-fn everywhere((name, at): Rule<'_>, to: &Addresses, report: &mut Report) {
-    if to.any || to.prefixes.iter().any(|prefix| prefix.prefix_len() == 0) {
+fn everywhere(policy: &Policy, (name, at): Rule<'_>, to: &Addresses, report: &mut Report) {
+    if to.any || is_everywhere(all(&policy.sets, to)) {
         report
             .warning(report.span(at, name), format!("`{name}` may send to any address"))
             .hint("whoever gets a program onto this host can send data out through it: name the hosts or prefixes that are needed");
     }
 }
 
-/// Answers are learnt from name servers that a destination lists: without one, a name is known by what the agent asks for
-/// itself, and a wildcard not at all.
-fn unlisted_resolvers(policy: &Policy, report: &mut Report) {
-    if policy.egress.allow.iter().any(|destination| destination.lists_resolvers(&policy.sets)) {
-        return;
-    }
-    let by_wildcard = |name: &&String| name.starts_with('*');
-    for destination in &policy.egress.allow {
-        if let Some(name) = destination.names.iter().find(by_wildcard) {
-            let rule = (destination.name.as_str(), &destination.at);
+fn customers((rule, at): Rule<'_>, names: &[String], report: &mut Report) {
+    for name in names {
+        if let Some(domain) = name.strip_prefix("*.")
+            && is_public_suffix(domain).is_some()
+        {
             report
                 .warning(
-                    report.span(rule.1, rule.0),
-                    format!("`{}` allows nothing by `{name}`: no destination lists a name server", rule.0),
+                    report.span(at, rule),
+                    format!("`{rule}` allows `{name}`, which many customers of one company have names below"),
                 )
-                .hint("what is below a wildcard is learnt from answers of name servers whose addresses a destination lists: add `{ name: dns, to: [10.0.0.2], protocol: [udp, tcp], ports: [53] }`, with yours");
+                .hint("whoever becomes one could be sent to: name yours");
         }
     }
 }

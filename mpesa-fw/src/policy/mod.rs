@@ -23,6 +23,7 @@ mod ports;
 mod prefix;
 mod protocol;
 mod report;
+mod resolvers;
 mod rules;
 mod set_file;
 mod sets;
@@ -99,8 +100,11 @@ fn load_with(
     let rules = source::Named::by_user(path);
     let decoded = decode::policy(&rules, &mut sources, &mut report);
     let Some((mut policy, sets)) = decoded.filter(|_| !report.has_errors()) else {
-        return Err(report.finish().err().unwrap_or_else(|| unreachable!("what is not decoded is reported")));
+        let errors = report.finish().err();
+        let errors = errors.unwrap_or_else(|| unreachable!("what is not decoded is reported"));
+        return Err(PolicyErrors { is_passing: sources.saw_change(), ..errors });
     };
+    let mut is_passing = false;
     lint::unused(&sets, &mut report);
     policy.sets = sets.sets;
     let texts = match sources.finish() {
@@ -111,9 +115,11 @@ fn load_with(
         }
         Err((message, hint)) => {
             report.error(report::Span::whole(0), message).hint(hint);
+            is_passing = true;
             Texts::default()
         }
     };
     lint::lint(&policy, today, &mut report);
-    report.finish().map(|(warnings, total)| Loaded { policy, warnings, total, texts })
+    let loaded = report.finish().map(|(warnings, total)| Loaded { policy, warnings, total, texts });
+    loaded.map_err(|errors| PolicyErrors { is_passing, ..errors })
 }

@@ -5,7 +5,6 @@ use std::{fmt, num::NonZeroU64, ops::RangeInclusive, path::PathBuf, time::Durati
 
 use ipnet::IpNet;
 use mpesa_fw_common::{
-    dns,
     limit::{LimitPer, LimitWhat},
     settings::{Mode, Verdict},
 };
@@ -31,6 +30,13 @@ pub struct Policy {
     pub files: Vec<PathBuf>,
     /// SHA-256 over those files in that order, of each its length (u64, little-endian) and its contents.
     pub source_digest: [u8; 32],
+}
+
+impl Policy {
+    /// The prefixes of addresses, those of their sets last. None: no address, or `any`.
+    pub fn prefixes<'p>(&'p self, addresses: &'p Addresses) -> impl Iterator<Item = &'p IpNet> {
+        addresses.prefixes.iter().chain(addresses.sets.iter().flat_map(|set| &self.sets[*set].prefixes))
+    }
 }
 
 /// One entry of `interfaces:`.
@@ -117,21 +123,6 @@ pub struct Destination {
     pub by: Vec<Owner>,
     /// Where it stands.
     pub at: Location,
-}
-
-impl Destination {
-    /// Whether it lists name servers, whose answers are learnt from: it claims UDP port 53 and says to which addresses. Not
-    /// one open to any: whoever can choose the server that he asks chooses its answers.
-    #[must_use]
-    pub fn lists_resolvers(&self, sets: &[AddressSet]) -> bool {
-        let asks = |claim: &Claim| matches!(claim, Claim::Udp(ports) if ports.iter().any(|range| range.contains(&dns::PORT)));
-        let listed = self.to.sets.iter().flat_map(|set| &sets[*set].prefixes);
-        let mut prefixes = self.to.prefixes.iter().chain(listed).peekable();
-        self.claims.iter().any(asks)
-            && !self.to.any
-            && prefixes.peek().is_some()
-            && prefixes.all(|prefix| prefix.prefix_len() > 0)
-    }
 }
 
 /// Whose sockets a rule is for.

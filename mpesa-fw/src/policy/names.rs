@@ -84,14 +84,23 @@ pub(super) fn interface(text: &str) -> Result<InterfacePattern, Complaint> {
 pub(super) fn host(text: &str) -> Result<String, Complaint> {
     let Some(below) = text.strip_prefix("*.") else { return exact_host(text) };
     let name = exact_host(below)?;
+    let hint =
+        "name the domain too, like `*.example.com`; whoever registers a name below it would be allowed";
     if !name.contains('.') {
-        return Err((
-            format!("`{text}` is every name below the top-level domain `{name}`"),
-            "name the domain too, like `*.example.com`; whoever registers a name below it would be allowed"
-                .to_owned(),
-        ));
+        return Err((format!("`{text}` is every name below the top-level domain `{name}`"), hint.to_owned()));
+    }
+    if is_public_suffix(&name) == Some(psl::Type::Icann) {
+        let why = format!("`{text}` is every name below `{name}`, where anybody can register one");
+        return Err((why, hint.to_owned()));
     }
     Ok(format!("*.{name}"))
+}
+
+/// Whether names below this one belong to different people: by the rules of a registry (`co.ke`), or of a company that gives
+/// them to its customers (`github.io`). From the public suffix list.
+pub(super) fn is_public_suffix(name: &str) -> Option<psl::Type> {
+    let suffix = psl::suffix(name.as_bytes())?;
+    if suffix.as_bytes() == name.as_bytes() { suffix.typ() } else { None }
 }
 
 fn exact_host(text: &str) -> Result<String, Complaint> {
@@ -175,6 +184,10 @@ mod tests {
         for name in ["*", "*.", "*.net", "a.*.net", "*a.example.net", "**.example.net", "*.*.example.net"] {
             assert!(host(name).is_err(), "{name}");
         }
+        for name in ["*.co.ke", "*.OR.ke.", "*.co.tz", "*.co.uk"] {
+            assert!(host(name).is_err_and(|(why, _)| why.contains("anybody can register")), "{name}");
+        }
+        assert!(host("*.safaricom.co.ke").is_ok() && host("co.ke").is_ok());
         for name in ["a..b", ".a", "-a.net", "a-.net", "a_b.net", "é.net", "a b.net", &long] {
             assert!(host(name).is_err(), "{name}");
         }

@@ -167,7 +167,7 @@ impl Report {
         let total = |severity| self.counts[severity as usize];
         match total(Severity::Error) {
             0 => Ok((warnings, total(Severity::Warning))),
-            total => Err(PolicyErrors { findings: errors, total }),
+            total => Err(PolicyErrors { findings: errors, total, is_passing: false }),
         }
     }
 

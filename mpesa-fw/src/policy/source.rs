@@ -57,6 +57,8 @@ pub(super) struct Sources<'t> {
     digest: Sha256,
     files: Vec<Source>,
     texts: Texts,
+    /// One of them was being changed.
+    saw_change: bool,
 }
 
 /// What was read, when all of it was.
@@ -96,7 +98,7 @@ impl FileState {
 impl<'t> Sources<'t> {
     /// None yet.
     pub(super) fn new(origin: Origin<'t>) -> Self {
-        Self { origin, digest: Sha256::new(), files: Vec::new(), texts: Texts::default() }
+        Self { origin, digest: Sha256::new(), files: Vec::new(), texts: Texts::default(), saw_change: false }
     }
 
     /// The contents of a file of at most `limit` bytes.
@@ -137,15 +139,19 @@ impl<'t> Sources<'t> {
         let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
         (&file).take(limit + 1).read_to_end(&mut bytes).map_err(|error| refusal(&shown, error.into()))?;
         let after = file.metadata().map_err(|error| refusal(&shown, error.into()))?;
-        if FileState::of(&after) != state || bytes.len() as u64 != state.length {
-            return Err(being_written(&shown));
-        }
+        let has_changed = FileState::of(&after) != state || bytes.len() as u64 != state.length;
         // A slow writer (a download) leaves no trace between two of its writes, but it has the file open.
-        if sys::is_open_for_writing(file.as_fd()) {
+        if has_changed || sys::is_open_for_writing(file.as_fd()) {
+            self.saw_change = true;
             return Err(being_written(&shown));
         }
         self.files.push(Source { named: named.clone(), state });
         Ok(bytes)
+    }
+
+    /// Whether a file could not be read because it was being changed.
+    pub(super) const fn saw_change(&self) -> bool {
+        self.saw_change
     }
 
     /// What was read.

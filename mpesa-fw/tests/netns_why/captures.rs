@@ -181,6 +181,13 @@ fn a_difference_is_shown_in_policy_and_in_packets() -> Result<()> {
     let bad = firewall.write("bad.yaml", "version: 1\nnonsense")?.display().to_string();
     assert_eq!(firewall.ask(["diff", &bad])?.code, Some(1));
 
+    let cut = capture(&firewall, "cut.pcap", DataLink::ETHERNET, 20, &frames(&field)[..4])?;
+    for format in ["table", "json"] {
+        let ran = firewall.ask(["diff", "--pcap", &cut.display().to_string(), &same, "--format", format])?;
+        assert_eq!(ran.code, Some(1), "nothing looked at is not \"as now\": {}", ran.text());
+        assert!(ran.stderr.contains("no packet of the capture could be judged"), "{}", ran.text());
+        assert!(!ran.stdout.contains("every packet"), "{}", ran.stdout);
+    }
     let capture =
         capture(&firewall, "seen.pcap", DataLink::ETHERNET, 65_535, &frames(&field))?.display().to_string();
     let ran = firewall.ask(["diff", "--pcap", &capture, &same])?;
