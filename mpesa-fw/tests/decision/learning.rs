@@ -12,6 +12,7 @@ use hickory_resolver::proto::{
     op::{Message, MessageType, OpCode, ResponseCode},
     rr::{DNSClass, RData},
 };
+use ipnet::IpNet;
 use mpesa_fw::{
     compile::Compiled,
     policy::model::{Claim, Policy},
@@ -195,18 +196,34 @@ fn is_named(name: &str, asked: &str) -> bool {
     }
 }
 
-/// A destination that is not for any says that it is a name server.
+/// A destination for port 53, or for single hosts, says that it is a name server; not one that is for all.
 fn is_listed(policy: &Policy, server: IpAddr) -> bool {
     policy.egress.allow.iter().any(|destination| {
-        let asks =
-            |claim: &Claim| matches!(claim, Claim::Udp(ports) if ports.iter().any(|p| p.contains(&53)));
+        let udp = destination.claims.iter().flat_map(|claim| match claim {
+            Claim::Udp(ports) => ports.as_slice(),
+            _ => &[],
+        });
+        let ports: Vec<_> = udp.filter(|ports| ports.contains(&53)).collect();
         let sets = destination.to.sets.iter().flat_map(|set| &policy.sets[*set].prefixes);
-        let prefixes: Vec<_> = destination.to.prefixes.iter().chain(sets).collect();
-        destination.claims.iter().any(asks)
+        let prefixes: Vec<_> = destination.to.prefixes.iter().chain(sets).copied().collect();
+        let are_hosts = prefixes.iter().all(|prefix| prefix.trunc().network() == prefix.broadcast());
+        let is_for_names = ports.iter().any(|ports| ports.start() == ports.end());
+        !ports.is_empty()
+            && (is_for_names || are_hosts)
             && !destination.to.any
-            && prefixes.iter().all(|prefix| prefix.prefix_len() != 0)
+            && ["0.0.0.0/0", "2000::/3"]
+                .iter()
+                .all(|all| !is_covered(all.parse().expect("a prefix"), &prefixes))
             && prefixes.iter().any(|prefix| prefix.contains(&server))
     })
+}
+
+/// Whether every address of `network` is in one of the prefixes: as a whole, or each half of it.
+fn is_covered(network: IpNet, prefixes: &[IpNet]) -> bool {
+    let inside: Vec<_> = prefixes.iter().filter(|prefix| network.contains(*prefix)).copied().collect();
+    let mut halves = network.subnets(network.prefix_len() + 1).into_iter().flatten();
+    prefixes.iter().any(|prefix| prefix.contains(&network))
+        || !inside.is_empty() && halves.all(|half| is_covered(half, &inside))
 }
 
 /// One to 86,400 s, a minute at least, and five minutes more; a second counts as 2^30 ns.
