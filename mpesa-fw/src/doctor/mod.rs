@@ -110,6 +110,6 @@ fn callers(policy: &Policy) -> Vec<ipnet::IpNet> {
     let services = policy.ingress.services.iter();
     services
         .filter(|service| !service.from.any)
-        .flat_map(|service| policy.prefixes(&service.from).copied())
+        .flat_map(|service| service.from.prefixes(&policy.sets).copied())
         .collect()
 }

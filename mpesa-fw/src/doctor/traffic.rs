@@ -53,7 +53,7 @@ fn callers(callers: &[CallerStatus], policy: Option<&Policy>) -> Vec<Finding> {
     let allowed = |name: &str| -> Option<Vec<IpNet>> {
         let policy = policy?;
         let service = policy.ingress.services.iter().find(|service| service.name == name)?;
-        (!service.from.any).then(|| policy.prefixes(&service.from).copied().collect())
+        (!service.from.any).then(|| service.from.prefixes(&policy.sets).copied().collect())
     };
     let why =
         "a proxy or NAT hides the callers' addresses: the rule proves that a call came by it, not from whom";

@@ -90,7 +90,7 @@ fn addressed(sets: &[AddressSet], addresses: &Addresses, by: &Addresses) -> bool
     if of(addresses) + of(by) > COMPARED {
         return false;
     }
-    within(all(sets, addresses), all(sets, by))
+    within(addresses.prefixes(sets), by.prefixes(sets))
 }
 
 /// Whether a whole family is in these prefixes; of IPv6, all that is routed (2000::/3, RFC 4291).
@@ -99,10 +99,6 @@ pub(super) fn is_everywhere<'p>(prefixes: impl Iterator<Item = &'p IpNet>) -> bo
     let v4 = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0).into();
     let v6 = Ipv6Net::new_assert(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3).into();
     [v4, v6].iter().any(|whole| within([whole].into_iter(), prefixes.iter().copied()))
-}
-
-pub(super) fn all<'p>(sets: &'p [AddressSet], addresses: &'p Addresses) -> impl Iterator<Item = &'p IpNet> {
-    addresses.prefixes.iter().chain(addresses.sets.iter().flat_map(|set| &sets[*set].prefixes))
 }
 
 fn within<'p>(prefixes: impl Iterator<Item = &'p IpNet>, by: impl Iterator<Item = &'p IpNet>) -> bool {

@@ -3,7 +3,7 @@
 use time::Date;
 
 use super::{
-    covers::{Matched, all, covers, is_everywhere},
+    covers::{Matched, covers, is_everywhere},
     model::{AddressSet, Addresses, Location, Policy},
     names::is_public_suffix,
     report::Report,
@@ -97,7 +97,7 @@ fn limited_provider(policy: &Policy, (name, at): Rule<'_>, from: &Addresses, rep
 }
 
 fn everywhere(policy: &Policy, (name, at): Rule<'_>, to: &Addresses, report: &mut Report) {
-    if to.any || is_everywhere(all(&policy.sets, to)) {
+    if to.any || is_everywhere(to.prefixes(&policy.sets)) {
         report
             .warning(report.span(at, name), format!("`{name}` may send to any address"))
             .hint("whoever gets a program onto this host can send data out through it: name the hosts or prefixes that are needed");

@@ -32,13 +32,6 @@ pub struct Policy {
     pub source_digest: [u8; 32],
 }
 
-impl Policy {
-    /// The prefixes of addresses, those of their sets last. None: no address, or `any`.
-    pub fn prefixes<'p>(&'p self, addresses: &'p Addresses) -> impl Iterator<Item = &'p IpNet> {
-        addresses.prefixes.iter().chain(addresses.sets.iter().flat_map(|set| &self.sets[*set].prefixes))
-    }
-}
-
 /// One entry of `interfaces:`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InterfacePattern {
@@ -153,6 +146,13 @@ pub struct Addresses {
     pub prefixes: Vec<IpNet>,
     /// Positions in [`Policy::sets`].
     pub sets: Vec<usize>,
+}
+
+impl Addresses {
+    /// Its prefixes, those of its sets last. None: no address, or `any`.
+    pub fn prefixes<'p>(&'p self, sets: &'p [AddressSet]) -> impl Iterator<Item = &'p IpNet> {
+        self.prefixes.iter().chain(self.sets.iter().flat_map(|set| &sets[*set].prefixes))
+    }
 }
 
 /// One protocol with what a rule claims of it.

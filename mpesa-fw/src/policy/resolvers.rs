@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use mpesa_fw_common::dns;
 
 use super::{
-    covers::{all, is_everywhere},
+    covers::is_everywhere,
     model::{AddressSet, Claim, Destination, Policy},
     report::Report,
 };
@@ -21,7 +21,7 @@ impl Destination {
             let of = |claim: &Claim| matches!(claim, Claim::Udp(ports) if ports.iter().any(is_asked));
             self.claims.iter().any(of)
         };
-        let prefixes = || all(sets, &self.to);
+        let prefixes = || self.to.prefixes(sets);
         !self.to.any
             && prefixes().next().is_some()
             && (claims(|range| *range == (dns::PORT..=dns::PORT))
@@ -68,7 +68,7 @@ fn wide(policy: &Policy, report: &mut Report) {
     };
     for destination in &policy.egress.allow {
         let (rule, at) = (destination.name.as_str(), &destination.at);
-        if let Some(network) = all(&policy.sets, &destination.to).find(|prefix| !is_host(prefix))
+        if let Some(network) = destination.to.prefixes(&policy.sets).find(|prefix| !is_host(prefix))
             && destination.lists_resolvers(&policy.sets)
         {
             report
